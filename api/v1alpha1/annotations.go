@@ -1,0 +1,164 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Names that Headgate puts on, or reads from, Kubernetes objects.
+const (
+	// EnabledLabel on a namespace, with the value "true", lets Headgate's webhooks see it.
+	EnabledLabel = "headgate.dev/enabled"
+	// InjectedLabel with the value "true" marks a pod that carries the sidecar. Monitors select by it.
+	InjectedLabel = "headgate.dev/injected"
+
+	// GateCondition is the readiness gate, and the pod condition that opens it when True.
+	GateCondition corev1.PodConditionType = "headgate.dev/released"
+
+	// GateAnnotation on a Deployment says, together with GateTemplateAnnotation, whether pods made
+	// from its template start with a closed gate. The Deployment controller copies both to the
+	// ReplicaSet before it creates pods; the Pod webhook obeys what the ReplicaSet says.
+	GateAnnotation = "headgate.dev/gate"
+	// GateTemplateAnnotation is the digest of the template that GateAnnotation is about. A decision
+	// about another template than the ReplicaSet's own counts as no decision.
+	GateTemplateAnnotation = "headgate.dev/gate-template"
+	// HoldAnnotation on a Deployment is the hold in force, a Hold as JSON. Only the controller may
+	// change it once it is there; only the Deployment webhook renders it into fields.
+	HoldAnnotation = "headgate.dev/hold"
+	// BypassAnnotation on a Deployment, with a value not used before (a reason), lets one whole
+	// update go out ungated.
+	BypassAnnotation = "headgate.dev/bypass"
+	// InjectAnnotation on a pod template, with the value "false", keeps the sidecar out.
+	InjectAnnotation = "headgate.dev/inject"
+	// InjectionAnnotation on an injected pod is what was captured, an Injection as JSON.
+	InjectionAnnotation = "headgate.dev/injection"
+	// SkipAnnotation on a pod of a managed workload says why it got no sidecar.
+	SkipAnnotation = "headgate.dev/injection-skipped"
+
+	// TokenAudience is the audience of the pod-bound token that a sidecar presents.
+	TokenAudience = "headgate"
+)
+
+// Gate is the decision carried by GateAnnotation. Anything else than these two values counts as none.
+type Gate string
+
+const (
+	// GateClosed makes pods start with a closed gate: running, but not ready.
+	GateClosed Gate = "closed"
+	// GateOpen makes pods start without a gate.
+	GateOpen Gate = "open"
+)
+
+// Hold is the value of HoldAnnotation: what the controller wishes, and what the user's own fields
+// are while the hold has replaced them.
+type Hold struct {
+	// K is the number of candidate pods wanted, at least 1. Rendered as maxSurge.
+	K int32 `json:"k"`
+	// Template is the digest of the held template (the candidate's).
+	Template string `json:"template"`
+	// User is what the user wants the three fields to be; applied when the hold ends.
+	User UserFields `json:"user"`
+	// Release ends the hold when set: the webhook renders it in that admission and drops the annotation.
+	Release Release `json:"release,omitempty"`
+}
+
+// Release is the way a hold ends.
+type Release string
+
+const (
+	// ReleaseForward ends the hold with the candidate's template: it goes out by a native rolling update.
+	ReleaseForward Release = "Forward"
+	// ReleaseBack ends the hold with the stable template (Revert).
+	ReleaseBack Release = "Back"
+)
+
+// UserFields are the Deployment fields that a hold replaces, as the user wrote them (after defaulting).
+type UserFields struct {
+	// StrategyType is RollingUpdate or, when the user switched mid-rollout, Recreate.
+	StrategyType string `json:"strategyType"`
+	// MaxSurge and MaxUnavailable are nil with Recreate.
+	MaxSurge       *intstr.IntOrString `json:"maxSurge,omitempty"`
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+	// ProgressDeadlineSeconds is nil when the user removed it (the API defaults it to 600).
+	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds,omitempty"`
+}
+
+// String is the annotation's value: canonical JSON, so that equal holds are equal strings.
+func (h Hold) String() string {
+	b, err := json.Marshal(h)
+	if err != nil { // a Hold has no field that can fail to marshal
+		panic(err)
+	}
+	return string(b)
+}
+
+// ParseHold reads the value of HoldAnnotation. An empty value is no hold: nil, nil.
+func ParseHold(value string) (*Hold, error) {
+	if value == "" {
+		return nil, nil
+	}
+	var h Hold
+	if err := json.Unmarshal([]byte(value), &h); err != nil {
+		return nil, fmt.Errorf("parsing annotation %s: %w", HoldAnnotation, err)
+	}
+	if h.K < 1 {
+		return nil, fmt.Errorf("parsing annotation %s: k is %d, want at least 1", HoldAnnotation, h.K)
+	}
+	return &h, nil
+}
+
+// Injection is the value of InjectionAnnotation: what the Pod webhook decided for this pod. The xDS
+// server and `headgate run` build the same configuration from it.
+type Injection struct {
+	// Workload is the Deployment's name, Revision the pod-template-hash.
+	Workload string `json:"workload"`
+	Revision string `json:"revision"`
+	// Ports are the captured container ports, ascending, without duplicates.
+	Ports []CapturedPort `json:"ports"`
+}
+
+// CapturedPort is one declared TCP container port whose inbound traffic passes the sidecar.
+type CapturedPort struct {
+	// Port is the container port, 1 to 65535.
+	Port int32 `json:"port"`
+	// Name is the container port's name; may be empty.
+	Name string `json:"name,omitempty"`
+	// Protocol is what the Services said when the pod was created; the server may know better later.
+	Protocol PortProtocol `json:"protocol"`
+	// Alias is the port that nftables redirects straight to Port, for probes and hooks; 0 when none
+	// points there.
+	Alias int32 `json:"alias,omitempty"`
+}
+
+// PortProtocol says how a captured port is handled.
+type PortProtocol string
+
+const (
+	// ProtocolAuto sniffs HTTP/1.x and h2c, and passes anything else through as bytes.
+	ProtocolAuto PortProtocol = "auto"
+	// ProtocolTCP passes bytes through, without sniffing (server-first protocols are not delayed).
+	ProtocolTCP PortProtocol = "tcp"
+)
+
+// Ports of the data plane, in every injected pod.
+const (
+	CapturePort    int32 = 15600 // inbound capture (the nftables redirect's target)
+	PeerPort       int32 = 15601 // a sidecar of the other revision delivers here
+	AdminPort      int32 = 15602 // Envoy admin, loopback only
+	StatsPort      int32 = 15603 // readiness and Prometheus stats
+	FirstAliasPort int32 = 15620 // first probe alias; the others follow
+)
+
+// Names of what the Pod webhook adds.
+const (
+	PrepareContainer = "headgate-prepare"
+	ProxyContainer   = "headgate-proxy"
+	TokenVolume      = "headgate-token"
+	TokenMountPath   = "/var/run/secrets/headgate.dev"
+)

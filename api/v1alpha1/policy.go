@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// IntOrPercent is a number or a percentage of N.
+type IntOrPercent = intstr.IntOrString
+
+// Defaults of a policy; each is what the empty spec means.
+const (
+	DefaultMaxDuration      = 4 * time.Minute // below the 5 minutes that helm --wait and most pipelines grant
+	DefaultProgressDeadline = 2 * time.Minute
+	DefaultQuarantineTTL    = 24 * time.Hour
+)
+
+// EffectiveSteps are the policy's steps, or the default ladder 10, 25, 50.
+func (s *RolloutPolicySpec) EffectiveSteps() []Step {
+	if len(s.Steps) > 0 {
+		return s.Steps
+	}
+	return []Step{{Weight: 10}, {Weight: 25}, {Weight: 50}}
+}
+
+// EffectiveMaxDuration is MaxDuration or its default.
+func (s *RolloutPolicySpec) EffectiveMaxDuration() time.Duration {
+	if s.MaxDuration == nil || s.MaxDuration.Duration <= 0 {
+		return DefaultMaxDuration
+	}
+	return s.MaxDuration.Duration
+}
+
+// EffectiveProgressDeadline is ProgressDeadline or its default.
+func (s *RolloutPolicySpec) EffectiveProgressDeadline() time.Duration {
+	if s.ProgressDeadline == nil || s.ProgressDeadline.Duration <= 0 {
+		return DefaultProgressDeadline
+	}
+	return s.ProgressDeadline.Duration
+}
+
+// EffectiveQuarantineTTL is QuarantineTTL or its default.
+func (s *RolloutPolicySpec) EffectiveQuarantineTTL() time.Duration {
+	if s.QuarantineTTL == nil || s.QuarantineTTL.Duration <= 0 {
+		return DefaultQuarantineTTL
+	}
+	return s.QuarantineTTL.Duration
+}
+
+// CandidateReplicas is k for a step of a workload with n replicas: at least 1, at most n (a workload
+// never needs more candidates than it has pods), and under an autoscaler at most a tenth of n, because
+// pods that are not ready count in its arithmetic.
+func (s Step) CandidateReplicas(n int32, autoscaled bool) int32 {
+	k := ceilPercent(s.Weight, n)
+	if s.Replicas != nil {
+		if v, err := intstr.GetScaledValueFromIntOrPercent(s.Replicas, int(n), true); err == nil {
+			k = int32(min(v, 1<<20))
+		}
+	}
+	if autoscaled {
+		k = min(k, n/10)
+	}
+	return max(1, min(k, n))
+}
+
+func ceilPercent(percent, n int32) int32 {
+	return int32((int64(percent)*int64(n) + 99) / 100)
+}

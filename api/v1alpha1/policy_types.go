@@ -1,0 +1,279 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// RolloutPolicySpec says which workloads are rolled out, in which steps, and what decides.
+// The zero value is a good canary policy for every Deployment it can see.
+type RolloutPolicySpec struct {
+	// Selector chooses Deployments by their labels. Empty: all of them.
+	// +optional
+	Selector metav1.LabelSelector `json:"selector,omitempty"`
+
+	// Strategy is how a candidate is tried.
+	// +kubebuilder:validation:Enum=Canary
+	// +kubebuilder:default=Canary
+	// +optional
+	Strategy Strategy `json:"strategy,omitempty"`
+
+	// Steps are the stages of a rollout, in order. Default: weights 10, 25, 50.
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:XValidation:rule="size(self) < 2 || range(size(self)-1).all(i, self[i].weight <= self[i+1].weight)",message="weights of steps must not decrease: order the steps by weight"
+	// +listType=atomic
+	// +optional
+	Steps []Step `json:"steps,omitempty"`
+
+	// MaxDuration bounds the judged part of a rollout (approvals and pauses are not counted); steps
+	// shrink to fit. Default 4m, because pipelines wait 5 minutes by default.
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:Type=string
+	// +optional
+	MaxDuration *metav1.Duration `json:"maxDuration,omitempty"`
+
+	// ProgressDeadline bounds how long candidate pods may take to start. Default 2m.
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:Type=string
+	// +optional
+	ProgressDeadline *metav1.Duration `json:"progressDeadline,omitempty"`
+
+	// Analysis says what is judged.
+	// +optional
+	Analysis Analysis `json:"analysis,omitempty"`
+
+	// OnFailure says what stays of a failed candidate. Quarantine keeps one pod, gate closed, weight
+	// 0; Revert puts the stable template back; Auto reverts workloads whose candidates must not idle
+	// along (no captured port, or few replicas under an autoscaler) and quarantines the others.
+	// +kubebuilder:validation:Enum=Quarantine;Revert;Auto
+	// +kubebuilder:default=Auto
+	// +optional
+	OnFailure OnFailure `json:"onFailure,omitempty"`
+
+	// OnInconclusive says what happens when a step's time is up and there was too little traffic to know.
+	// +kubebuilder:validation:Enum=Advance;Hold;RollBack
+	// +kubebuilder:default=Advance
+	// +optional
+	OnInconclusive OnInconclusive `json:"onInconclusive,omitempty"`
+
+	// OnBlind says what happens after ten minutes without data.
+	// +kubebuilder:validation:Enum=Hold;RollBack
+	// +kubebuilder:default=Hold
+	// +optional
+	OnBlind OnBlind `json:"onBlind,omitempty"`
+
+	// Rollback says whether the return to an earlier stable revision goes out at once or as a rollout.
+	// +kubebuilder:validation:Enum=Immediate;Managed
+	// +kubebuilder:default=Immediate
+	// +optional
+	Rollback Rollback `json:"rollback,omitempty"`
+
+	// QuarantineTTL is how long a failed candidate is kept before the stable template is put back. Default 24h.
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:Type=string
+	// +optional
+	QuarantineTTL *metav1.Duration `json:"quarantineTTL,omitempty"`
+
+	// Suspend takes the workloads out of Headgate's hands, at once.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+}
+
+// Strategy is how a candidate is tried.
+type Strategy string
+
+// StrategyCanary shifts request weights through sidecars, gates closed until promotion.
+const StrategyCanary Strategy = "Canary"
+
+// OnFailure is what stays of a failed candidate.
+type OnFailure string
+
+// The values of OnFailure; see RolloutPolicySpec.OnFailure.
+const (
+	OnFailureQuarantine OnFailure = "Quarantine"
+	OnFailureRevert     OnFailure = "Revert"
+	OnFailureAuto       OnFailure = "Auto"
+)
+
+// OnInconclusive is what follows a step that could not be judged.
+type OnInconclusive string
+
+// The values of OnInconclusive; see RolloutPolicySpec.OnInconclusive.
+const (
+	OnInconclusiveAdvance  OnInconclusive = "Advance"
+	OnInconclusiveHold     OnInconclusive = "Hold"
+	OnInconclusiveRollBack OnInconclusive = "RollBack"
+)
+
+// OnBlind is what follows ten minutes without data.
+type OnBlind string
+
+// The values of OnBlind; see RolloutPolicySpec.OnBlind.
+const (
+	OnBlindHold     OnBlind = "Hold"
+	OnBlindRollBack OnBlind = "RollBack"
+)
+
+// Rollback is how the return to an earlier stable revision is treated (row 5).
+type Rollback string
+
+// The values of Rollback; see RolloutPolicySpec.Rollback.
+const (
+	RollbackImmediate Rollback = "Immediate"
+	RollbackManaged   Rollback = "Managed"
+)
+
+// Step is one stage of a rollout.
+type Step struct {
+	// Weight is the share of requests for the candidate, in percent. 0 starts pods and sends nothing.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=99
+	Weight int32 `json:"weight"`
+
+	// Replicas is k, the number of candidate pods: a number or a percentage of N, rounded up, at
+	// least 1. Default: weight percent of N.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 10000 : self.matches('^([1-9][0-9]?|100)%$')",message="replicas must be a number from 1 to 10000 or a percentage from 1% to 100%"
+	// +optional
+	Replicas *IntOrPercent `json:"replicas,omitempty"`
+
+	// MinDuration is how long the step lasts at least, once its weight is in force. Default 0s; it
+	// counts towards maxDuration.
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:Type=string
+	// +optional
+	MinDuration *metav1.Duration `json:"minDuration,omitempty"`
+
+	// Approval keeps the rollout in this step until somebody approves it.
+	// +optional
+	Approval bool `json:"approval,omitempty"`
+}
+
+// Analysis says what is judged.
+type Analysis struct {
+	// Prometheus is where to ask. Default: the address the chart was installed with.
+	// +optional
+	Prometheus *PrometheusRef `json:"prometheus,omitempty"`
+
+	// SuccessRate compares the candidate's error rate with stable's. On by default.
+	// +optional
+	SuccessRate SuccessRate `json:"successRate,omitempty"`
+
+	// Metrics are the user's own, as PromQL.
+	// +kubebuilder:validation:MaxItems=10
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Metrics []Metric `json:"metrics,omitempty"`
+}
+
+// PrometheusRef is anything that speaks Prometheus' HTTP API.
+type PrometheusRef struct {
+	// URL is the base address, without /api/v1.
+	// +kubebuilder:validation:Pattern=`^https?://[^ ]+$`
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url"`
+}
+
+// SuccessRate is the comparison of error rates between candidate and stable.
+type SuccessRate struct {
+	// Disabled turns the comparison off.
+	// +optional
+	Disabled bool `json:"disabled,omitempty"`
+}
+
+// Metric is a PromQL query whose value must stay inside a range.
+type Metric struct {
+	// Name identifies the metric in verdicts and events.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`
+	Name string `json:"name"`
+	// Query must give one number. Variables: {{.Namespace}} {{.Workload}} {{.Revision}} {{.StableRevision}}.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Query string `json:"query"`
+	// Range is what the value must stay in.
+	Range Range `json:"range"`
+}
+
+// Range bounds a metric's value, inclusive. Decimal numbers as strings, because the API has no floats.
+// +kubebuilder:validation:XValidation:rule="has(self.min) || has(self.max)",message="a range needs min, max or both"
+// +kubebuilder:validation:XValidation:rule="!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",message="min must not be greater than max"
+type Range struct {
+	// +kubebuilder:validation:Pattern=`^-?[0-9]{1,15}(\.[0-9]{1,9})?$`
+	// +kubebuilder:validation:MaxLength=26
+	// +optional
+	Min *string `json:"min,omitempty"`
+	// +kubebuilder:validation:Pattern=`^-?[0-9]{1,15}(\.[0-9]{1,9})?$`
+	// +kubebuilder:validation:MaxLength=26
+	// +optional
+	Max *string `json:"max,omitempty"`
+}
+
+// PolicyStatus is what Headgate says about a policy.
+type PolicyStatus struct {
+	// Conditions: Accepted (False with a reason when the policy can't be used).
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// ObservedGeneration is the generation the conditions are about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+}
+
+// RolloutPolicy makes ordinary updates of a namespace's Deployments into judged rollouts.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=rp
+// +kubebuilder:printcolumn:name="Strategy",type=string,JSONPath=`.spec.strategy`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspend`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type RolloutPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +optional
+	Spec RolloutPolicySpec `json:"spec,omitempty"`
+	// +optional
+	Status PolicyStatus `json:"status,omitempty"`
+}
+
+// RolloutPolicyList is a list of RolloutPolicy.
+//
+// +kubebuilder:object:root=true
+type RolloutPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RolloutPolicy `json:"items"`
+}
+
+// ClusterRolloutPolicy is a RolloutPolicy for all enabled namespaces; the namespaced one wins.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=crp
+// +kubebuilder:printcolumn:name="Strategy",type=string,JSONPath=`.spec.strategy`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Suspended",type=boolean,JSONPath=`.spec.suspend`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type ClusterRolloutPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +optional
+	Spec RolloutPolicySpec `json:"spec,omitempty"`
+	// +optional
+	Status PolicyStatus `json:"status,omitempty"`
+}
+
+// ClusterRolloutPolicyList is a list of ClusterRolloutPolicy.
+//
+// +kubebuilder:object:root=true
+type ClusterRolloutPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ClusterRolloutPolicy `json:"items"`
+}

@@ -1,0 +1,301 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Phase is where a rollout stands. The zero value means that nothing is recorded yet.
+type Phase string
+
+// Phases; the state diagram is in package rollout.
+const (
+	// PhaseIdle: stable is the template; no hold.
+	PhaseIdle Phase = "Idle"
+	// PhaseStarting: candidate pods are being created; weight 0.
+	PhaseStarting Phase = "Starting"
+	// PhaseStepping: weight and k of the step are in force, judged continuously.
+	PhaseStepping Phase = "Stepping"
+	// PhasePaused: by the user or for approval; the weight stays in force and is still judged.
+	PhasePaused Phase = "Paused"
+	// PhasePromoting: gates opened, then the user's fields back; a native rolling update, still judged.
+	PhasePromoting Phase = "Promoting"
+	// PhaseRollingBack: weight 0 until acknowledged, then k = 1 or the stable template.
+	PhaseRollingBack Phase = "RollingBack"
+	// PhaseQuarantined: one candidate pod kept, gate closed, weight 0, until the next template.
+	PhaseQuarantined Phase = "Quarantined"
+)
+
+// RolloutSpec holds the user's wishes. Each names the revision it is about, so that a wish can't hit
+// a later one; a wish about another revision than the current candidate is ignored.
+type RolloutSpec struct {
+	// Approve lets the rollout leave a step that waits for approval.
+	// +optional
+	Approve *StepWish `json:"approve,omitempty"`
+	// Promote skips the remaining steps.
+	// +optional
+	Promote *RevisionWish `json:"promote,omitempty"`
+	// Retry starts a rejected revision again from the first step.
+	// +optional
+	Retry *RevisionWish `json:"retry,omitempty"`
+}
+
+// RevisionWish is a wish about one revision.
+type RevisionWish struct {
+	// Revision is a pod-template-hash.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Revision string `json:"revision"`
+}
+
+// StepWish is a wish about one step of one revision.
+type StepWish struct {
+	// Revision is a pod-template-hash.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Revision string `json:"revision"`
+	// Step counts from 0.
+	// +kubebuilder:validation:Minimum=0
+	Step int32 `json:"step"`
+}
+
+// RolloutStatus is the record of a workload: what is stable, what is tried, and why.
+type RolloutStatus struct {
+	// DeploymentUID is the Deployment this record was written for; for any other one it counts as none.
+	// +optional
+	DeploymentUID types.UID `json:"deploymentUID,omitempty"`
+	// Phase is where the rollout stands.
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+	// PhaseSince is when the phase began.
+	// +optional
+	PhaseSince *metav1.MicroTime `json:"phaseSince,omitempty"`
+	// ResumePhase is the phase that a pause interrupted; empty when not Paused.
+	// +optional
+	ResumePhase Phase `json:"resumePhase,omitempty"`
+
+	// Stable is the revision proven good. Empty until the first version is complete.
+	// +optional
+	Stable Revision `json:"stable,omitempty"`
+	// Candidate is the revision being tried, or the quarantined one. Empty when Idle.
+	// +optional
+	Candidate Revision `json:"candidate,omitempty"`
+
+	// StartedAt is when this rollout began.
+	// +optional
+	StartedAt *metav1.MicroTime `json:"startedAt,omitempty"`
+	// Replicas is N when this rollout began.
+	// +optional
+	Replicas int32 `json:"replicas,omitempty"`
+	// Autoscaled says that a HorizontalPodAutoscaler had the workload when this rollout began.
+	// +optional
+	Autoscaled bool `json:"autoscaled,omitempty"`
+	// Step is the current step, counted from 0.
+	// +optional
+	Step int32 `json:"step,omitempty"`
+	// StepSince is when the step's weight came into force; unset before that.
+	// +optional
+	StepSince *metav1.MicroTime `json:"stepSince,omitempty"`
+	// JudgedFor is the judged time used up before the current step, approvals and pauses not counted.
+	// +optional
+	JudgedFor metav1.Duration `json:"judgedFor,omitempty"`
+	// PausedFor is the time within the current step that does not count, because of pauses and approvals.
+	// +optional
+	PausedFor metav1.Duration `json:"pausedFor,omitempty"`
+
+	// CandidateReplicas is k.
+	// +optional
+	CandidateReplicas int32 `json:"candidateReplicas,omitempty"`
+	// Weight is the candidate's share of requests that is wanted, in percent. What all sidecars are
+	// told derives from this field, Stable and Candidate alone.
+	// +optional
+	Weight int32 `json:"weight,omitempty"`
+	// WeightSince is when Weight was last changed; sidecars that stay silent for too long after it are left out.
+	// +optional
+	WeightSince *metav1.MicroTime `json:"weightSince,omitempty"`
+	// WeightInForce is the share that every connected sidecar has acknowledged.
+	// +optional
+	WeightInForce int32 `json:"weightInForce,omitempty"`
+	// Unacknowledged names sidecars (pods) left out because they were silent for too long; at most 10.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	// +optional
+	Unacknowledged []string `json:"unacknowledged,omitempty"`
+
+	// Verdict is the analysis' last word on the candidate.
+	// +optional
+	Verdict *Verdict `json:"verdict,omitempty"`
+	// JudgeState is what the judge needs to go on after a restart, as JSON. Opaque, versioned, bounded.
+	// +kubebuilder:validation:MaxLength=32768
+	// +optional
+	JudgeState string `json:"judgeState,omitempty"`
+
+	// Rejected is the template that failed last.
+	// +optional
+	Rejected *Rejection `json:"rejected,omitempty"`
+	// UsedBypasses are the digests of bypass reasons that were used; newest last.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
+	// +optional
+	UsedBypasses []string `json:"usedBypasses,omitempty"`
+	// Hold is the copy of the annotation of that name, from which a wiped one is restored.
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	Hold string `json:"hold,omitempty"`
+
+	// History are the ends of past rollouts; newest last.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	// +optional
+	History []HistoryEntry `json:"history,omitempty"`
+
+	// Conditions: Healthy, Judged (see conditions.go).
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Revision names one ReplicaSet of the workload.
+type Revision struct {
+	// Hash is its pod-template-hash. Empty while the ReplicaSet does not exist yet.
+	// +optional
+	Hash string `json:"hash,omitempty"`
+	// Template is the digest of its pod template without that label.
+	// +optional
+	Template string `json:"template,omitempty"`
+}
+
+// Result is what the analysis says.
+type Result string
+
+// Results.
+const (
+	ResultUndecided    Result = "Undecided"
+	ResultPass         Result = "Pass"
+	ResultFail         Result = "Fail"
+	ResultHold         Result = "Hold"
+	ResultInconclusive Result = "Inconclusive"
+)
+
+// Verdict is the analysis' word with its evidence.
+type Verdict struct {
+	// Result is the verdict.
+	Result Result `json:"result"`
+	// Cause is a word for machines: ErrorRate, CrashLoop, ...
+	// +optional
+	Cause string `json:"cause,omitempty"`
+	// Message is one plain sentence.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Message string `json:"message,omitempty"`
+	// Evidence is what it rests on.
+	// +optional
+	Evidence *Evidence `json:"evidence,omitempty"`
+}
+
+// Evidence is what a verdict rests on.
+type Evidence struct {
+	// CandidateRequests and the others are counts since the rollout began.
+	CandidateRequests int64 `json:"candidateRequests"`
+	CandidateErrors   int64 `json:"candidateErrors"`
+	StableRequests    int64 `json:"stableRequests"`
+	StableErrors      int64 `json:"stableErrors"`
+	// Harm is the e-value against the candidate, as a decimal number; rolled back at HarmThreshold.
+	// +optional
+	Harm string `json:"harm,omitempty"`
+	// +optional
+	HarmThreshold string `json:"harmThreshold,omitempty"`
+	// Acceptance is the e-value for the candidate in this step; accepted at AcceptanceThreshold.
+	// +optional
+	Acceptance string `json:"acceptance,omitempty"`
+	// +optional
+	AcceptanceThreshold string `json:"acceptanceThreshold,omitempty"`
+	// Looks is how often it was looked.
+	// +optional
+	Looks int64 `json:"looks,omitempty"`
+	// Missing says in words what data is missing.
+	// +optional
+	Missing string `json:"missing,omitempty"`
+}
+
+// Rejection remembers a template that failed, so that a tool that applies it again does not loop.
+type Rejection struct {
+	// Template is its digest, Revision its pod-template-hash.
+	Template string `json:"template"`
+	// +optional
+	Revision string `json:"revision,omitempty"`
+	// Times is how often it failed in a row.
+	Times int32 `json:"times"`
+	// Until is when it may be tried again without being asked.
+	Until metav1.Time `json:"until"`
+	// Message says why it failed.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// Outcome is how a rollout ended.
+type Outcome string
+
+// Outcomes.
+const (
+	OutcomePromoted   Outcome = "Promoted"
+	OutcomeRolledBack Outcome = "RolledBack"
+	// OutcomeAborted: the user put the stable template back.
+	OutcomeAborted Outcome = "Aborted"
+	// OutcomeSuperseded: the user put a third template in.
+	OutcomeSuperseded Outcome = "Superseded"
+	// OutcomeReleased: it went out ungated (bypass, policy gone, stable was down).
+	OutcomeReleased Outcome = "Released"
+)
+
+// HistoryEntry is the end of one rollout.
+type HistoryEntry struct {
+	Outcome Outcome `json:"outcome"`
+	// From and To are pod-template-hashes.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// StartedAt and EndedAt bound it.
+	StartedAt metav1.Time `json:"startedAt"`
+	EndedAt   metav1.Time `json:"endedAt"`
+	// Verdict is the last one.
+	// +optional
+	Verdict *Verdict `json:"verdict,omitempty"`
+}
+
+// Rollout is Headgate's record of one workload: same namespace and name as the Deployment that owns it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=ro
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Step",type=integer,JSONPath=`.status.step`
+// +kubebuilder:printcolumn:name="Weight",type=integer,JSONPath=`.status.weightInForce`
+// +kubebuilder:printcolumn:name="Stable",type=string,JSONPath=`.status.stable.hash`
+// +kubebuilder:printcolumn:name="Candidate",type=string,JSONPath=`.status.candidate.hash`
+// +kubebuilder:printcolumn:name="Verdict",type=string,JSONPath=`.status.verdict.result`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.verdict.message`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Rollout struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +optional
+	Spec RolloutSpec `json:"spec,omitempty"`
+	// +optional
+	Status RolloutStatus `json:"status,omitempty"`
+}
+
+// RolloutList is a list of Rollout.
+//
+// +kubebuilder:object:root=true
+type RolloutList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Rollout `json:"items"`
+}
