@@ -20,7 +20,7 @@ type RolloutPolicySpec struct {
 
 	// Steps are the stages of a rollout, in order. Default: weights 10, 25, 50.
 	// +kubebuilder:validation:MaxItems=20
-	// +kubebuilder:validation:XValidation:rule="size(self) < 2 || range(size(self)-1).all(i, self[i].weight <= self[i+1].weight)",message="weights of steps must not decrease: order the steps by weight"
+	// +kubebuilder:validation:XValidation:rule="self.map(s, s.weight).isSorted()",message="weights of steps must not decrease: order the steps by weight"
 	// +listType=atomic
 	// +optional
 	Steps []Step `json:"steps,omitempty"`

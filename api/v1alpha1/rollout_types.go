@@ -67,6 +67,10 @@ type RolloutStatus struct {
 	// DeploymentUID is the Deployment this record was written for; for any other one it counts as none.
 	// +optional
 	DeploymentUID types.UID `json:"deploymentUID,omitempty"`
+	// DeploymentGeneration is the newest generation of the Deployment that was decided about; an older
+	// one is a stale read.
+	// +optional
+	DeploymentGeneration int64 `json:"deploymentGeneration,omitempty"`
 	// Phase is where the rollout stands.
 	// +optional
 	Phase Phase `json:"phase,omitempty"`
@@ -76,6 +80,10 @@ type RolloutStatus struct {
 	// ResumePhase is the phase that a pause interrupted; empty when not Paused.
 	// +optional
 	ResumePhase Phase `json:"resumePhase,omitempty"`
+
+	// AwaitingApproval says that the step is accepted and waits for somebody to approve it.
+	// +optional
+	AwaitingApproval bool `json:"awaitingApproval,omitempty"`
 
 	// Stable is the revision proven good. Empty until the first version is complete.
 	// +optional
@@ -93,6 +101,11 @@ type RolloutStatus struct {
 	// Autoscaled says that a HorizontalPodAutoscaler had the workload when this rollout began.
 	// +optional
 	Autoscaled bool `json:"autoscaled,omitempty"`
+	// Policy is the policy's spec when this rollout began, as JSON: a policy changed mid-rollout applies
+	// from the next one (but suspend at once).
+	// +kubebuilder:validation:MaxLength=65536
+	// +optional
+	Policy string `json:"policy,omitempty"`
 	// Step is the current step, counted from 0.
 	// +optional
 	Step int32 `json:"step,omitempty"`
@@ -132,6 +145,12 @@ type RolloutStatus struct {
 	// +kubebuilder:validation:MaxLength=32768
 	// +optional
 	JudgeState string `json:"judgeState,omitempty"`
+
+	// UngatedPods names candidate pods that came without a gate because the Pod webhook could not act.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	// +optional
+	UngatedPods []string `json:"ungatedPods,omitempty"`
 
 	// Rejected is the template that failed last.
 	// +optional

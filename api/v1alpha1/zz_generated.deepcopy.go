@@ -529,6 +529,11 @@ func (in *RolloutStatus) DeepCopyInto(out *RolloutStatus) {
 		*out = new(Verdict)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.UngatedPods != nil {
+		in, out := &in.UngatedPods, &out.UngatedPods
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Rejected != nil {
 		in, out := &in.Rejected, &out.Rejected
 		*out = new(Rejection)

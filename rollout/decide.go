@@ -1,0 +1,265 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// Times that Decide keeps. Each is a promise of the design or the smallest that a real cluster allows.
+const (
+	// policyGoneFor: a chart that is re-created takes its policy away for some seconds.
+	policyGoneFor = 30 * time.Second
+	// stableDownFor: a stable revision without any pod for so long is a broken service; the fix must get out.
+	stableDownFor = 30 * time.Second
+	// silentUp and silentDown: how long a connected sidecar may leave a weight unacknowledged before it
+	// is left out. Down is shorter: nothing but the verdict stands before weight 0.
+	silentUp   = 5 * time.Second
+	silentDown = 2 * time.Second
+	// revertAfter: native tools poll; the failure must have been visible for so long before it is tidied away.
+	revertAfter = 30 * time.Second
+	// blindFor: after so long without data, onBlind says what happens.
+	blindFor = 10 * time.Minute
+	// backoffMin and backoffMax bound how soon a rejected template is tried again without being asked.
+	backoffMin = 5 * time.Minute
+	backoffMax = 6 * time.Hour
+	// ungatedLimit: so many candidate pods without a gate mean that the Pod webhook is out of order.
+	ungatedLimit = 3
+	// tick is how soon an active rollout is looked at again even if nothing changes.
+	tick = time.Second
+	// quarantineReplicas: one pod is enough to look at.
+	quarantineReplicas = 1
+	// smallUnderHPA: with so few replicas one idling candidate distorts the autoscaler's arithmetic.
+	smallUnderHPA = 5
+)
+
+// Decide says what should be, from the policy (nil when none selects the workload), the record, and
+// what was seen. It is total: whatever it is given, it returns a Decision.
+func Decide(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o Observation) Decision {
+	p := newPass(policy, status, o)
+	if p.stale() {
+		return Decision{Status: status, Requeue: tick, Reason: "the Deployment was read from a stale cache"}
+	}
+	p.adopt()
+	p.noteBypass()
+	p.resolve()
+	p.observeWeight()
+	for _, r := range rules {
+		if r.when(p) {
+			r.then(p)
+			break
+		}
+	}
+	p.resolve()
+	p.finishHold()
+	p.repair()
+	p.tidy()
+	return p.d
+}
+
+// pass is one call of Decide.
+type pass struct {
+	policy *v1alpha1.RolloutPolicySpec
+	gone   bool // no policy, or suspended
+	o      *Observation
+	d      Decision
+	s      *v1alpha1.RolloutStatus // &d.Status
+
+	stable, candidate Revision
+	// acked: every connected sidecar has acknowledged the wanted weight, one of stable's among them.
+	acked bool
+	// release is how the hold should end in this pass; empty: it goes on.
+	release v1alpha1.Release
+}
+
+func newPass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o Observation) *pass {
+	p := &pass{policy: policy, o: &o, d: Decision{Status: *status.DeepCopy()}}
+	p.s = &p.d.Status
+	p.gone = policy == nil || policy.Suspend
+	if policy == nil {
+		p.policy = &v1alpha1.RolloutPolicySpec{}
+	}
+	if p.s.Policy != "" && p.s.Phase != v1alpha1.PhaseIdle {
+		var began v1alpha1.RolloutPolicySpec
+		if json.Unmarshal([]byte(p.s.Policy), &began) == nil {
+			p.policy = &began
+		}
+	}
+	return p
+}
+
+// rule is one row of the ordered list below; the first that applies decides.
+type rule struct {
+	when func(*pass) bool
+	then func(*pass)
+}
+
+// rules, in order. What users did comes before what the rollout wants.
+var rules = []rule{
+	// A record for a workload at rest: wait for a hold, or follow what goes out natively.
+	{(*pass).isIdle, (*pass).idle},
+	// The user put the stable template back (undo, apply of the old version), or a roll back did.
+	{(*pass).stableIsBack, (*pass).endBack},
+	// A third template: the hold is about another one than the record.
+	{(*pass).supersededByHold, (*pass).supersede},
+	// A third template went out without a hold (bypass, an earlier stable revision, Recreate).
+	{(*pass).supersededNatively, (*pass).followNative},
+	// The webhook released the candidate (bypass, policy gone, stable down).
+	{(*pass).releasedByWebhook, (*pass).followRelease},
+	// N = 0 while held: nothing can be judged, and growing back must not start with candidates.
+	{(*pass).scaledToZero, (*pass).releaseBackAtZero},
+	// No policy any more, or suspended: forward when nothing speaks against it, else back.
+	{(*pass).policyGone, (*pass).releaseByPolicy},
+	// Stable serves nobody: a candidate that is ready can only help.
+	{(*pass).stableDown, (*pass).releaseToRescue},
+	// Candidate pods came in without a gate, again and again.
+	{(*pass).podWebhookDown, (*pass).giveUpWithoutGates},
+	// Otherwise the phase decides.
+	{func(*pass) bool { return true }, (*pass).byPhase},
+}
+
+func (p *pass) byPhase() {
+	switch p.s.Phase {
+	case v1alpha1.PhaseStarting:
+		p.starting()
+	case v1alpha1.PhaseStepping:
+		p.stepping()
+	case v1alpha1.PhasePaused:
+		p.paused()
+	case v1alpha1.PhasePromoting:
+		p.promoting()
+	case v1alpha1.PhaseRollingBack:
+		p.rollingBack()
+	case v1alpha1.PhaseQuarantined:
+		p.quarantined()
+	default:
+		p.enter(v1alpha1.PhaseIdle)
+	}
+}
+
+// stale: this Deployment is older than one that was already decided about. Happens for a moment after
+// a change of leader, whose caches fill at different times.
+func (p *pass) stale() bool {
+	return p.s.DeploymentUID == p.o.Deployment.UID && p.o.Deployment.Generation < p.s.DeploymentGeneration
+}
+
+// adopt makes sure that the record is about this Deployment: one for another uid counts as none.
+func (p *pass) adopt() {
+	if p.s.DeploymentUID != p.o.Deployment.UID {
+		*p.s = v1alpha1.RolloutStatus{DeploymentUID: p.o.Deployment.UID}
+	}
+	p.s.DeploymentGeneration = p.o.Deployment.Generation
+	if p.s.Phase == "" {
+		p.enter(v1alpha1.PhaseIdle)
+	}
+}
+
+// noteBypass records a bypass value the moment it is seen, at creation too, so that it works once.
+func (p *pass) noteBypass() {
+	b := p.o.Deployment.Bypass
+	if b != "" && !slices.Contains(p.s.UsedBypasses, b) {
+		p.s.UsedBypasses = lastN(append(p.s.UsedBypasses, b), 50)
+	}
+}
+
+// resolve finds the ReplicaSets of the recorded revisions; a candidate's appears some time after its hold.
+func (p *pass) resolve() {
+	if p.s.Candidate.Hash == "" && p.s.Candidate.Template != "" {
+		p.s.Candidate = p.o.byTemplate(p.s.Candidate.Template)
+	}
+	p.stable, p.candidate = p.o.revision(p.s.Stable), p.o.revision(p.s.Candidate)
+	if p.s.Candidate == (v1alpha1.Revision{}) {
+		p.candidate = Revision{Desired: -1}
+	}
+}
+
+// enter starts a phase.
+func (p *pass) enter(phase v1alpha1.Phase) {
+	p.s.Phase = phase
+	p.s.PhaseSince = micro(p.o.Now)
+	p.s.ResumePhase = ""
+	p.s.AwaitingApproval = false
+}
+
+// inPhase is how long the phase (or, while stepping, the step) lasts already.
+func (p *pass) inPhase() time.Duration {
+	if p.s.PhaseSince == nil {
+		return 0
+	}
+	return p.o.Now.Sub(p.s.PhaseSince.Time)
+}
+
+// setWeight wants a weight; it is in force once acknowledged.
+func (p *pass) setWeight(w int32) {
+	w = max(0, min(100, w))
+	if p.s.Weight == w && p.s.WeightSince != nil {
+		return
+	}
+	p.s.Weight, p.s.WeightSince = w, micro(p.o.Now)
+	p.acked = false
+}
+
+// observeWeight notes which weight is in force. A connected sidecar that stays silent for too long is
+// left out and named; one that isn't connected keeps what it had and can't be waited for.
+func (p *pass) observeWeight() {
+	if p.s.Candidate.Hash == "" {
+		return
+	}
+	var silent []string
+	stableAcked := false
+	for _, sc := range p.o.Sidecars {
+		if !sc.Connected || (sc.Revision != p.s.Stable.Hash && sc.Revision != p.s.Candidate.Hash) {
+			continue
+		}
+		if sc.Candidate != p.s.Candidate.Hash || sc.Weight != p.s.Weight {
+			silent = append(silent, sc.Pod)
+			continue
+		}
+		stableAcked = stableAcked || sc.Revision == p.s.Stable.Hash
+	}
+	limit := silentUp
+	if p.s.Weight < p.s.WeightInForce {
+		limit = silentDown
+	}
+	overdue := p.s.WeightSince != nil && p.o.Now.Sub(p.s.WeightSince.Time) >= limit
+	p.acked = stableAcked && (len(silent) == 0 || overdue)
+	// Downwards nobody is waited for longer than the limit, not even if no sidecar answers at all.
+	if p.acked || (overdue && p.s.Weight < p.s.WeightInForce) {
+		p.s.WeightInForce = p.s.Weight
+		slices.Sort(silent)
+		p.s.Unacknowledged = firstN(silent, 10)
+	}
+}
+
+// noWeight says that the candidate gets nothing and all who listen know it, or had their time to.
+func (p *pass) noWeight() bool {
+	return p.s.Weight == 0 && p.s.WeightInForce == 0
+}
+
+func (p *pass) event(warning bool, reason, message string) {
+	p.d.Events = append(p.d.Events, Event{Warning: warning, Reason: reason, Message: message})
+}
+
+func (p *pass) because(reason string) {
+	p.d.Reason = reason
+}
+
+func micro(t time.Time) *metav1.MicroTime {
+	m := metav1.NewMicroTime(t)
+	return &m
+}
+
+func lastN[T any](s []T, n int) []T {
+	return s[max(0, len(s)-n):]
+}
+
+func firstN[T any](s []T, n int) []T {
+	return s[:min(n, len(s))]
+}

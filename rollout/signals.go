@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// Time limits of pod signals. Each is long enough that a registry's hiccup or one unlucky start does
+// not reject a good version, and far below the progress deadline.
+const (
+	imagePullFor = 60 * time.Second
+	noRoomFor    = 30 * time.Second
+	configFor    = 20 * time.Second
+	// readinessLostFor: two failed probes at the usual period are a blip, this is not.
+	readinessLostFor = 15 * time.Second
+	// restartsToFail: one restart can be bad luck (a dependency not up yet), the second is a pattern.
+	restartsToFail = 2
+)
+
+// fail makes the verdict of a signal.
+func fail(cause, format string, args ...any) *v1alpha1.Verdict {
+	return &v1alpha1.Verdict{Result: v1alpha1.ResultFail, Cause: cause, Message: fmt.Sprintf(format, args...)}
+}
+
+// podSignals judges the candidate by its pods alone. Nil: nothing speaks against it. Pods that are
+// being deleted, evicted or on a node that is not ready never count. Signals that stable shows in the
+// same window do not count either: then it is not the version.
+func podSignals(o *Observation, stable, candidate Revision) *v1alpha1.Verdict {
+	for _, p := range candidate.Pods {
+		if p.Terminating || !p.NodeReady {
+			continue
+		}
+		if v := podSignal(o.Now, p); v != nil && !stableShows(stable, v.Cause) {
+			return v
+		}
+		if lost := p.LostReadySince; !lost.IsZero() && o.Now.Sub(lost) >= readinessLostFor && !stableShows(stable, v1alpha1.CauseReadinessLost) {
+			return fail(v1alpha1.CauseReadinessLost, "pod %s was ready and is no longer, while stable pods stay ready", p.Name)
+		}
+	}
+	return nil
+}
+
+// stableShows: some stable pod has the same trouble at the same time.
+func stableShows(stable Revision, cause string) bool {
+	return stable.count(func(p Pod) bool {
+		if p.Terminating {
+			return false
+		}
+		if cause == v1alpha1.CauseReadinessLost {
+			return !p.LostReadySince.IsZero()
+		}
+		return string(p.Problem) == cause
+	}) > 0
+}
+
+func podSignal(now time.Time, p Pod) *v1alpha1.Verdict {
+	lasted := func(d time.Duration) bool { return !p.ProblemSince.IsZero() && now.Sub(p.ProblemSince) >= d }
+	switch {
+	case p.Problem == ProblemOOMKilled:
+		return fail(v1alpha1.CauseOOMKilled, "pod %s was killed for using more memory than its limit", p.Name)
+	case p.Restarts >= restartsToFail:
+		return fail(v1alpha1.CauseCrashLoop, "pod %s keeps crashing (restarted at least %d times)%s", p.Name, restartsToFail, because(p.Message))
+	case p.Problem == ProblemImagePull && lasted(imagePullFor):
+		return fail(v1alpha1.CauseImagePull, "pod %s cannot pull its image%s", p.Name, because(p.Message))
+	case p.Problem == ProblemConfiguration && lasted(configFor):
+		return fail(v1alpha1.CauseConfiguration, "pod %s cannot be started as its template says%s", p.Name, because(p.Message))
+	case p.Problem == ProblemUnschedulable && lasted(noRoomFor):
+		return fail(v1alpha1.CauseNoRoom, "there is no room for pod %s; this says nothing about the version%s", p.Name, because(p.Message))
+	}
+	return nil
+}
+
+func because(message string) string {
+	if message == "" {
+		return ""
+	}
+	if len(message) > 300 {
+		message = message[:300] + "…"
+	}
+	return ": " + message
+}
+
+// startSignals are those that matter while pods are being created: what podSignals sees, pods that
+// can't be created at all, and the deadline, with the best explanation that the pods give.
+func (p *pass) startSignals() *v1alpha1.Verdict {
+	o, candidate := p.o, p.candidate
+	if v := podSignals(o, p.stable, candidate); v != nil {
+		return v
+	}
+	if candidate.CreateFailure != "" && o.Now.Sub(candidate.CreateFailureSince) >= noRoomFor {
+		return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s", because(candidate.CreateFailure))
+	}
+	if p.inPhase() < p.policy.EffectiveProgressDeadline() {
+		return nil
+	}
+	for _, pod := range candidate.Pods {
+		if pod.Problem != ProblemNone && !pod.Terminating {
+			return fail(string(pod.Problem), "pod %s did not start before the progress deadline%s", pod.Name, because(pod.Message))
+		}
+	}
+	if ready := candidate.readyButGate(); ready > 0 && ready >= candidate.Replicas {
+		return fail(v1alpha1.CauseSidecarSilent, "candidate pods are ready, but their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause")
+	}
+	return fail(v1alpha1.CauseProgressDeadline, "candidate pods did not become ready before the progress deadline")
+}
