@@ -1,0 +1,156 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/headgate/headgate/e2e/load"
+)
+
+// maxTake bounds what a request may ask for.
+const maxTake = 5 * time.Minute
+
+// app answers requests as its behaviour says.
+type app struct {
+	behaviour Behaviour
+	start     time.Time
+	draining  atomic.Bool
+}
+
+func newApp(b Behaviour, start time.Time) *app { return &app{behaviour: b, start: start} }
+
+// identity is what an answer says.
+type identity struct {
+	Version  string `json:"version"`
+	Pod      string `json:"pod"`
+	Revision string `json:"revision"`
+}
+
+func (a *app) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", a.asked(a.answer))
+	mux.HandleFunc("/slow", a.asked(a.slow))
+	mux.HandleFunc("/stream", a.asked(a.stream))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !a.ready(time.Now()) {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}
+
+// ready does not depend on draining: a pod that is going away leaves the endpoints anyway.
+func (a *app) ready(now time.Time) bool {
+	return !a.behaviour.NeverReady && now.Sub(a.start) >= a.behaviour.ReadyDelay
+}
+
+// asked adds what all answers but those to probes have in common.
+func (a *app) asked(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(load.VersionHeader, a.behaviour.Version)
+		w.Header().Set(load.PodHeader, a.behaviour.Pod)
+		if a.draining.Load() {
+			w.Header().Set("Connection", "close") // HTTP/2: the server sends GOAWAY
+		}
+		if wait(r.Context(), a.behaviour.Latency) != nil {
+			return
+		}
+		if a.fails() {
+			http.Error(w, "failing, as asked", http.StatusInternalServerError)
+			return
+		}
+		next(w, r)
+	}
+}
+
+func (a *app) fails() bool {
+	return a.behaviour.ErrorRate > 0 && rand.Float64() < a.behaviour.ErrorRate
+}
+
+func (a *app) answer(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(identity{a.behaviour.Version, a.behaviour.Pod, a.behaviour.Revision})
+}
+
+func (a *app) slow(w http.ResponseWriter, r *http.Request) {
+	d, err := take(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if wait(r.Context(), d) == nil {
+		a.answer(w, r)
+	}
+}
+
+func (a *app) stream(w http.ResponseWriter, r *http.Request) {
+	d, err := take(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	out := http.NewResponseController(w)
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		_, _ = fmt.Fprintln(w, a.behaviour.Version, time.Now().Format(time.RFC3339Nano))
+		if out.Flush() != nil || wait(r.Context(), 200*time.Millisecond) != nil {
+			return
+		}
+	}
+	_, _ = fmt.Fprintln(w, load.StreamEnd)
+}
+
+// take is how long the request asks for.
+func take(r *http.Request) (time.Duration, error) {
+	d, err := time.ParseDuration(r.URL.Query().Get("d"))
+	if err != nil || d < 0 || d > maxTake {
+		return 0, fmt.Errorf("d must be a duration from 0s to %v", maxTake)
+	}
+	return d, nil
+}
+
+// wait returns after d, or with an error when ctx ends before.
+func wait(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// echo is the gRPC side: a call says who answered it.
+type echo struct {
+	grpc_testing.UnimplementedTestServiceServer
+	app *app
+}
+
+// UnaryCall answers with the version as server id and the pod as host name.
+func (e *echo) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+	if err := wait(ctx, e.app.behaviour.Latency); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
+	if e.app.fails() {
+		return nil, status.Errorf(codes.Internal, "failing, as asked")
+	}
+	return &grpc_testing.SimpleResponse{ServerId: e.app.behaviour.Version, Hostname: e.app.behaviour.Pod}, nil
+}

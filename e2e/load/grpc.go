@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package load
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/interop/grpc_testing"
+)
+
+// grpcSender makes unary calls over one connection for each address.
+type grpcSender struct {
+	targets   *Targets
+	port      int
+	authority string
+
+	mu    sync.Mutex
+	conns map[string]*grpc.ClientConn
+}
+
+func (s *grpcSender) send(ctx context.Context) Outcome {
+	conn, err := s.conn(s.targets.Next())
+	if err != nil {
+		return Outcome{Class: ClassTransport, Detail: err.Error()}
+	}
+	resp, err := grpc_testing.NewTestServiceClient(conn).UnaryCall(ctx, &grpc_testing.SimpleRequest{FillServerId: true})
+	if err != nil {
+		return Outcome{Class: classOfGRPC(err), Detail: err.Error()}
+	}
+	o := Outcome{Version: resp.GetServerId(), Pod: resp.GetHostname()}
+	if o.Version == "" {
+		o.Class, o.Detail = ClassUnexpected, "an answer without a server id"
+	}
+	return o
+}
+
+func (s *grpcSender) conn(addr string) (*grpc.ClientConn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.conns[addr]; c != nil {
+		return c, nil
+	}
+	c, err := grpc.NewClient("passthrough:///"+hostPort(addr, s.port),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(s.authority))
+	if err != nil {
+		return nil, fmt.Errorf("creating a client for %s: %w", addr, err)
+	}
+	s.conns[addr] = c
+	return c, nil
+}
+
+func (s *grpcSender) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+}
