@@ -43,6 +43,8 @@ func presets() map[string]map[string]string {
 		"v1":          {},
 		"v2":          {},
 		"v3":          {},
+		"v4":          {},
+		"v5":          {},
 		"errors":      {"ERROR_RATE": "0.05"},
 		"slow":        {"LATENCY": "300ms"},
 		"crash":       {"CRASH_AFTER": "2s"},
