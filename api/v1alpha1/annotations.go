@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -65,7 +66,14 @@ type Hold struct {
 	// User is what the user wants the three fields to be; applied when the hold ends.
 	User UserFields `json:"user"`
 	// Release ends the hold when set: the webhook renders it in that admission and drops the annotation.
+	// In an object that is stored it is a release that waits for the user to resume.
 	Release Release `json:"release,omitempty"`
+	// UID is the Deployment that the webhook put the hold on. In any other one (an exported manifest, a
+	// restored backup) the hold counts for nothing. Set by the webhook.
+	UID types.UID `json:"uid,omitempty"`
+	// From is the resourceVersion of the object that this hold was last derived from. A webhook that is
+	// called again in the same request knows its own work by it. Set by the webhook.
+	From string `json:"from,omitempty"`
 }
 
 // Release is the way a hold ends.
@@ -134,6 +142,28 @@ type CapturedPort struct {
 	// Alias is the port that nftables redirects straight to Port, for probes and hooks; 0 when none
 	// points there.
 	Alias int32 `json:"alias,omitempty"`
+}
+
+// String is the annotation's value: canonical JSON, so that equal injections are equal strings.
+func (i Injection) String() string {
+	b, err := json.Marshal(i)
+	if err != nil { // an Injection has no field that can fail to marshal
+		panic(err)
+	}
+	return string(b)
+}
+
+// ParseInjection reads the value of InjectionAnnotation. Unlike a hold, an empty value is an error:
+// it is read only where a sidecar is.
+func ParseInjection(value string) (Injection, error) {
+	var i Injection
+	if err := json.Unmarshal([]byte(value), &i); err != nil {
+		return Injection{}, fmt.Errorf("parsing annotation %s: %w", InjectionAnnotation, err)
+	}
+	if i.Workload == "" || i.Revision == "" {
+		return Injection{}, fmt.Errorf("parsing annotation %s: workload or revision is empty", InjectionAnnotation)
+	}
+	return i, nil
 }
 
 // PortProtocol says how a captured port is handled.

@@ -1,0 +1,144 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"math"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// HeldProgressDeadlineSeconds is the progress deadline of a held Deployment. MaxInt32 itself means
+// "none" to the Deployment controller, which then deletes the Progressing condition that carries the
+// verdict. Nobody writes this value by hand: it also marks fields as rendered.
+const HeldProgressDeadlineSeconds int32 = math.MaxInt32 - 1
+
+// FieldsOf reads the three fields of a Deployment, and strategy.type. The result shares nothing with d.
+func FieldsOf(d *appsv1.Deployment) v1alpha1.UserFields {
+	f := v1alpha1.UserFields{
+		StrategyType:            string(d.Spec.Strategy.Type),
+		ProgressDeadlineSeconds: copyOf(d.Spec.ProgressDeadlineSeconds),
+	}
+	if ru := d.Spec.Strategy.RollingUpdate; ru != nil {
+		f.MaxSurge, f.MaxUnavailable = copyOf(ru.MaxSurge), copyOf(ru.MaxUnavailable)
+	}
+	return f
+}
+
+// setFields writes the three fields and strategy.type. A type that is not Recreate is RollingUpdate.
+func setFields(d *appsv1.Deployment, f v1alpha1.UserFields) {
+	d.Spec.ProgressDeadlineSeconds = copyOf(f.ProgressDeadlineSeconds)
+	d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.DeploymentStrategyType(f.StrategyType)}
+	if f.StrategyType == string(appsv1.RecreateDeploymentStrategyType) {
+		return
+	}
+	if f.MaxSurge != nil || f.MaxUnavailable != nil {
+		d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{
+			MaxSurge: copyOf(f.MaxSurge), MaxUnavailable: copyOf(f.MaxUnavailable),
+		}
+	}
+}
+
+// heldFields are what a hold with k candidate pods is rendered to.
+func heldFields(k int32) v1alpha1.UserFields {
+	surge, unavailable, deadline := intstr.FromInt32(k), intstr.FromInt32(0), HeldProgressDeadlineSeconds
+	return v1alpha1.UserFields{
+		StrategyType: string(appsv1.RollingUpdateDeploymentStrategyType),
+		MaxSurge:     &surge, MaxUnavailable: &unavailable, ProgressDeadlineSeconds: &deadline,
+	}
+}
+
+// isRendered says whether the fields are a hold's and not the user's. They are the user's while he had
+// paused before the hold came.
+func isRendered(f v1alpha1.UserFields) bool {
+	return equal(f.ProgressDeadlineSeconds, ptr(HeldProgressDeadlineSeconds)) && equal(f.MaxUnavailable, ptr(intstr.FromInt32(0)))
+}
+
+// mergeWishes tells the user's new values from what Headgate rendered, field by field: a field that
+// equals any of the rendered ones is untouched and keeps the value recorded before; anything else is
+// the user's wish.
+func mergeWishes(written v1alpha1.UserFields, recorded v1alpha1.UserFields, rendered ...v1alpha1.UserFields) v1alpha1.UserFields {
+	var typeSeen, surgeSeen, unavailableSeen, deadlineSeen bool
+	for _, r := range rendered {
+		typeSeen = typeSeen || written.StrategyType == r.StrategyType
+		surgeSeen = surgeSeen || equal(written.MaxSurge, r.MaxSurge)
+		unavailableSeen = unavailableSeen || equal(written.MaxUnavailable, r.MaxUnavailable)
+		deadlineSeen = deadlineSeen || equal(written.ProgressDeadlineSeconds, r.ProgressDeadlineSeconds)
+	}
+	wish := copyFields(recorded)
+	if !deadlineSeen {
+		wish.ProgressDeadlineSeconds = copyOf(written.ProgressDeadlineSeconds)
+	}
+	if !typeSeen {
+		wish.StrategyType = written.StrategyType
+	}
+	if written.StrategyType == string(appsv1.RecreateDeploymentStrategyType) {
+		wish.MaxSurge, wish.MaxUnavailable = nil, nil
+		return wish
+	}
+	if !surgeSeen || !unavailableSeen {
+		// He who writes parameters of a rolling update wants one, even if he wanted Recreate before.
+		wish.StrategyType = written.StrategyType
+	}
+	if !surgeSeen {
+		wish.MaxSurge = copyOf(written.MaxSurge)
+	}
+	if !unavailableSeen {
+		wish.MaxUnavailable = copyOf(written.MaxUnavailable)
+	}
+	return wish
+}
+
+func copyFields(f v1alpha1.UserFields) v1alpha1.UserFields {
+	f.MaxSurge, f.MaxUnavailable = copyOf(f.MaxSurge), copyOf(f.MaxUnavailable)
+	f.ProgressDeadlineSeconds = copyOf(f.ProgressDeadlineSeconds)
+	return f
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func copyOf[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	return ptr(*p)
+}
+
+func equal[T comparable](a, b *T) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+// validFields says whether the API server would accept the fields. What it would refuse is never
+// recorded: it is left in the object, so that the user reads the API server's own message now and no
+// release fails later.
+func validFields(f v1alpha1.UserFields, minReadySeconds int32) bool {
+	if d := f.ProgressDeadlineSeconds; d != nil && (*d < 0 || *d <= minReadySeconds) {
+		return false
+	}
+	if f.StrategyType == string(appsv1.RecreateDeploymentStrategyType) {
+		return f.MaxSurge == nil && f.MaxUnavailable == nil
+	}
+	if f.StrategyType != "" && f.StrategyType != string(appsv1.RollingUpdateDeploymentStrategyType) {
+		return false
+	}
+	surge, okSurge := scaled(f.MaxSurge)
+	unavailable, okUnavailable := scaled(f.MaxUnavailable)
+	return okSurge && okUnavailable && surge+unavailable > 0
+}
+
+// scaled reads a number or percentage as the API server validates it (against 100 pods, so that a
+// percentage is itself); nil stands for the default.
+func scaled(v *intstr.IntOrString) (int, bool) {
+	if v == nil {
+		return defaultPercent, true
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(v, 100, true)
+	return n, err == nil && n >= 0
+}
+
+// defaultPercent is the API's default of maxSurge and maxUnavailable.
+const defaultPercent = 25

@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"cmp"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// Selection is the policy that applies to a workload. The zero value: none does.
+type Selection struct {
+	// Spec is the policy's; nil when no policy selects the workload. A suspended policy is selected
+	// too: it keeps others from applying.
+	Spec *v1alpha1.RolloutPolicySpec
+	// Name is "rolloutpolicy/<name>" or "clusterrolloutpolicy/<name>".
+	Name string
+	// Conflicts are the names of policies of the same kind that select the workload as well and lose,
+	// oldest first.
+	Conflicts []string
+}
+
+// SelectPolicy chooses among the policies of the workload's namespace and those of the cluster: a
+// namespaced one wins over the cluster's; of the same kind the older wins, by name if of the same age.
+// A policy whose selector can't be parsed selects nothing.
+func SelectPolicy(namespaced []v1alpha1.RolloutPolicy, cluster []v1alpha1.ClusterRolloutPolicy, workload map[string]string) Selection {
+	var candidates []policyCandidate
+	for i := range namespaced {
+		candidates = append(candidates, policyCandidate{"rolloutpolicy/", &namespaced[i].ObjectMeta, &namespaced[i].Spec})
+	}
+	if s := selectAmong(candidates, workload); s.Spec != nil {
+		return s
+	}
+	candidates = nil
+	for i := range cluster {
+		candidates = append(candidates, policyCandidate{"clusterrolloutpolicy/", &cluster[i].ObjectMeta, &cluster[i].Spec})
+	}
+	return selectAmong(candidates, workload)
+}
+
+type policyCandidate struct {
+	kind string
+	meta *metav1.ObjectMeta
+	spec *v1alpha1.RolloutPolicySpec
+}
+
+func selectAmong(candidates []policyCandidate, workload map[string]string) Selection {
+	matching := slices.DeleteFunc(candidates, func(c policyCandidate) bool {
+		selector, err := metav1.LabelSelectorAsSelector(&c.spec.Selector)
+		return err != nil || !selector.Matches(labels.Set(workload))
+	})
+	if len(matching) == 0 {
+		return Selection{}
+	}
+	slices.SortFunc(matching, func(a, b policyCandidate) int {
+		return cmp.Or(a.meta.CreationTimestamp.Compare(b.meta.CreationTimestamp.Time), cmp.Compare(a.meta.Name, b.meta.Name))
+	})
+	s := Selection{Spec: matching[0].spec, Name: matching[0].kind + matching[0].meta.Name}
+	for _, c := range matching[1:] {
+		s.Conflicts = append(s.Conflicts, c.kind+c.meta.Name)
+	}
+	return s
+}

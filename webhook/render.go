@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// Render is d as it looks with hold h: the three fields, the annotations and, for ReleaseBack, the
+// stable template. It is what the webhook does in an admission; the controller uses it for direct writes
+// when the webhook provably can't act. While d is paused the fields and the template stay as they are,
+// and a release stays in the annotation to be rendered after the user resumed. stable is only read for
+// ReleaseBack; nil leaves the template. d is not modified.
+func Render(d *appsv1.Deployment, h v1alpha1.Hold, stable *corev1.PodTemplateSpec) *appsv1.Deployment {
+	out := d.DeepCopy()
+	switch {
+	case h.Release == "":
+		renderHold(out, h, !d.Spec.Paused)
+	case d.Spec.Paused:
+		renderWaitingRelease(out, h, stable)
+	default:
+		renderRelease(out, h, stable)
+	}
+	return out
+}
+
+// renderHold writes the hold; fields only where they may change.
+func renderHold(d *appsv1.Deployment, h v1alpha1.Hold, fields bool) {
+	if fields {
+		setFields(d, heldFields(h.K))
+	}
+	annotate(d, v1alpha1.HoldAnnotation, h.String())
+	setGate(d, v1alpha1.GateClosed)
+}
+
+// renderRelease ends the hold: the user's fields as he wrote them, the annotation dropped, the gate open.
+func renderRelease(d *appsv1.Deployment, h v1alpha1.Hold, stable *corev1.PodTemplateSpec) {
+	setFields(d, h.User)
+	if h.Release == v1alpha1.ReleaseBack && stable != nil && !EqualTemplate(&d.Spec.Template, stable) {
+		d.Spec.Template = *stableTemplate(stable)
+	}
+	dropAnnotation(d, v1alpha1.HoldAnnotation)
+	setGate(d, v1alpha1.GateOpen)
+}
+
+// renderWaitingRelease notes a release that the user's pause puts off. The gate opens at once where the
+// template is the one that will stay.
+func renderWaitingRelease(d *appsv1.Deployment, h v1alpha1.Hold, stable *corev1.PodTemplateSpec) {
+	annotate(d, v1alpha1.HoldAnnotation, h.String())
+	if h.Release == v1alpha1.ReleaseBack && (stable == nil || !EqualTemplate(&d.Spec.Template, stable)) {
+		setGate(d, v1alpha1.GateClosed)
+		return
+	}
+	setGate(d, v1alpha1.GateOpen)
+}
+
+// stableTemplate is a ReplicaSet's template as the Deployment had it.
+func stableTemplate(t *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+	c := withoutHash(t)
+	return c.DeepCopy()
+}
+
+// setGate writes the decision beside the template that it is about.
+func setGate(d *appsv1.Deployment, g v1alpha1.Gate) {
+	annotate(d, v1alpha1.GateAnnotation, string(g))
+	annotate(d, v1alpha1.GateTemplateAnnotation, TemplateDigest(d.Spec.Template))
+}
+
+// GateOf is the decision that annotations carry for a template; empty when there is none for it.
+func GateOf(annotations map[string]string, templateDigest string) v1alpha1.Gate {
+	g := v1alpha1.Gate(annotations[v1alpha1.GateAnnotation])
+	if annotations[v1alpha1.GateTemplateAnnotation] != templateDigest || g != v1alpha1.GateClosed && g != v1alpha1.GateOpen {
+		return ""
+	}
+	return g
+}
+
+func annotate(d *appsv1.Deployment, key, value string) {
+	if d.Annotations == nil {
+		d.Annotations = map[string]string{}
+	}
+	d.Annotations[key] = value
+}
+
+func dropAnnotation(d *appsv1.Deployment, key string) {
+	delete(d.Annotations, key)
+	if len(d.Annotations) == 0 {
+		d.Annotations = nil
+	}
+}

@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// SplitState says whether the requests of a workload can be split.
+type SplitState struct {
+	// Possible: every stable pod that serves has a sidecar that captures a port, and candidates can have one.
+	Possible bool
+	// Reason says why not, as part of a sentence; empty when Possible.
+	Reason string
+	// Remedy says what would change it; empty when Possible.
+	Remedy string
+}
+
+// SplitFromPods judges by the pods of the stable revision: all that are ready must be injected, with a
+// sidecar that is ready and captures a port. If none is ready, all that exist are judged, so that a
+// stable revision in trouble does not count as one without sidecars. Terminating pods never count.
+func SplitFromPods(stable []corev1.Pod) SplitState {
+	judged := selectPods(stable, func(p *corev1.Pod) bool { return podReady(p) })
+	if len(judged) == 0 {
+		judged = selectPods(stable, func(*corev1.Pod) bool { return true })
+	}
+	if len(judged) == 0 {
+		return SplitState{Reason: "the stable revision has no pods", Remedy: "rollouts begin with the first update after it has some"}
+	}
+	anyReady := podReady(judged[0])
+	for _, p := range judged {
+		if s := splitFromPod(p, anyReady); !s.Possible {
+			return s
+		}
+	}
+	return SplitState{Possible: true}
+}
+
+func splitFromPod(p *corev1.Pod, wantReady bool) SplitState {
+	if p.Labels[v1alpha1.InjectedLabel] != "true" {
+		if why := p.Annotations[v1alpha1.SkipAnnotation]; why != "" {
+			return SplitState{Reason: "no sidecar: " + why, Remedy: "remove the cause and update once more"}
+		}
+		return SplitState{
+			Reason: fmt.Sprintf("pod %s has no sidecar yet", p.Name),
+			Remedy: "this update brings the sidecar, the next one will be held",
+		}
+	}
+	if wantReady && !sidecarReady(p) {
+		return SplitState{Reason: fmt.Sprintf("the sidecar of pod %s is not ready", p.Name), Remedy: "update again when it is"}
+	}
+	var injection v1alpha1.Injection
+	if err := json.Unmarshal([]byte(p.Annotations[v1alpha1.InjectionAnnotation]), &injection); err != nil || len(injection.Ports) == 0 {
+		return SplitState{Reason: "no port to split: the pods declare no TCP containerPort", Remedy: "declare the ports in the template"}
+	}
+	return SplitState{Possible: true}
+}
+
+// SplitToTemplate says whether pods of a template could be injected at all, as far as the template
+// itself tells; the same words as the Pod webhook's.
+func SplitToTemplate(t *corev1.PodTemplateSpec) SplitState {
+	switch {
+	case t.Annotations[v1alpha1.InjectAnnotation] == "false":
+		return SplitState{Reason: fmt.Sprintf("the template says %s: \"false\"", v1alpha1.InjectAnnotation), Remedy: "remove that annotation"}
+	case t.Spec.HostNetwork:
+		return SplitState{Reason: "the pods use the host's network", Remedy: "set hostNetwork: false"}
+	case t.Spec.OS != nil && t.Spec.OS.Name == corev1.Windows:
+		return SplitState{Reason: "the pods run on Windows", Remedy: "there is no sidecar for Windows"}
+	}
+	return SplitState{Possible: true}
+}
+
+// StableDown says since when no pod of the stable revision is available on a ready node; nil while one
+// is. Pods on nodes that are not ready, and terminating ones, are no evidence: without any other pod
+// nothing is known, and the answer is nil too.
+func StableDown(stable []corev1.Pod, nodeReady func(name string) bool) *time.Time {
+	var since *time.Time
+	for _, p := range selectPods(stable, func(p *corev1.Pod) bool { return p.Spec.NodeName != "" && nodeReady(p.Spec.NodeName) }) {
+		if podReady(p) {
+			return nil
+		}
+		t := unreadySince(p)
+		if since == nil || t.After(*since) {
+			since = &t
+		}
+	}
+	return since
+}
+
+// unreadySince is the last change of the Ready condition; a pod that was never ready counts since it was created.
+func unreadySince(p *corev1.Pod) time.Time {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && !c.LastTransitionTime.IsZero() {
+			return c.LastTransitionTime.Time
+		}
+	}
+	return p.CreationTimestamp.Time
+}
+
+func selectPods(pods []corev1.Pod, want func(*corev1.Pod) bool) []*corev1.Pod {
+	var out []*corev1.Pod
+	for i := range pods {
+		if pods[i].DeletionTimestamp == nil && want(&pods[i]) {
+			out = append(out, &pods[i])
+		}
+	}
+	return out
+}
+
+func podReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func sidecarReady(p *corev1.Pod) bool {
+	for _, s := range p.Status.InitContainerStatuses {
+		if s.Name == v1alpha1.ProxyContainer {
+			return s.Ready
+		}
+	}
+	return false
+}
