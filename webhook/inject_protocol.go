@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// portProtocol is what the Services that lead to a container port say about it. Without a Service, or
+// where one of them speaks HTTP, or when they say nothing, the port is sniffed: that is right for
+// every protocol whose client speaks first. Only a Service that names another protocol turns sniffing
+// off, so that a protocol whose server speaks first is not delayed (ENVOY.md §1: 2 s).
+func portProtocol(port corev1.ContainerPort, services []corev1.Service) v1alpha1.PortProtocol {
+	said := 0
+	for i := range services {
+		for _, sp := range services[i].Spec.Ports {
+			if !leadsTo(sp, port) {
+				continue
+			}
+			if ServicePortProtocol(sp) == v1alpha1.ProtocolAuto {
+				return v1alpha1.ProtocolAuto
+			}
+			said++
+		}
+	}
+	if said == 0 {
+		return v1alpha1.ProtocolAuto
+	}
+	return v1alpha1.ProtocolTCP
+}
+
+// leadsTo tells whether a Service port delivers to a container port: its targetPort names or numbers
+// it, and an unset targetPort is the Service's own port.
+func leadsTo(sp corev1.ServicePort, port corev1.ContainerPort) bool {
+	if sp.Protocol != "" && sp.Protocol != corev1.ProtocolTCP {
+		return false
+	}
+	switch {
+	case sp.TargetPort == intstr.IntOrString{}:
+		return sp.Port == port.ContainerPort
+	case sp.TargetPort.Type == intstr.String:
+		return port.Name != "" && sp.TargetPort.StrVal == port.Name
+	default:
+		return sp.TargetPort.IntVal == port.ContainerPort
+	}
+}
+
+// ServicePortProtocol is how the traffic of a Service port is handled: its appProtocol decides, else
+// the convention that a port's name is a protocol, alone or followed by a dash and anything.
+func ServicePortProtocol(sp corev1.ServicePort) v1alpha1.PortProtocol {
+	protocol, _, _ := strings.Cut(sp.Name, "-")
+	if sp.AppProtocol != nil && *sp.AppProtocol != "" {
+		protocol = strings.ToLower(*sp.AppProtocol)
+	}
+	switch protocol {
+	case "tcp", "tls", "https", "ssl", "wss", "kubernetes.io/wss",
+		"mongo", "mysql", "postgres", "postgresql", "redis", "amqp", "kafka", "mqtt", "nats",
+		"cassandra", "memcached", "smtp", "imap", "pop3", "ftp", "ssh", "ldap", "ldaps":
+		// TLS by the app can't be split by request; the others are bytes whose server may speak first.
+		return v1alpha1.ProtocolTCP
+	default:
+		return v1alpha1.ProtocolAuto
+	}
+}
