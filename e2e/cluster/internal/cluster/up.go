@@ -1,0 +1,226 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/e2e/cluster/internal/build"
+	"github.com/headgate/headgate/e2e/cluster/internal/config"
+	"github.com/headgate/headgate/e2e/cluster/internal/network"
+	"github.com/headgate/headgate/e2e/cluster/internal/plan"
+	"github.com/headgate/headgate/e2e/cluster/internal/process"
+)
+
+// startTimeout is how long any one part may take to get ready: many times what it takes on an idle
+// machine, since a test machine may be busy.
+const startTimeout = 3 * time.Minute
+
+// Up brings the cluster up, or completes one of which parts are missing, and returns
+// when pods can be created and names resolve.
+func Up(ctx context.Context, b build.Builder, name string) (plan.Cluster, error) {
+	if err := errors.Join(plan.CheckName(name), needRoot()); err != nil {
+		return plan.Cluster{}, err
+	}
+	if err := b.Install(ctx); err != nil {
+		return plan.Cluster{}, err
+	}
+	kubernetes, err := b.Program(ctx, "kubernetes")
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	var images []build.Image
+	for _, image := range build.OwnImages {
+		built, err := b.Image(ctx, image)
+		if err != nil {
+			return plan.Cluster{}, err
+		}
+		images = append(images, built)
+	}
+	unlock, err := lock(plan.Cluster{Name: name}.Dir())
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	defer unlock()
+	c, err := prepare(b, name, kubernetes)
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	return c, newStarter(c, b.Log, kubernetes).run(ctx, images)
+}
+
+func needRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("a cluster needs root: for namespaces, mounts and containers")
+	}
+	return nil
+}
+
+// prepare makes everything that is there before the first process.
+func prepare(b build.Builder, name, kubernetes string) (plan.Cluster, error) {
+	s, err := load(name)
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	c := plan.Cluster{Name: name, Slot: s.Slot}
+	if s.Prepared && network.Exists(c) && s.Kubernetes == kubernetes {
+		return c, nil
+	}
+	// What is left of an earlier cluster isn't worth saving: it was cut short, or the machine
+	// was restarted, or its binary is another version.
+	if err := remove(c); err != nil {
+		return plan.Cluster{}, err
+	}
+	step := b.Log.Start("preparing cluster "+name, "")
+	c, err = makeAnew(name, kubernetes)
+	step.Done(err)
+	return c, err
+}
+
+func makeAnew(name, kubernetes string) (plan.Cluster, error) {
+	c, err := claim(name)
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	keys, err := newKeys(c)
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	files, err := config.Files(c, build.CNIPlugins)
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	for _, set := range []map[string][]byte{keys, files} {
+		if err := write(c, set); err != nil {
+			return plan.Cluster{}, err
+		}
+	}
+	if err := network.Create(c); err != nil {
+		return plan.Cluster{}, err
+	}
+	return c, state{Slot: c.Slot, Prepared: true, Kubernetes: kubernetes}.save(name)
+}
+
+// write puts files below the cluster's folder. They are root's: keys are among them.
+func write(c plan.Cluster, files map[string][]byte) error {
+	for path, content := range files {
+		path = c.Path(path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run starts what doesn't run and waits for each part as far as the next ones need it.
+func (s *starter) run(ctx context.Context, images []build.Image) (err error) {
+	step := s.log.Start("starting cluster "+s.cluster.Name, "")
+	defer func() { step.Done(err) }()
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	api, err := newAPI(s.cluster)
+	if err != nil {
+		return err
+	}
+
+	if err := s.start(config.Etcd, config.Containerd, config.APIServer); err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := s.wait(groupCtx, "containerd", func(context.Context) error { return dial(s.cluster.ContainerdSocket()) }); err != nil {
+			return err
+		}
+		for _, image := range images {
+			if err := Import(groupCtx, s.cluster, image); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	group.Go(func() error {
+		if err := s.wait(groupCtx, "the API server", api.ready); err != nil {
+			return err
+		}
+		return s.start(config.ControllerManager, config.Scheduler)
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := createCgroups(s.cluster); err != nil {
+		return err
+	}
+	if err := s.start(config.Kubelet, config.Proxy); err != nil {
+		return err
+	}
+	if err := s.apply(ctx); err != nil {
+		return err
+	}
+	if err := s.wait(ctx, "the node", api.nodeReady); err != nil {
+		return err
+	}
+	// Without it no pod can be created in the default namespace.
+	if err := s.wait(ctx, "the default service account", api.serviceAccountExists); err != nil {
+		return err
+	}
+	if err := s.wait(ctx, "CoreDNS", api.dnsReady); err != nil {
+		return err
+	}
+	// kube-proxy may be a second behind.
+	return s.wait(ctx, "the DNS Service", func(ctx context.Context) error { return resolve(ctx, s.cluster) })
+}
+
+// apply creates the objects that make up the cluster's DNS. Right after the start the API server
+// may still refuse, so it is tried until it works.
+func (s *starter) apply(ctx context.Context) error {
+	return s.wait(ctx, "the addons", func(ctx context.Context) error {
+		cmd := exec.CommandContext(ctx, s.kubernetes, "kubectl", "apply", "--server-side", "--force-conflicts",
+			"--kubeconfig", s.cluster.Kubeconfig(), "--cache-dir", s.cluster.Path("kubectl"), "-f", s.cluster.Path("addons.yaml"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("applying the addons: %w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// Restart ends components, abruptly, and starts them again.
+func Restart(ctx context.Context, b build.Builder, name string, components []string) error {
+	if err := Stop(name, components); err != nil {
+		return err
+	}
+	_, err := Up(ctx, b, name)
+	return err
+}
+
+// Stop ends components, abruptly.
+func Stop(name string, components []string) error {
+	c, err := Find(name)
+	if err != nil {
+		return err
+	}
+	for _, component := range components {
+		record, err := process.Load(c.Record(component))
+		if err != nil {
+			return err
+		}
+		if record.PID == 0 {
+			return fmt.Errorf("cluster %q has no component %q", name, component)
+		}
+		if err := record.End(10 * time.Second); err != nil {
+			return err
+		}
+	}
+	return nil
+}
