@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package harness
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// AwaitDeployment waits until the workload's Deployment is as asked, and returns it.
+func (c *Case) AwaitDeployment(within time.Duration, what string, ok func(*appsv1.Deployment) bool) *appsv1.Deployment {
+	c.T.Helper()
+	return awaitOne(c, &appsv1.DeploymentList{}, awaited[*appsv1.Deployment]{Name, within, what, ok})
+}
+
+// AwaitRollout waits until the workload's Rollout is as asked, and returns it.
+func (c *Case) AwaitRollout(within time.Duration, what string, ok func(*v1alpha1.Rollout) bool) *v1alpha1.Rollout {
+	c.T.Helper()
+	return awaitOne(c, &v1alpha1.RolloutList{}, awaited[*v1alpha1.Rollout]{Name, within, what, ok})
+}
+
+// AwaitPolicy waits until the workload's RolloutPolicy is as asked, and returns it.
+func (c *Case) AwaitPolicy(within time.Duration, what string, ok func(*v1alpha1.RolloutPolicy) bool) *v1alpha1.RolloutPolicy {
+	c.T.Helper()
+	return awaitOne(c, &v1alpha1.RolloutPolicyList{}, awaited[*v1alpha1.RolloutPolicy]{Name, within, what, ok})
+}
+
+// AwaitEvent waits for an event of the namespace, and returns it.
+func (c *Case) AwaitEvent(within time.Duration, what string, ok func(*corev1.Event) bool) *corev1.Event {
+	c.T.Helper()
+	var found *corev1.Event
+	c.await(within, what, func(ctx context.Context) error {
+		return Follow(ctx, c.Client, &corev1.EventList{}, c.in(), func(state map[types.UID]*corev1.Event) bool {
+			for _, e := range state {
+				if ok(e) {
+					found = e
+				}
+			}
+			return found != nil
+		})
+	})
+	return found
+}
+
+// awaited is what a wait is for.
+type awaited[T client.Object] struct {
+	name   string
+	within time.Duration
+	what   string
+	ok     func(T) bool
+}
+
+func awaitOne[T client.Object](c *Case, list client.ObjectList, a awaited[T]) T {
+	c.T.Helper()
+	var last T
+	c.await(a.within, a.what, func(ctx context.Context) error {
+		opts := append(c.in(), client.MatchingFields{"metadata.name": a.name})
+		return Follow(ctx, c.Client, list, opts, func(state map[types.UID]T) bool {
+			o, there := one(state, a.name)
+			if !there {
+				return false
+			}
+			last = o
+			return a.ok(o)
+		})
+	})
+	return last
+}
+
+// await ends the test when the wait fails.
+func (c *Case) await(within time.Duration, what string, wait func(context.Context) error) {
+	c.T.Helper()
+	ctx, cancel := context.WithTimeout(c.Ctx, within)
+	defer cancel()
+	if err := wait(ctx); err != nil {
+		c.T.Fatalf("waiting %v until %s: %v", within, what, err)
+	}
+}
+
+func (c *Case) in() []client.ListOption {
+	return []client.ListOption{client.InNamespace(c.Namespace)}
+}
+
+// AwaitComplete waits until the Deployment is complete, as kubectl rollout status means it, and, where
+// Headgate has a record of it, until the record is Idle and names a stable revision.
+func (c *Case) AwaitComplete() *appsv1.Deployment {
+	c.T.Helper()
+	return c.AwaitDeployment(3*time.Minute, "the Deployment is complete", Complete)
+}
+
+// AwaitStable waits until Headgate has recorded the stable revision and nothing is going on; the
+// sidecars are connected then, so that the next update can be split.
+func (c *Case) AwaitStable() *v1alpha1.Rollout {
+	c.T.Helper()
+	c.AwaitComplete()
+	return c.AwaitRollout(2*time.Minute, "the Rollout is Idle with a stable revision", func(r *v1alpha1.Rollout) bool {
+		return r.Status.Phase == v1alpha1.PhaseIdle && r.Status.Stable.Hash != ""
+	})
+}
+
+// AwaitOutcome waits until the history has so many entries, and returns the last one.
+func (c *Case) AwaitOutcome(within time.Duration, rollouts int) v1alpha1.HistoryEntry {
+	c.T.Helper()
+	r := c.AwaitRollout(within, fmt.Sprintf("rollout %d has ended", rollouts), func(r *v1alpha1.Rollout) bool {
+		return len(r.Status.History) >= rollouts
+	})
+	return r.Status.History[len(r.Status.History)-1]
+}
+
+// AwaitWeight waits until a weight is in force for a candidate.
+func (c *Case) AwaitWeight(within time.Duration, step, weight int32) *v1alpha1.Rollout {
+	c.T.Helper()
+	return c.AwaitRollout(within, fmt.Sprintf("weight %d of step %d is in force", weight, step), func(r *v1alpha1.Rollout) bool {
+		s := r.Status
+		return s.Candidate.Hash != "" && s.Step == step && s.Weight == weight && s.WeightInForce == weight && s.StepSince != nil
+	})
+}
+
+// Complete says whether all pods are of the current template and available, and none is left over.
+func Complete(d *appsv1.Deployment) bool {
+	s, n := d.Status, *d.Spec.Replicas
+	return s.ObservedGeneration >= d.Generation && s.UpdatedReplicas == n && s.Replicas == n && s.AvailableReplicas == n
+}

@@ -1,0 +1,195 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package harness
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/e2e/load"
+)
+
+// controlPort is where a client is asked for its report.
+const controlPort = "8081"
+
+// LoadPod is a pod that runs the client. It bears no label that a Service or policy could select, and
+// no owner.
+func LoadPod(name string, c load.Config) *corev1.Pod {
+	args := []string{
+		"load", "--control=:" + controlPort, "--host=" + c.Host, "--authority=" + c.Authority,
+		"--http-port=" + strconv.Itoa(c.HTTPPort), "--grpc-port=" + strconv.Itoa(c.GRPCPort),
+		"--rates=" + load.FormatRates(c.Rates), "--duration=" + c.Duration.String(),
+		"--requests=" + strconv.FormatInt(c.Requests, 10), "--timeout=" + c.Timeout.String(),
+		"--slow-for=" + c.SlowFor.String(), "--stream-for=" + c.StreamFor.String(),
+	}
+	grace := int64(60) // requests that were begun are counted to their end
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"headgate-e2e-load": name}},
+		Spec: corev1.PodSpec{
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			TerminationGracePeriodSeconds: &grace,
+			Containers: []corev1.Container{{
+				Name: "load", Image: AppImage + "v1", Args: args,
+			}},
+		},
+	}
+}
+
+// Load is a client that runs in the cluster.
+type Load struct {
+	c        *Case
+	pod      string
+	tokens   int64
+	stopped  bool
+	released bool
+}
+
+// AllKinds is a mix of everything that users may send, at about 30 requests a second in all.
+func AllKinds() map[load.Kind]float64 {
+	return map[load.Kind]float64{
+		load.KindHTTP1: 12, load.KindNew: 6, load.KindH2C: 4, load.KindGRPC: 6, load.KindSlow: 1, load.KindStream: 1,
+	}
+}
+
+// ToService is the configuration of a client of the workload's Service.
+func ToService(rates map[load.Kind]float64) load.Config {
+	return load.Config{
+		Host: Name, HTTPPort: 80, GRPCPort: 9090, Rates: rates,
+		Duration: 15 * time.Minute, Timeout: 15 * time.Second, SlowFor: 8 * time.Second, StreamFor: 5 * time.Second,
+	}
+}
+
+// ToPods is the configuration of a client that balances over the ready pods itself.
+func ToPods(rates map[load.Kind]float64) load.Config {
+	c := ToService(rates)
+	c.Host, c.HTTPPort, c.Authority = Name+"-pods", 8080, Name
+	return c
+}
+
+// ToPod is the configuration of a client of one pod, as a load balancer that knows pods would be: the
+// Host header is the Service's.
+func ToPod(ip string, rates map[load.Kind]float64) load.Config {
+	c := ToPods(rates)
+	c.Host = ip
+	return c
+}
+
+// StartLoad starts a client as soon as the rates of all clients leave room for it, and returns when it
+// has sent something.
+func (c *Case) StartLoad(name string, config load.Config) *Load {
+	c.T.Helper()
+	total := 0.0
+	for _, r := range config.Rates {
+		total += r
+	}
+	l := &Load{c: c, pod: "load-" + name, tokens: min(int64(math.Ceil(total)), totalRate)}
+	if err := c.rate.Acquire(c.Ctx, l.tokens); err != nil {
+		c.T.Fatalf("waiting for room for %d requests a second: %v", l.tokens, err)
+	}
+	c.loads = append(c.loads, l)
+	pod := LoadPod(l.pod, config)
+	pod.Namespace = c.Namespace
+	if err := c.Client.Create(c.Ctx, pod); err != nil {
+		c.T.Fatalf("creating client %q: %v", l.pod, err)
+	}
+	l.awaitPod("it runs", func(p *corev1.Pod) bool { return p.Status.Phase != corev1.PodPending })
+	return l
+}
+
+// Report is the counts so far.
+func (l *Load) Report() load.Report {
+	l.c.T.Helper()
+	out, err := l.c.Kube.CoreV1().Pods(l.c.Namespace).ProxyGet("http", l.pod, controlPort, "report", nil).DoRaw(l.c.Ctx)
+	if err != nil {
+		l.c.T.Fatalf("asking client %q for its report: %v", l.pod, err)
+	}
+	return l.parse(out)
+}
+
+// Stop ends the client and returns all that it counted.
+func (l *Load) Stop() load.Report {
+	l.c.T.Helper()
+	if l.stopped {
+		return l.logged()
+	}
+	l.stopped = true
+	defer l.release()
+	ctx, cancel := context.WithTimeout(l.c.Ctx, 90*time.Second)
+	defer cancel()
+	out, err := l.c.Kube.CoreV1().RESTClient().Post().Namespace(l.c.Namespace).Resource("pods").
+		Name("http:" + l.pod + ":" + controlPort).SubResource("proxy").Suffix("stop").DoRaw(ctx)
+	if err != nil { // it may have ended by itself just now
+		return l.Wait()
+	}
+	return l.parse(out)
+}
+
+// Wait returns all that the client counted, when it has ended by itself.
+func (l *Load) Wait() load.Report {
+	l.c.T.Helper()
+	defer l.release()
+	l.stopped = true
+	l.awaitPod("it ends", func(p *corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	})
+	return l.logged()
+}
+
+// logged reads the final report from the pod's output.
+func (l *Load) logged() load.Report {
+	l.c.T.Helper()
+	lines := int64(3)
+	out, err := l.c.Kube.CoreV1().Pods(l.c.Namespace).GetLogs(l.pod, &corev1.PodLogOptions{TailLines: &lines}).DoRaw(l.c.Ctx)
+	if err != nil {
+		l.c.T.Fatalf("reading the output of client %q: %v", l.pod, err)
+	}
+	last := ""
+	for s := bufio.NewScanner(strings.NewReader(string(out))); s.Scan(); {
+		last = s.Text()
+	}
+	r := l.parse([]byte(last))
+	if !r.Final {
+		l.c.T.Fatalf("client %q ended without a final report: %s", l.pod, out)
+	}
+	return r
+}
+
+func (l *Load) parse(line []byte) load.Report {
+	l.c.T.Helper()
+	var r load.Report
+	if err := json.Unmarshal(line, &r); err != nil {
+		l.c.T.Fatalf("parsing the report of client %q: %v: %q", l.pod, err, line)
+	}
+	return r
+}
+
+func (l *Load) awaitPod(what string, ok func(*corev1.Pod) bool) {
+	l.c.T.Helper()
+	l.c.await(10*time.Minute, fmt.Sprintf("client %q: %s", l.pod, what), func(ctx context.Context) error {
+		opts := append(l.c.in(), client.MatchingFields{"metadata.name": l.pod})
+		return Follow(ctx, l.c.Client, &corev1.PodList{}, opts, func(state map[types.UID]*corev1.Pod) bool {
+			p, there := one(state, l.pod)
+			return there && ok(p)
+		})
+	})
+}
+
+// release gives the rate back to others; more than once does no harm.
+func (l *Load) release() {
+	if !l.released {
+		l.released = true
+		l.c.rate.Release(l.tokens)
+	}
+}

@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// errWatchEnded asks for a new list.
+var errWatchEnded = errors.New("the watch ended")
+
+// Follow lists the objects that the options select and hands the whole state to see: at first, and
+// after each change. It ends when see returns true (nil), or when ctx ends (its error). list says the
+// type; T is the type of its items.
+func Follow[T client.Object](ctx context.Context, c client.WithWatch, list client.ObjectList, opts []client.ListOption, see func(map[types.UID]T) bool) error {
+	for {
+		err := followOnce(ctx, c, list.DeepCopyObject().(client.ObjectList), opts, see)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil || !errors.Is(err, errWatchEnded) {
+			return err
+		}
+	}
+}
+
+func followOnce[T client.Object](ctx context.Context, c client.WithWatch, list client.ObjectList, opts []client.ListOption, see func(map[types.UID]T) bool) error {
+	if err := c.List(ctx, list, opts...); err != nil {
+		return fmt.Errorf("listing %T: %w", list, err)
+	}
+	state := map[types.UID]T{}
+	err := meta.EachListItem(list, func(o runtime.Object) error {
+		item := o.DeepCopyObject().(T)
+		state[item.GetUID()] = item
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading %T: %w", list, err)
+	}
+	if see(state) {
+		return nil
+	}
+	from := &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()}}
+	w, err := c.Watch(ctx, list, append([]client.ListOption{from}, opts...)...)
+	if err != nil {
+		return fmt.Errorf("watching %T: %w", list, err)
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		item, ok := event.Object.(T)
+		if !ok { // an error: the resource version is too old, or the server restarts
+			return errWatchEnded
+		}
+		if event.Type == watch.Deleted {
+			delete(state, item.GetUID())
+		} else {
+			state[item.GetUID()] = item
+		}
+		if see(state) {
+			return nil
+		}
+	}
+	return errWatchEnded
+}
+
+// one is the object of that name in the state; false when it isn't there.
+func one[T client.Object](state map[types.UID]T, name string) (T, bool) {
+	for _, o := range state {
+		if o.GetName() == name {
+			return o, true
+		}
+	}
+	var none T
+	return none, false
+}
