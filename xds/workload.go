@@ -3,6 +3,14 @@
 
 package xds
 
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
 // Workload is all that the configuration of its sidecars depends on. It is keyed by (namespace, name,
 // revision), never by pod, so that pods come and go without a push.
 type Workload struct {
@@ -12,8 +20,16 @@ type Workload struct {
 	Revision string
 	// Ports are the captured ports of that revision, ascending, without duplicates.
 	Ports []Port
+	// IPv6 says that the pods have an IPv6 address besides, or instead of, an IPv4 one. It must not
+	// change while pods of the revision exist. Zero is IPv4 only: binding `::` fails where the
+	// kernel runs without IPv6, and would take the whole listener with it.
+	IPv6 bool
 	// Split is nil at rest: everything local, no endpoints.
 	Split *Split
+	// Generation is no part of the configuration: it is handed back with acknowledgements, so that
+	// who changed the record can tell an acknowledgement of this change from an earlier one of equal
+	// content. It must never fall. Zero where nobody cares.
+	Generation int64
 }
 
 // Protocol says how a captured port is handled.
@@ -41,9 +57,88 @@ type Port struct {
 type Split struct {
 	// Peer is the other revision.
 	Peer string
+	// PeerIsStable says that the other revision is the stable one and this the candidate. It decides
+	// only the order inside the route: candidate first, so that a hash of the request (a sticky
+	// split, later) means the same revision at every sidecar.
+	PeerIsStable bool
 	// Endpoints are the addresses of the other revision's pods that may get requests (ready but for
 	// the gate), sorted, without duplicates. May be empty: then everything stays local.
 	Endpoints []string
 	// PeerWeight is the share of requests for the other revision, 0 to 100.
 	PeerWeight uint32
+}
+
+const maxPort = 1<<16 - 1
+
+// Validate says why w can't be translated; nil when it can.
+func (w *Workload) Validate() error {
+	var errs []error
+	for _, n := range []struct{ what, value string }{
+		{"namespace", w.Namespace}, {"name", w.Name}, {"revision", w.Revision},
+	} {
+		errs = append(errs, validateName(n.what, n.value))
+	}
+	errs = append(errs, validatePorts(w.Ports))
+	if w.Split != nil {
+		errs = append(errs, w.Split.validate(w.Revision))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("workload %s/%s revision %q: %w", w.Namespace, w.Name, w.Revision, err)
+	}
+	return nil
+}
+
+// validateName refuses what would break out of a cluster or statistics name. Kubernetes names can
+// contain none of it.
+func validateName(what, value string) error {
+	if value == "" || len(value) > 253 || strings.ContainsFunc(value, notNameRune) {
+		return fmt.Errorf("%s %q is no Kubernetes name", what, value)
+	}
+	return nil
+}
+
+func notNameRune(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+}
+
+func validatePorts(ports []Port) error {
+	var errs []error
+	last := uint32(0)
+	for _, p := range ports {
+		switch {
+		case p.Number == 0 || p.Number > maxPort || p.Peer > maxPort:
+			errs = append(errs, fmt.Errorf("port %d (peer %d) is out of range", p.Number, p.Peer))
+		case p.Number >= CapturePort && p.Number <= StatsPort:
+			errs = append(errs, fmt.Errorf("port %d belongs to the sidecar", p.Number))
+		case p.Number <= last:
+			errs = append(errs, fmt.Errorf("port %d follows %d, want ascending", p.Number, last))
+		case p.Protocol != Auto && p.Protocol != TCP:
+			errs = append(errs, fmt.Errorf("port %d has the unknown protocol %d", p.Number, p.Protocol))
+		}
+		last = p.Number
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Split) validate(revision string) error {
+	// The revision is the last part of a statistics name, which a dot would end early.
+	errs := []error{validateName("peer revision", s.Peer)}
+	if s.Peer == revision {
+		errs = append(errs, fmt.Errorf("peer revision %q is its own peer", s.Peer))
+	}
+	if strings.Contains(s.Peer, ".") {
+		errs = append(errs, fmt.Errorf("peer revision %q contains a dot", s.Peer))
+	}
+	if s.PeerWeight > 100 {
+		errs = append(errs, fmt.Errorf("peer weight %d is over 100", s.PeerWeight))
+	}
+	for _, e := range s.Endpoints {
+		if a, err := netip.ParseAddr(e); err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+			errs = append(errs, fmt.Errorf("endpoint %q is no address of a pod", e))
+		}
+	}
+	if !slices.IsSorted(s.Endpoints) || len(slices.Compact(slices.Clone(s.Endpoints))) != len(s.Endpoints) {
+		errs = append(errs, errors.New("endpoints are not sorted without duplicates"))
+	}
+	return errors.Join(errs...)
 }

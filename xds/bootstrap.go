@@ -1,0 +1,162 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+const (
+	adminCluster  = "headgate-admin"
+	serverCluster = "headgate-xds"
+)
+
+// Node is what the bootstrap depends on. Envoy is always started by `headgate run`, which also stands
+// between it and the server.
+type Node struct {
+	// ID names the pod in Envoy's logs, as namespace/name. The server does not believe it.
+	ID string
+	// Socket is the path of the unix socket on which `headgate run` serves delta ADS. A leading @ makes
+	// it an abstract one.
+	Socket string
+	// IPv6 lets the statistics be read on the pod's IPv6 address too. As in Workload.
+	IPv6 bool
+}
+
+// Bootstrap is Envoy's static configuration as JSON, indented, deterministic. It holds what never
+// changes during the life of a pod: where configuration comes from, the admin interface (loopback only),
+// readiness and statistics. It fails when a field of n is missing.
+//
+// It limits nothing (no overload manager, no connection limit): a sidecar that refuses what its app
+// would have taken is worse than one that shares the pod's fate.
+func Bootstrap(n Node) ([]byte, error) {
+	if n.ID == "" || n.Socket == "" {
+		return nil, errors.New("making bootstrap: node ID and socket must not be empty")
+	}
+	b := &bootstrapv3.Bootstrap{
+		Node: &corev3.Node{Id: n.ID, Cluster: "headgate"},
+		Admin: &bootstrapv3.Admin{
+			Address: address("127.0.0.1", AdminPort), IgnoreGlobalConnLimit: true, ProfilePath: "/dev/null",
+		},
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
+			AdsConfig: adsSource(), CdsConfig: adsConfig(), LdsConfig: adsConfig(),
+		},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
+			Listeners: []*listenerv3.Listener{statsListener(n.IPv6)},
+			Clusters:  []*clusterv3.Cluster{admin(), server(n.Socket)},
+		},
+		StatsConfig: statsConfig(),
+		// Histograms are merged at this interval; it is how old a scraped latency may be.
+		StatsFlushInterval: duration(time.Second),
+	}
+	return indented(b)
+}
+
+func indented(b *bootstrapv3.Bootstrap) ([]byte, error) {
+	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("making bootstrap: %w", err)
+	}
+	var out bytes.Buffer // protojson varies its white space on purpose
+	if err := json.Indent(&out, raw, "", "  "); err != nil {
+		return nil, fmt.Errorf("making bootstrap: %w", err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
+}
+
+// adsSource reconnects fast: the other end is in the same container.
+func adsSource() *corev3.ApiConfigSource {
+	return &corev3.ApiConfigSource{
+		ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
+		TransportApiVersion:       corev3.ApiVersion_V3,
+		SetNodeOnFirstMessageOnly: true,
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+				ClusterName: serverCluster,
+				RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+					BaseInterval: duration(100 * time.Millisecond), MaxInterval: duration(time.Second),
+				}},
+			},
+		}}},
+	}
+}
+
+func server(socket string) *clusterv3.Cluster {
+	c := static(serverCluster, &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: socket}}})
+	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamsv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
+				ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
+					ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+						Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+					},
+				},
+			},
+		}),
+	}
+	return c
+}
+
+func admin() *clusterv3.Cluster { return static(adminCluster, address("127.0.0.1", AdminPort)) }
+
+func static(name string, a *corev3.Address) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:       duration(time.Second),
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}},
+			}}}},
+		},
+	}
+}
+
+// statsListener lets two paths of the admin interface out of the pod, and nothing else.
+func statsListener(ipv6 bool) *listenerv3.Listener {
+	var routes []*routev3.Route
+	for _, path := range []string{"/ready", "/stats/prometheus"} {
+		routes = append(routes, &routev3.Route{
+			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}},
+			Action: forward(&routev3.RouteAction{
+				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: adminCluster}, Timeout: duration(10 * time.Second),
+			}),
+		})
+	}
+	l := &listenerv3.Listener{
+		Name: "stats", StatPrefix: "stats", Address: address("0.0.0.0", StatsPort), IgnoreGlobalConnLimit: true,
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
+			filter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
+				StatPrefix: "stats",
+				RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+					Name:         "stats",
+					VirtualHosts: []*routev3.VirtualHost{{Name: "stats", Domains: []string{"*"}, Routes: routes}},
+				}},
+				HttpFilters: []*hcmv3.HttpFilter{httpFilter("envoy.filters.http.router", &routerv3.Router{})},
+			}),
+		}}},
+	}
+	if ipv6 {
+		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: address("::", StatsPort)}}
+	}
+	return l
+}

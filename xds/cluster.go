@@ -1,0 +1,179 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
+	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+const (
+	// localConnectTimeout bounds the wait for an app whose accept queue is full: the kernel sends a
+	// dropped SYN again after 1, 3 and 7 s, as it would for the client without a sidecar.
+	localConnectTimeout = 10 * time.Second
+	// peerConnectTimeout is what a lost node may cost one request, which then goes local.
+	peerConnectTimeout = 500 * time.Millisecond
+
+	// localIdleTimeout closes unused connections to the app before the app does. An app that closes in
+	// the moment in which a request is sent costs that request (nobody knows whether it was read, so it
+	// is not sent again). Common keep-alive timeouts are 2 s (gunicorn), 5 s (Node.js, uvicorn,
+	// Apache), 20 s and more (others); a new connection inside the pod costs some 50 microseconds.
+	localIdleTimeout = time.Second
+	// peerIdleTimeout may be longer: the other end is a sidecar, which never closes unused connections.
+	peerIdleTimeout = 30 * time.Second
+
+	// unlimited stands for "no circuit breaker": the sidecar must not refuse what the app would take.
+	unlimited = 1 << 30
+
+	// maxHeadersKB and maxHeaders let through what apps configured for large headers accept.
+	maxHeadersKB = 1024
+	maxHeaders   = 1000
+)
+
+// clusters are those of every captured port, of the peers where there is a split, and the
+// pass-through for connections to undeclared ports.
+func clusters(w *Workload) []*clusterv3.Cluster {
+	out := []*clusterv3.Cluster{originalDestination(passthroughCluster)}
+	for _, p := range w.Ports {
+		out = append(out, local(w, p), in(w, p))
+		if splits(w, p) {
+			out = append(out, peerConn(w, p), peer(w, p))
+		}
+	}
+	return out
+}
+
+// splits says that p has clusters for the other revision, also while its weight is 0: the connections'
+// targets are known and acknowledged before the first request needs them.
+func splits(w *Workload, p Port) bool { return w.Split != nil && p.Protocol == Auto && p.Peer != 0 }
+
+// originalDestination connects to where the client connected: the pod's own address of the same family,
+// restored by the listener. So the configuration needs no address, and fits every pod.
+func originalDestination(name string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
+		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
+		ConnectTimeout:       duration(localConnectTimeout),
+		CircuitBreakers:      noBreakers(),
+	}
+}
+
+func local(w *Workload, p Port) *clusterv3.Cluster {
+	c := originalDestination(localCluster(p.Number))
+	c.AltStatName = w.statName(p.Number, HopLocal, w.Revision)
+	c.TypedExtensionProtocolOptions = httpOptions(localIdleTimeout)
+	return c
+}
+
+// in is local for requests that arrived at the peer port: same address, the app's port.
+func in(w *Workload, p Port) *clusterv3.Cluster {
+	c := originalDestination(inCluster(p.Number))
+	c.AltStatName = w.statName(p.Number, HopIn, w.Revision)
+	c.TypedExtensionProtocolOptions = httpOptions(localIdleTimeout)
+	c.LbConfig = &clusterv3.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: &clusterv3.Cluster_OriginalDstLbConfig{
+		UpstreamPortOverride: number(p.Number),
+	}}
+	return c
+}
+
+// peerConn has the other revision's pods. Its endpoints have the cluster's own name: under delta xDS a
+// cluster that is added later and shares a name already subscribed to gets no answer.
+func peerConn(w *Workload, p Port) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                          peerConnCluster(p.Number, w.Split.Peer),
+		AltStatName:                   w.statName(p.Number, HopPeerConn, w.Split.Peer),
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:              &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsConfig()},
+		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
+		ConnectTimeout:                duration(peerConnectTimeout),
+		CircuitBreakers:               noBreakers(),
+		OutlierDetection:              ejectUnreachable(),
+		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}},
+		TypedExtensionProtocolOptions: httpOptions(peerIdleTimeout),
+	}
+}
+
+// peer tries the other revision first and this pod's app second. Which of them answered is not in its
+// own statistics, but in those of the two.
+func peer(w *Workload, p Port) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:            peerCluster(p.Number, w.Split.Peer),
+		AltStatName:     w.statName(p.Number, HopPeer, w.Split.Peer),
+		LbPolicy:        clusterv3.Cluster_CLUSTER_PROVIDED,
+		ConnectTimeout:  duration(peerConnectTimeout),
+		CircuitBreakers: noBreakers(),
+		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+			Name: "envoy.clusters.composite",
+			TypedConfig: packed(&compositev3.ClusterConfig{Clusters: []*compositev3.ClusterConfig_ClusterEntry{
+				{Name: peerConnCluster(p.Number, w.Split.Peer)},
+				{Name: localCluster(p.Number)},
+			}}),
+		}},
+	}
+}
+
+// endpoints are the peers, one resource for each cluster that wants one, empty rather than absent: a
+// cluster that waits for its endpoints answers 503.
+func endpoints(w *Workload, p Port) *endpointv3.ClusterLoadAssignment {
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: peerConnCluster(p.Number, w.Split.Peer)}
+	if len(w.Split.Endpoints) == 0 {
+		return out
+	}
+	l := &endpointv3.LocalityLbEndpoints{}
+	for _, ip := range w.Split.Endpoints {
+		l.LbEndpoints = append(l.LbEndpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+			Endpoint: &endpointv3.Endpoint{Address: address(ip, PeerPort)},
+		}})
+	}
+	out.Endpoints = []*endpointv3.LocalityLbEndpoints{l}
+	return out
+}
+
+// ejectUnreachable leaves out, for a while, peers that can't be connected to, so that not every request
+// pays the connect timeout. What the app answers never ejects: that is the analysis' business.
+func ejectUnreachable() *clusterv3.OutlierDetection {
+	return &clusterv3.OutlierDetection{
+		SplitExternalLocalOriginErrors:         true,
+		ConsecutiveLocalOriginFailure:          number(5),
+		EnforcingConsecutiveLocalOriginFailure: number(100),
+		EnforcingLocalOriginSuccessRate:        number(0),
+		EnforcingConsecutive_5Xx:               number(0),
+		EnforcingConsecutiveGatewayFailure:     number(0),
+		EnforcingSuccessRate:                   number(0),
+		Interval:                               duration(time.Second),
+		BaseEjectionTime:                       duration(2 * time.Second),
+		MaxEjectionTime:                        duration(10 * time.Second),
+		MaxEjectionPercent:                     number(100),
+	}
+}
+
+func noBreakers() *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections: number(unlimited), MaxPendingRequests: number(unlimited),
+		MaxRequests: number(unlimited), MaxRetries: number(unlimited),
+	}}}
+}
+
+// httpOptions speak upstream what the client spoke.
+func httpOptions(idle time.Duration) map[string]*anypb.Any {
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamsv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout: duration(idle), MaxHeadersCount: number(maxHeaders), MaxResponseHeadersKb: number(maxHeadersKB),
+		},
+		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions:  http1(),
+				Http2ProtocolOptions: http2(),
+			},
+		},
+	})}
+}

@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"time"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// hostlessHost is the Host of HTTP/1.0 requests that have none (HAProxy's health checks among them);
+// Envoy needs one. It is an address literal, so they go to the local app, and one that nobody trusts.
+const hostlessHost = "0.0.0.0"
+
+// otherUpgrades matches the values of Upgrade that are ignored, as a server may: all but websocket,
+// SPDY and tcp, which pass. (RE2 has no negation: each alternative leaves a known prefix.)
+const otherUpgrades = `(?i)([^wst]|w[^e]|we[^b]|s[^p]|sp[^d]|t[^c]|tc[^p]).*`
+
+// obeyedHeaders are commands to Envoy's router. A client's sidecar or gateway may have left them; obeyed,
+// they would set timeouts, or send a request twice that the app has read already.
+func obeyedHeaders() []string {
+	return []string{
+		"x-envoy-hedge-on-per-try-timeout", "x-envoy-max-retries", "x-envoy-retriable-header-names",
+		"x-envoy-retriable-status-codes", "x-envoy-retry-grpc-on", "x-envoy-retry-on",
+		"x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-per-try-timeout-ms",
+		"x-envoy-upstream-rq-timeout-alt-response", "x-envoy-upstream-rq-timeout-ms",
+	}
+}
+
+// httpManager is an HTTP connection manager that changes as little as Envoy lets it. stripped are
+// headers that clients may not send.
+func httpManager(statPrefix, routes string, stripped ...string) *listenerv3.Filter {
+	return filter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
+		StatPrefix: statPrefix,
+		CodecType:  hcmv3.HttpConnectionManager_AUTO,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{
+			Rds: &hcmv3.Rds{ConfigSource: adsConfig(), RouteConfigName: routes},
+		},
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{
+			{UpgradeType: "websocket"}, {UpgradeType: "SPDY/3.1"}, {UpgradeType: "tcp"},
+		},
+		HttpProtocolOptions:       http1(),
+		Http2ProtocolOptions:      http2(),
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(0), MaxHeadersCount: number(maxHeaders)},
+		MaxRequestHeadersKb:       number(maxHeadersKB),
+		// The app's own limits hold; the sidecar sets none.
+		StreamIdleTimeout: duration(0),
+		RequestTimeout:    duration(0),
+		// Time for a last request on a connection that is told to close. Short, because the end of a
+		// pod waits for it.
+		DrainTimeout: duration(5 * time.Second),
+
+		ServerHeaderTransformation:    hcmv3.HttpConnectionManager_PASS_THROUGH,
+		UseRemoteAddress:              wrapperspb.Bool(false),
+		SkipXffAppend:                 true,
+		GenerateRequestId:             wrapperspb.Bool(false),
+		PreserveExternalRequestId:     true,
+		Proxy_100Continue:             true,
+		NormalizePath:                 wrapperspb.Bool(false),
+		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutation(stripped)},
+		HttpFilters: []*hcmv3.HttpFilter{
+			httpFilter("envoy.filters.http.header_mutation", restoreForwardedProto()),
+			httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
+				PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
+			}),
+			httpFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
+		},
+	})
+}
+
+// earlyMutation runs before Envoy looks at the request. It puts the client's x-forwarded-proto where
+// Envoy does not overwrite it.
+func earlyMutation(stripped []string) *corev3.TypedExtensionConfig {
+	m := &earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
+		removeHeader(forwardedProtoHeader),
+		appendHeader(forwardedProtoHeader, "%REQ(x-forwarded-proto)%"),
+	}}
+	for _, h := range append(obeyedHeaders(), stripped...) {
+		m.Mutations = append(m.Mutations, removeHeader(h))
+	}
+	return &corev3.TypedExtensionConfig{
+		Name: "envoy.http.early_header_mutation.header_mutation", TypedConfig: packed(m),
+	}
+}
+
+// restoreForwardedProto undoes Envoy's x-forwarded-proto: the client's own value again, or none.
+func restoreForwardedProto() *headermutationv3.HeaderMutation {
+	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		RequestMutations: []*mutationv3.HeaderMutation{
+			removeHeader("x-forwarded-proto"),
+			appendHeader("x-forwarded-proto", "%REQ("+forwardedProtoHeader+")%"),
+			removeHeader(forwardedProtoHeader),
+		},
+	}}
+}
+
+func removeHeader(name string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}}
+}
+
+// appendHeader adds nothing when the value turns out empty.
+func appendHeader(name, value string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
+		Append: &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}},
+	}}
+}
+
+// http1 keeps header names as they were written, reason phrases, trailers and HTTP/1.0.
+func http1() *corev3.Http1ProtocolOptions {
+	return &corev3.Http1ProtocolOptions{
+		AcceptHttp_10:         true,
+		DefaultHostForHttp_10: hostlessHost,
+		AllowAbsoluteUrl:      wrapperspb.Bool(true),
+		EnableTrailers:        true,
+		IgnoreHttp_11Upgrade:  []*matcherv3.StringMatcher{{MatchPattern: regex(otherUpgrades)}},
+		HeaderKeyFormat: &corev3.Http1ProtocolOptions_HeaderKeyFormat{
+			HeaderFormat: &corev3.Http1ProtocolOptions_HeaderKeyFormat_StatefulFormatter{
+				StatefulFormatter: &corev3.TypedExtensionConfig{
+					Name:        "envoy.http.stateful_header_formatters.preserve_case",
+					TypedConfig: packed(&preservecasev3.PreserveCaseFormatterConfig{ForwardReasonPhrase: true}),
+				},
+			},
+		},
+	}
+}
+
+// http2 allows extended CONNECT (websockets over HTTP/2).
+func http2() *corev3.Http2ProtocolOptions { return &corev3.Http2ProtocolOptions{AllowConnect: true} }
+
+func regex(expression string) *matcherv3.StringMatcher_SafeRegex {
+	return &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expression}}
+}
+
+func httpFilter(name string, m proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(m)}}
+}
+
+func filter(name string, m proto.Message) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(m)}}
+}

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"fmt"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// sniffTimeout is how long a silent client on an Auto port is waited for; then its connection is bytes,
+// and local. It is the delay that a server-first protocol suffers when its port is not declared as TCP,
+// and the longest that an HTTP client may keep a new connection silent and still be split.
+const sniffTimeout = 2 * time.Second
+
+// capture is the one listener for inbound traffic. nftables redirects to it, and the original
+// destination chooses the chain:
+//
+//	15601           -> HTTP from a sidecar of the other revision: local, never split again
+//	an Auto port    -> HTTP: split by its routes; other bytes (TLS too): local
+//	a TCP port      -> local
+//	15600           -> closed: nobody was redirected, and "local" would be this listener itself
+//	any other port  -> there
+//
+// Nothing in it varies during a rollout: a changed filter chain closes its connections.
+func capture(w *Workload) *listenerv3.Listener {
+	l := &listenerv3.Listener{
+		Name:                             captureListener,
+		StatPrefix:                       captureListener,
+		Address:                          address("0.0.0.0", CapturePort),
+		TrafficDirection:                 corev3.TrafficDirection_INBOUND,
+		ListenerFilters:                  listenerFilters(w),
+		ListenerFiltersTimeout:           duration(sniffTimeout),
+		ContinueOnListenerFiltersTimeout: true,
+		DefaultFilterChain:               &listenerv3.FilterChain{Name: passthroughCluster, Filters: toCluster(passthroughCluster)},
+	}
+	if w.IPv6 {
+		l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{Address: address("::", CapturePort)}}
+	}
+	for _, p := range w.Ports {
+		l.FilterChains = append(l.FilterChains, chains(p)...)
+	}
+	l.FilterChains = append(l.FilterChains,
+		&listenerv3.FilterChain{
+			Name: "peers", FilterChainMatch: destination(PeerPort),
+			Filters: []*listenerv3.Filter{httpManager("peers", peerRoutes)},
+		},
+		// A chain without filters closes the connection.
+		&listenerv3.FilterChain{Name: "blackhole", FilterChainMatch: destination(CapturePort)},
+	)
+	return l
+}
+
+func chains(p Port) []*listenerv3.FilterChain {
+	raw := &listenerv3.FilterChain{
+		Name: fmt.Sprintf("bytes|%d", p.Number), FilterChainMatch: destination(p.Number),
+		Filters: toCluster(localCluster(p.Number)),
+	}
+	if p.Protocol == TCP {
+		return []*listenerv3.FilterChain{raw}
+	}
+	http := &listenerv3.FilterChain{
+		Name: fmt.Sprintf("http|%d", p.Number), FilterChainMatch: destination(p.Number),
+		Filters: []*listenerv3.Filter{httpManager(captureRoutes(p.Number), captureRoutes(p.Number), PortHeader)},
+	}
+	http.FilterChainMatch.ApplicationProtocols = []string{"http/1.0", "http/1.1", "h2c"}
+	return []*listenerv3.FilterChain{http, raw}
+}
+
+func destination(port uint32) *listenerv3.FilterChainMatch {
+	return &listenerv3.FilterChainMatch{DestinationPort: number(port)}
+}
+
+func toCluster(name string) []*listenerv3.Filter {
+	return []*listenerv3.Filter{filter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
+		StatPrefix:       name,
+		IdleTimeout:      duration(0), // the app's own timeout holds
+		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: name},
+	})}
+}
+
+// listenerFilters restore the original destination, and then look at the first bytes, but only on ports
+// that may be HTTP: a server-first protocol elsewhere must not wait for them.
+func listenerFilters(w *Workload) []*listenerv3.ListenerFilter {
+	out := []*listenerv3.ListenerFilter{
+		listenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}),
+	}
+	var auto []*listenerv3.ListenerFilterChainMatchPredicate
+	for _, p := range w.Ports {
+		if p.Protocol == Auto {
+			auto = append(auto, onPort(p.Number))
+		}
+	}
+	if len(auto) == 0 {
+		return out
+	}
+	inspector := listenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{})
+	inspector.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{
+		Rule: &listenerv3.ListenerFilterChainMatchPredicate_NotMatch{NotMatch: anyOf(auto)},
+	}
+	return append(out, inspector)
+}
+
+// anyOf exists because Envoy refuses an or_match of one.
+func anyOf(rules []*listenerv3.ListenerFilterChainMatchPredicate) *listenerv3.ListenerFilterChainMatchPredicate {
+	if len(rules) == 1 {
+		return rules[0]
+	}
+	return &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_OrMatch{
+		OrMatch: &listenerv3.ListenerFilterChainMatchPredicate_MatchSet{Rules: rules},
+	}}
+}
+
+func onPort(port uint32) *listenerv3.ListenerFilterChainMatchPredicate {
+	return &listenerv3.ListenerFilterChainMatchPredicate{Rule: &listenerv3.ListenerFilterChainMatchPredicate_DestinationPortRange{
+		DestinationPortRange: &typev3.Int32Range{Start: int32(port), End: int32(port) + 1},
+	}}
+}
+
+func listenerFilter(name string, m proto.Message) *listenerv3.ListenerFilter {
+	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: packed(m)}}
+}

@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Ports of the data plane inside every injected pod. They equal those of api/v1alpha1, which this
+// package must not import; a test of xds/server compares them.
+const (
+	// CapturePort is where nftables redirects captured traffic, and traffic to PeerPort.
+	CapturePort uint32 = 15600
+	// PeerPort is where sidecars of the other revision deliver requests.
+	PeerPort uint32 = 15601
+	// AdminPort is Envoy's admin interface, loopback only.
+	AdminPort uint32 = 15602
+	// StatsPort serves /ready and /stats/prometheus.
+	StatsPort uint32 = 15603
+)
+
+// PortHeader tells the receiving sidecar which of its captured ports a peer means. Sidecars add it on
+// the way to a peer, and remove it from what clients send.
+const PortHeader = "x-headgate-port"
+
+// forwardedProtoHeader carries a client's x-forwarded-proto past Envoy, which would overwrite it.
+const forwardedProtoHeader = "x-headgate-forwarded-proto"
+
+// Names of resources that exist once.
+const (
+	captureListener    = "capture"
+	peerRoutes         = "peers"
+	passthroughCluster = "passthrough"
+)
+
+// Hop is the role of a cluster in the statistics.
+type Hop string
+
+const (
+	// HopLocal counts requests answered by this pod's app.
+	HopLocal Hop = "local"
+	// HopIn counts requests that came from a peer. They were counted at the sidecar that sent them.
+	HopIn Hop = "in"
+	// HopPeer counts requests meant for the other revision, also those that went local in the end.
+	HopPeer Hop = "peer"
+	// HopPeerConn counts connections to the other revision's pods, and the requests that used them.
+	HopPeerConn Hop = "peerconn"
+)
+
+func localCluster(port uint32) string { return fmt.Sprintf("local|%d", port) }
+
+func inCluster(port uint32) string { return fmt.Sprintf("in|%d", port) }
+
+func peerCluster(port uint32, revision string) string {
+	return fmt.Sprintf("peer|%d|%s", port, revision)
+}
+
+func peerConnCluster(port uint32, revision string) string {
+	return fmt.Sprintf("peerconn|%d|%s", port, revision)
+}
+
+func captureRoutes(port uint32) string { return fmt.Sprintf("capture|%d", port) }
+
+// statName is the alt_stat_name from which the bootstrap's tag rules make labels. The separator is a
+// bar because names of workloads may contain dots.
+func (w *Workload) statName(port uint32, hop Hop, revision string) string {
+	return "hg|" + w.Namespace + "|" + w.Name + "|" + strconv.Itoa(int(port)) + "|" + string(hop) + "|" + revision
+}

@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"strconv"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// addressLiteral matches an authority that is an IP address, with or without a port. Such a request
+// means this very pod: a Prometheus scrape, a person debugging, a load balancer's health check. (Which
+// address it is can't be said: the configuration is the same for all pods.)
+const addressLiteral = `(\d{1,3}(\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\])(:\d+)?`
+
+// fullWeight is the sum of the weights of every split, so that a hash of the request keeps meaning the
+// same revision as weights grow.
+const fullWeight = 100
+
+// captureRouteConfig decides about requests that clients sent to p. The first route that matches wins.
+func captureRouteConfig(w *Workload, p Port) *routev3.RouteConfiguration {
+	return routeConfig(captureRoutes(p.Number),
+		&routev3.Route{Name: "address-literal", Match: authorityIsAddress(), Action: forward(toLocal(p))},
+		splitRoute(w, p),
+	)
+}
+
+func splitRoute(w *Workload, p Port) *routev3.Route {
+	r := &routev3.Route{Name: "split", Match: everything(), Action: forward(toLocal(p))}
+	if !splits(w, p) || w.Split.PeerWeight == 0 {
+		return r
+	}
+	shares := []*routev3.WeightedCluster_ClusterWeight{{
+		Name: peerCluster(p.Number, w.Split.Peer), Weight: number(w.Split.PeerWeight),
+		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
+			Header:       &corev3.HeaderValue{Key: PortHeader, Value: strconv.Itoa(int(p.Peer))},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		}},
+	}}
+	if w.Split.PeerWeight < fullWeight {
+		shares = append(shares, &routev3.WeightedCluster_ClusterWeight{
+			Name: localCluster(p.Number), Weight: number(fullWeight - w.Split.PeerWeight),
+		})
+	}
+	if w.Split.PeerIsStable && len(shares) == 2 {
+		shares[0], shares[1] = shares[1], shares[0]
+	}
+	a := toLocal(p)
+	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{Clusters: shares}}
+	r.Action = forward(a)
+	return r
+}
+
+// peerRouteConfig takes requests from sidecars of the other revision. Only captured ports can be meant;
+// anything else is 404. There is no split here, so a request makes one hop at most.
+func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
+	var routes []*routev3.Route
+	for _, p := range w.Ports {
+		m := everything()
+		m.Headers = []*routev3.HeaderMatcher{header(PortHeader, &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: strconv.Itoa(int(p.Number))},
+		})}
+		routes = append(routes, &routev3.Route{
+			Name: inCluster(p.Number), Match: m, Action: forward(to(inCluster(p.Number))),
+			RequestHeadersToRemove: []string{PortHeader},
+		})
+	}
+	return routeConfig(peerRoutes, routes...)
+}
+
+func routeConfig(name string, routes ...*routev3.Route) *routev3.RouteConfiguration {
+	return &routev3.RouteConfiguration{
+		Name:         name,
+		VirtualHosts: []*routev3.VirtualHost{{Name: name, Domains: []string{"*"}, Routes: routes}},
+		// Clusters and routes change at different moments; Stages keeps them consistent.
+		ValidateClusters: wrapperspb.Bool(false),
+	}
+}
+
+func everything() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+func authorityIsAddress() *routev3.RouteMatch {
+	m := everything()
+	m.Headers = []*routev3.HeaderMatcher{header(":authority", &matcherv3.StringMatcher{MatchPattern: regex(addressLiteral)})}
+	return m
+}
+
+func header(name string, value *matcherv3.StringMatcher) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{
+		Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: value},
+	}
+}
+
+func forward(a *routev3.RouteAction) *routev3.Route_Route { return &routev3.Route_Route{Route: a} }
+
+func toLocal(p Port) *routev3.RouteAction { return to(localCluster(p.Number)) }
+
+// to has no timeouts (the app's and the client's hold) and one more attempt, but only for a request of
+// which the target has certainly seen nothing: connection refused or timed out, reset before the request's
+// headers were sent, or refused by the target itself in the words of HTTP/2 (REFUSED_STREAM: "not
+// processed", RFC 9113 §8.7). So a POST is safe as well. On the way to a peer the other attempt goes local.
+func to(cluster string) *routev3.RouteAction {
+	return &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+		Timeout:          duration(0),
+		IdleTimeout:      duration(0),
+		RetryPolicy: &routev3.RetryPolicy{
+			RetryOn:      "connect-failure,refused-stream,reset-before-request",
+			NumRetries:   number(1),
+			RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: duration(time.Millisecond), MaxInterval: duration(time.Millisecond)},
+		},
+	}
+}
