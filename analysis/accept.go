@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import "math"
+
+// acceptBets are the candidate's error rates, in parts of the one to be ruled out, that acceptance
+// bets on.
+var acceptBets = [...]float64{0.05, 0.2, 0.4, 0.6, 0.8}
+
+// settleLooks is how many looks after a change of weight acceptance ignores: their requests were
+// partly split by the weight before, and caches and connections of the candidate are cold.
+const settleLooks = 2
+
+// acceptCoefficient is the weight of a stable's error in the evidence for the candidate.
+func acceptCoefficient(pi, rho, u float64) float64 {
+	return math.Log1p(pi / (1 - pi) * rho * (1 - u))
+}
+
+// acceptEvidence is the logarithm of the e-value of one look against "the candidate is at least as
+// bad as the margin". Its exponential has an expectation of at most 1 there.
+func acceptEvidence(x arms, pi float64, m Margin, u float64) float64 {
+	return x.ec*math.Log(u) + x.es*acceptCoefficient(pi, m.Ratio, u) + x.nc*m.Excess*(1-u)
+}
+
+// acceptLimit bounds what one look may add: acceptance needs more than two looks.
+func (s Settings) acceptLimit() float64 {
+	return math.Log(1/s.Beta) / 2
+}
+
+// Acceptance is the state of one metric's acceptance in the current step.
+type Acceptance struct {
+	// Bets are the e-values of the single bets. Each is 1 at the start of a step.
+	Bets [len(acceptBets)]float64 `json:"bets"`
+	// Information is the logarithm of the e-value that a candidate exactly as good as stable would be
+	// expected to have by now, from the best bet of each look.
+	Information float64 `json:"information"`
+	// Trend is stable's error rate, smoothed over about 20 looks; kept from step to step.
+	Trend float64 `json:"trend"`
+}
+
+// restart begins a step.
+func (p *Acceptance) restart() {
+	for j := range p.Bets {
+		p.Bets[j] = 1
+	}
+	p.Information = 0
+}
+
+// maxAcceptance bounds a stored e-value, so that a step that waits for an approval, long since
+// accepted, still notices within a few looks that it would not be any more.
+const maxAcceptance = 1e4
+
+func (p *Acceptance) update(s Settings, x arms, pi float64) {
+	limit := s.acceptLimit()
+	asStable := arms{nc: x.nc, ns: x.ns, ec: x.nc * p.Trend, es: x.ns * p.Trend}
+	best := 0.0
+	for j, u := range acceptBets {
+		l := acceptEvidence(x, pi, s.Acceptance, u)
+		p.Bets[j] = min(p.Bets[j]*math.Exp(min(l, limit)), maxAcceptance)
+		best = max(best, acceptEvidence(asStable, pi, s.Acceptance, u))
+	}
+	p.Information = min(p.Information+min(best, limit), maxEvidence)
+}
+
+// follow moves the trend by one look. A rate is never 0, so a trend of 0 is none yet.
+func (p *Acceptance) follow(x arms) {
+	rate := (x.es + 0.5) / (x.ns + 1)
+	if p.Trend == 0 {
+		p.Trend = rate
+		return
+	}
+	p.Trend = 0.95*p.Trend + 0.05*rate
+}
+
+func (p *Acceptance) value() float64 {
+	return mean(p.Bets[:])
+}
+
+// enough says that a candidate as good as stable would almost surely have been accepted by now.
+func (p *Acceptance) enough(beta float64) bool {
+	return p.Information >= 3*math.Log(1/beta)+math.Log(float64(len(acceptBets)))
+}
+
+func (p *Acceptance) clean() {
+	for j := range p.Bets {
+		p.Bets[j] = min(max(finite(p.Bets[j]), 0), maxAcceptance)
+	}
+	p.Information = min(max(finite(p.Information), 0), maxEvidence)
+	p.Trend = min(max(finite(p.Trend), 0), 1)
+}

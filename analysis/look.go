@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import (
+	"math"
+	"time"
+)
+
+// Look is what was counted between the look before and this one.
+type Look struct {
+	// Time is when the counters were read. A look whose time is not after the last one was counted
+	// already and changes nothing.
+	Time time.Time
+	// Step is the index of the rollout's step, from 0.
+	Step int
+	// Weight is the share of requests meant for the candidate, in percent. At 0 nothing is compared.
+	Weight int
+	// Missing says that the counters could not be read. Candidate and Stable are then ignored, and the
+	// next look's counts span the gap.
+	Missing bool
+	// Candidate and Stable are the requests completed by each revision, by the pod whose sidecar made
+	// the split (so both arms come from the same pods). The judge itself only uses the sums.
+	Candidate, Stable map[string]Counts
+	// Metrics are the current values of the users' metrics. One that is absent counts as missing.
+	Metrics []MetricValue
+}
+
+// Counts are completed requests of one pod between two looks.
+type Counts struct {
+	// Requests is how many were completed, errors included.
+	Requests uint64
+	// Errors is how many of them failed; more than Requests counts as all of them.
+	Errors uint64
+}
+
+// MetricValue is the value of a user's metric at one look.
+type MetricValue struct {
+	// Name is that of its Range in the Settings.
+	Name string
+	// Value is ignored when Err is set. NaN and infinities are missing values.
+	Value float64
+	// Err says why there is no value; empty when there is one.
+	Err string
+}
+
+func (v MetricValue) missing() bool {
+	return v.Err != "" || math.IsNaN(v.Value) || math.IsInf(v.Value, 0)
+}
+
+// Totals are the sums of both arms over some time.
+type Totals struct {
+	CandidateRequests uint64 `json:"candidateRequests"`
+	CandidateErrors   uint64 `json:"candidateErrors"`
+	StableRequests    uint64 `json:"stableRequests"`
+	StableErrors      uint64 `json:"stableErrors"`
+}
+
+func (t Totals) plus(o Totals) Totals {
+	return Totals{
+		CandidateRequests: addSaturating(t.CandidateRequests, o.CandidateRequests),
+		CandidateErrors:   addSaturating(t.CandidateErrors, o.CandidateErrors),
+		StableRequests:    addSaturating(t.StableRequests, o.StableRequests),
+		StableErrors:      addSaturating(t.StableErrors, o.StableErrors),
+	}
+}
+
+// totals sums the look over its pods.
+func (l Look) totals() Totals {
+	var t Totals
+	t.CandidateRequests, t.CandidateErrors = sum(l.Candidate)
+	t.StableRequests, t.StableErrors = sum(l.Stable)
+	return t
+}
+
+func sum(pods map[string]Counts) (requests, errors uint64) {
+	for _, c := range pods {
+		requests = addSaturating(requests, c.Requests)
+		errors = addSaturating(errors, min(c.Errors, c.Requests))
+	}
+	return requests, errors
+}
+
+func addSaturating(a, b uint64) uint64 {
+	if a > maxCount-min(b, maxCount) {
+		return maxCount
+	}
+	return a + b
+}
+
+// maxCount is the largest count kept: above it a float64 can't tell neighbours apart, and sums of a
+// full window still fit into an int64.
+const maxCount = 1 << 53
+
+// arms are the counts of one look as the formulas take them.
+type arms struct {
+	nc, ns float64 // completed requests of candidate and stable
+	ec, es float64 // events (errors) among them
+}
+
+func (t Totals) errors() arms {
+	return arms{
+		nc: float64(t.CandidateRequests), ns: float64(t.StableRequests),
+		ec: float64(t.CandidateErrors), es: float64(t.StableErrors),
+	}
+}

@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import (
+	"math"
+	"time"
+)
+
+// Margin is a line p_candidate = Ratio * p_stable + Excess between error rates.
+type Margin struct {
+	// Ratio multiplies stable's rate; at least 1.
+	Ratio float64
+	// Excess is added, as a share of the requests (0.001 is 0.1 percentage points); 0 to 1.
+	Excess float64
+}
+
+// Settings say what is tolerated and how long it may take. The zero value of every field stands for
+// its default; a value out of range does too.
+type Settings struct {
+	// Candidate and Stable name the revisions in messages.
+	Candidate, Stable string
+
+	// Alpha is the chance of rolling back a candidate that keeps within the Harm margin, over the
+	// whole rollout. Default 0.01.
+	Alpha float64
+	// Beta is the chance of accepting a candidate beyond the Acceptance margin, per step. Default 0.05.
+	Beta float64
+	// Harm is the margin below which nothing is rolled back. Default 1.25 and 0.1 points: pods and
+	// nodes differ by about that much with the same version.
+	Harm Margin
+	// Acceptance is the margin that must be ruled out to advance. Default 2 and 0.5 points: see
+	// docs/analysis.md for what other values cost in time. Between the margins nothing is decided on
+	// evidence alone.
+	Acceptance Margin
+
+	// Interval is the planned time between looks. Default 5 s: Prometheus scrapes sidecars that often.
+	Interval time.Duration
+	// PlannedLooks is how many looks the rollout may take; restarts of the harm process are spread over
+	// them. More looks are no error, they only get no restart. Default 720, an hour at 5 s.
+	PlannedLooks int
+	// Steps is how many steps the rollout has. Default 3.
+	Steps int
+	// MinLooks is how many looks with data a step needs before it can be accepted. Default 6.
+	MinLooks int
+	// MinStepTime is how long a step lasts at least. Default 0: MinLooks alone decides.
+	MinStepTime time.Duration
+	// MaxStepTime is when a step that was not accepted becomes Hold or Inconclusive. Default 5 min.
+	MaxStepTime time.Duration
+	// BlindAfter is how long data may be missing before the verdict is Hold. Default 60 s.
+	BlindAfter time.Duration
+
+	// NoErrorRate turns the comparison of error rates off; the users' metrics remain.
+	NoErrorRate bool
+	// Metrics are the ranges of the users' metrics.
+	Metrics []Range
+}
+
+// Range bounds a user's metric, both ends inclusive.
+type Range struct {
+	// Name is unique among the Settings' metrics.
+	Name string
+	// Min and Max are open when nil or NaN.
+	Min, Max *float64
+}
+
+func (r Range) contains(v float64) bool {
+	return (r.Min == nil || !(v < *r.Min)) && (r.Max == nil || !(v > *r.Max))
+}
+
+const (
+	defaultAlpha        = 0.01
+	defaultBeta         = 0.05
+	defaultInterval     = 5 * time.Second
+	defaultPlannedLooks = 720
+	defaultSteps        = 3
+	defaultMinLooks     = 6
+	defaultMaxStepTime  = 5 * time.Minute
+	defaultBlindAfter   = time.Minute
+)
+
+// Default margins; see the fields of Settings.
+var (
+	defaultHarm       = Margin{Ratio: 1.25, Excess: 0.001}
+	defaultAcceptance = Margin{Ratio: 2, Excess: 0.005}
+)
+
+// withDefaults replaces what is zero or out of range.
+func (s Settings) withDefaults() Settings {
+	s.Candidate = orDefault(s.Candidate != "", s.Candidate, "the candidate")
+	s.Stable = orDefault(s.Stable != "", s.Stable, "stable")
+	s.Alpha = orDefault(s.Alpha > 0 && s.Alpha < 1, s.Alpha, defaultAlpha)
+	s.Beta = orDefault(s.Beta > 0 && s.Beta < 1, s.Beta, defaultBeta)
+	s.Harm = orDefault(s.Harm.valid(), s.Harm, defaultHarm)
+	s.Acceptance = orDefault(s.Acceptance.valid() && s.Acceptance.Excess > 0, s.Acceptance, defaultAcceptance)
+	s.Interval = orDefault(s.Interval > 0, s.Interval, defaultInterval)
+	s.PlannedLooks = orDefault(s.PlannedLooks > 0, s.PlannedLooks, defaultPlannedLooks)
+	s.Steps = orDefault(s.Steps > 0, s.Steps, defaultSteps)
+	s.MinLooks = orDefault(s.MinLooks > 0, s.MinLooks, defaultMinLooks)
+	s.MinStepTime = max(s.MinStepTime, 0)
+	s.MaxStepTime = orDefault(s.MaxStepTime > 0, s.MaxStepTime, defaultMaxStepTime)
+	s.BlindAfter = orDefault(s.BlindAfter > 0, s.BlindAfter, defaultBlindAfter)
+	return s
+}
+
+// maxRatio keeps coefficients finite; a candidate that may fail a thousand times as often is not judged.
+const maxRatio = 1000
+
+func (m Margin) valid() bool {
+	return m.Ratio >= 1 && m.Ratio <= maxRatio && m.Excess >= 0 && m.Excess <= 1
+}
+
+func orDefault[T any](ok bool, v, def T) T {
+	if ok {
+		return v
+	}
+	return def
+}
+
+// finite is v, or 0 where v is no finite number.
+func finite(v float64) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	return v
+}

@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+// Result is what one look, together with all looks before it, says about the candidate in its step.
+type Result string
+
+// Results.
+const (
+	// Undecided: go on looking. Also what missing data says.
+	Undecided Result = "Undecided"
+	// Pass: the step is accepted; the caller may advance.
+	Pass Result = "Pass"
+	// Fail: the candidate is worse than the margin allows; roll back. It stays for the rollout's life.
+	Fail Result = "Fail"
+	// Hold: there is data enough, or something is wrong with the measurement; do not advance.
+	Hold Result = "Hold"
+	// Inconclusive: the step's time is up and there was too little data to know.
+	Inconclusive Result = "Inconclusive"
+)
+
+// Causes: stable words for machines. A user's metric adds its name to CauseMetric ("Metric/checkout").
+const (
+	// CauseErrorRate with Fail: the candidate fails more requests than stable plus the margin.
+	CauseErrorRate = "ErrorRate"
+	// CauseMetric with Fail: the metric stayed outside its range. With Hold: it is outside at the
+	// time limit.
+	CauseMetric = "Metric/"
+	// CauseBlind with Hold: data has been missing for longer than Settings.BlindAfter.
+	CauseBlind = "Blind"
+	// CauseNoSplit with Hold: stable completes requests, the candidate far fewer than its weight.
+	CauseNoSplit = "NoSplit"
+	// CauseSuspicious with Hold: the time is up, and the evidence of harm is halfway to a Fail.
+	CauseSuspicious = "Suspicious"
+	// CauseNotAccepted with Hold: the time is up and a candidate as good as stable would have passed.
+	CauseNotAccepted = "NotAccepted"
+	// CauseTooLittleData with Inconclusive.
+	CauseTooLittleData = "TooLittleData"
+	// CauseAccepted with Pass.
+	CauseAccepted = "Accepted"
+)
+
+// Verdict is the word of the analysis with its reasons.
+type Verdict struct {
+	// Result is never empty.
+	Result Result `json:"result"`
+	// Cause is one of the Causes; empty when Undecided.
+	Cause string `json:"cause,omitempty"`
+	// Message is one plain sentence for people. It holds counts, so it changes at every look: take
+	// Result and Cause to tell whether anything has happened.
+	Message string `json:"message,omitempty"`
+	// Evidence is what it rests on.
+	Evidence Evidence `json:"evidence"`
+}
+
+// Evidence are the numbers behind a Verdict. E-values are decimal numbers as text, because the
+// Kubernetes API has no floating-point fields.
+type Evidence struct {
+	// CandidateRequests and the three below are counts since the rollout's first look.
+	CandidateRequests int64 `json:"candidateRequests"`
+	CandidateErrors   int64 `json:"candidateErrors"`
+	StableRequests    int64 `json:"stableRequests"`
+	StableErrors      int64 `json:"stableErrors"`
+	// Step are the same counts since the current step began.
+	Step StepCounts `json:"step"`
+	// Harm is the e-value against the candidate. Without harm it is expected to be at most 1, however
+	// often one looks; at HarmThreshold (1/alpha) the candidate fails.
+	Harm          string `json:"harm,omitempty"`
+	HarmThreshold string `json:"harmThreshold,omitempty"`
+	// Acceptance is the smallest e-value for the candidate in this step among what is judged; the
+	// candidate is accepted at AcceptanceThreshold (1/beta).
+	Acceptance          string `json:"acceptance,omitempty"`
+	AcceptanceThreshold string `json:"acceptanceThreshold,omitempty"`
+	// Looks is how many looks with data there were, StepLooks how many of them in this step.
+	Looks     int64 `json:"looks"`
+	StepLooks int64 `json:"stepLooks"`
+	// Missing says in words what data was missing at the last look; empty when nothing was.
+	Missing string `json:"missing,omitempty"`
+}
+
+// StepCounts are counts since the current step began.
+type StepCounts struct {
+	CandidateRequests int64 `json:"candidateRequests"`
+	CandidateErrors   int64 `json:"candidateErrors"`
+	StableRequests    int64 `json:"stableRequests"`
+	StableErrors      int64 `json:"stableErrors"`
+}
