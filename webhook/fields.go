@@ -93,6 +93,11 @@ func mergeWishes(written v1alpha1.UserFields, recorded v1alpha1.UserFields, rend
 	return wish
 }
 
+func equalFields(a, b v1alpha1.UserFields) bool {
+	return a.StrategyType == b.StrategyType && equal(a.MaxSurge, b.MaxSurge) &&
+		equal(a.MaxUnavailable, b.MaxUnavailable) && equal(a.ProgressDeadlineSeconds, b.ProgressDeadlineSeconds)
+}
+
 func copyFields(f v1alpha1.UserFields) v1alpha1.UserFields {
 	f.MaxSurge, f.MaxUnavailable = copyOf(f.MaxSurge), copyOf(f.MaxUnavailable)
 	f.ProgressDeadlineSeconds = copyOf(f.ProgressDeadlineSeconds)
@@ -127,6 +132,9 @@ func validFields(f v1alpha1.UserFields, minReadySeconds int32) bool {
 	}
 	surge, okSurge := scaled(f.MaxSurge)
 	unavailable, okUnavailable := scaled(f.MaxUnavailable)
+	if okUnavailable && unavailable > 100 && f.MaxUnavailable.Type == intstr.String {
+		return false
+	}
 	return okSurge && okUnavailable && surge+unavailable > 0
 }
 

@@ -4,7 +4,6 @@
 package webhook
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -19,7 +18,7 @@ type SplitState struct {
 	Possible bool
 	// Reason says why not, as part of a sentence; empty when Possible.
 	Reason string
-	// Remedy says what would change it; empty when Possible.
+	// Remedy says what would change it; empty when Possible, or when the reason says it already.
 	Remedy string
 }
 
@@ -46,7 +45,7 @@ func SplitFromPods(stable []corev1.Pod) SplitState {
 func splitFromPod(p *corev1.Pod, wantReady bool) SplitState {
 	if p.Labels[v1alpha1.InjectedLabel] != "true" {
 		if why := p.Annotations[v1alpha1.SkipAnnotation]; why != "" {
-			return SplitState{Reason: "no sidecar: " + why, Remedy: "remove the cause and update once more"}
+			return SplitState{Reason: "no sidecar: " + why}
 		}
 		return SplitState{
 			Reason: fmt.Sprintf("pod %s has no sidecar yet", p.Name),
@@ -56,23 +55,19 @@ func splitFromPod(p *corev1.Pod, wantReady bool) SplitState {
 	if wantReady && !sidecarReady(p) {
 		return SplitState{Reason: fmt.Sprintf("the sidecar of pod %s is not ready", p.Name), Remedy: "update again when it is"}
 	}
-	var injection v1alpha1.Injection
-	if err := json.Unmarshal([]byte(p.Annotations[v1alpha1.InjectionAnnotation]), &injection); err != nil || len(injection.Ports) == 0 {
+	injected, err := v1alpha1.ParseInjection(p.Annotations[v1alpha1.InjectionAnnotation])
+	if err != nil || len(injected.Ports) == 0 {
 		return SplitState{Reason: "no port to split: the pods declare no TCP containerPort", Remedy: "declare the ports in the template"}
 	}
 	return SplitState{Possible: true}
 }
 
-// SplitToTemplate says whether pods of a template could be injected at all, as far as the template
-// itself tells; the same words as the Pod webhook's.
-func SplitToTemplate(t *corev1.PodTemplateSpec) SplitState {
-	switch {
-	case t.Annotations[v1alpha1.InjectAnnotation] == "false":
-		return SplitState{Reason: fmt.Sprintf("the template says %s: \"false\"", v1alpha1.InjectAnnotation), Remedy: "remove that annotation"}
-	case t.Spec.HostNetwork:
-		return SplitState{Reason: "the pods use the host's network", Remedy: "set hostNetwork: false"}
-	case t.Spec.OS != nil && t.Spec.OS.Name == corev1.Windows:
-		return SplitState{Reason: "the pods run on Windows", Remedy: "there is no sidecar for Windows"}
+// SplitToCandidate says whether a pod of the new template would get a sidecar: a candidate without one
+// can't be reached by the others.
+func SplitToCandidate(t *corev1.PodTemplateSpec, cfg InjectConfig) SplitState {
+	pod := &corev1.Pod{ObjectMeta: *t.ObjectMeta.DeepCopy(), Spec: *t.Spec.DeepCopy()}
+	if _, skip := Inject(pod, cfg); skip.Skipped() {
+		return SplitState{Reason: "the new version can't have a sidecar: " + skip.Message}
 	}
 	return SplitState{Possible: true}
 }

@@ -1,0 +1,284 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// stableDownFor is how long stable must be without any available pod before an update, possibly the fix,
+// goes out ungated. Longer than a node's blip or a slow readiness probe.
+const stableDownFor = 30 * time.Second
+
+// A row decides, or says that it does not match.
+type row func(*request) (verdict, bool)
+
+// rows are tried in this order; the first that matches wins.
+func rows() []row {
+	return []row{
+		controllerReleased, // the webhook is called again after it rendered the controller's release
+		controllerReleases, // the controller ends the hold
+		controllerHolds,    // the controller wants another k, or a hold where one is missing
+		nothingToDecide,    // not held, the template stays
+		foreignHold,        // a hold of another Deployment, without any rollout here
+		unmanaged,          // row 1
+		bypassed,           // row 2
+		backToStable,       // row 3
+		rejectedAgain,      // row 4
+		earlierStable,      // row 5
+		cannotHold,         // row 6
+		stableIsDown,       // row 6a
+		newCandidate,       // row 7
+		held,               // row 8
+	}
+}
+
+// controllerReleased: the webhook is called again in the admission of the controller's release. The
+// annotation is gone because the webhook itself dropped it, which the open gate proves.
+func controllerReleased(r *request) (verdict, bool) {
+	if !r.in.ByController || r.hold == nil || r.fieldsStay() {
+		return verdict{}, false
+	}
+	_, there := r.in.New.Annotations[v1alpha1.HoldAnnotation]
+	opened := GateOf(r.in.New.Annotations, r.digest()) == v1alpha1.GateOpen &&
+		GateOf(r.in.Old.Annotations, r.digest()) != v1alpha1.GateOpen
+	return verdict{row: RowController, action: ActionReleaseForward, asIs: true, reason: "the controller has released"}, !there && opened
+}
+
+// controllerReleases: the hold ends as the controller says. A wish about another template than the one
+// in the object is stale: it must not let out what nobody judged.
+func controllerReleases(r *request) (verdict, bool) {
+	if !r.in.ByController || r.arrived == nil || r.arrived.Release == "" || r.arrived.Template != r.digest() {
+		return verdict{}, false
+	}
+	v := verdict{row: RowController, action: ActionReleaseForward, reason: "the controller releases forward"}
+	back := r.arrived.Release == v1alpha1.ReleaseBack
+	if back {
+		v = verdict{row: RowController, action: ActionReleaseBack, back: true, reason: "the controller releases back"}
+	}
+	if r.paused || back && r.stable == nil {
+		return r.putOff(), true
+	}
+	return v, true
+}
+
+// putOff keeps everything as it is: the controller will ask again.
+func (r *request) putOff() verdict {
+	v := verdict{row: RowController, action: ActionLeaveAlone, warning: "not released: the Deployment is paused", reason: "paused"}
+	if !r.paused {
+		v.warning, v.reason = "not released: the stable revision's ReplicaSet is gone", "no stable template"
+	}
+	if r.hold != nil {
+		v.action, v.k = ActionKeep, r.hold.K
+	}
+	return v
+}
+
+// controllerHolds: another k, or a hold where an update slipped past the webhook.
+func controllerHolds(r *request) (verdict, bool) {
+	if !r.in.ByController || r.arrived == nil || r.arrived.Release != "" || r.arrived.Template != r.digest() {
+		return verdict{}, false
+	}
+	if r.in.New.Annotations[v1alpha1.HoldAnnotation] == r.in.Old.Annotations[v1alpha1.HoldAnnotation] {
+		return verdict{}, false
+	}
+	v := verdict{row: RowController, action: ActionHold, k: r.arrived.K, reason: "the controller wants a hold"}
+	if r.hold != nil {
+		v.action, v.reason = ActionKeep, "the controller states k"
+	}
+	return v, true
+}
+
+// nothingToDecide: a write that neither begins nor meets a hold.
+func nothingToDecide(r *request) (verdict, bool) {
+	return verdict{row: RowNothing, action: ActionLeaveAlone, reason: "not held, the template stays"},
+		r.hold == nil && r.foreign == nil && !r.changed
+}
+
+// foreignHold: the Deployment was created from a manifest that was exported mid-rollout, or restored.
+func foreignHold(r *request) (verdict, bool) {
+	return verdict{
+		row: RowForeign, action: ActionReleaseForward,
+		warning: "a hold that came with the manifest, from another rollout, is removed",
+		reason:  "a hold without a rollout",
+	}, r.foreign != nil && !r.changed
+}
+
+// unmanaged is row 1: no policy selects the workload, or it is suspended.
+func unmanaged(r *request) (verdict, bool) {
+	if r.policy != nil {
+		return verdict{}, false
+	}
+	why := "no policy selects " + r.name()
+	if r.in.Policy != nil {
+		why = "the policy of " + r.name() + " is suspended"
+	}
+	v := verdict{row: RowUnmanaged, reason: why}
+	switch {
+	case r.hold == nil:
+		v.action, v.warning = ActionLeaveAlone, "goes out at once: "+why
+	case !r.failing():
+		v.action, v.warning = ActionReleaseForward, why+": the hold ends, the new version goes out by a rolling update"+r.whenResumed()
+	case r.stable != nil:
+		v.action, v.back, v.warning = ActionReleaseBack, true, why+": the hold ends; the new version had failed, the stable one is put back"+r.whenResumed()
+	default:
+		v.action, v.k, v.warning = ActionKeep, r.hold.K, why+"; still held: the new version had failed and there is no stable one to put back"
+	}
+	return v, true
+}
+
+// bypassed is row 2: a reason that was not given before lets this whole update out.
+func bypassed(r *request) (verdict, bool) {
+	reason := r.bypass()
+	if reason == "" || r.bypassUsed() {
+		return verdict{}, false
+	}
+	v := verdict{row: RowBypass, action: ActionLeaveAlone, warning: "bypassed (" + shorten(reason, 60) + "): goes out at once, without a verdict", reason: "bypassed"}
+	if r.hold != nil {
+		v.action, v.warning = ActionReleaseForward, v.warning+r.whenResumed()
+	}
+	return v, true
+}
+
+// backToStable is row 3: abort, undo, or the old version applied again. It also undoes a hold that was
+// put on earlier in the same request.
+func backToStable(r *request) (verdict, bool) {
+	v := verdict{row: RowStable, action: ActionLeaveAlone, reason: "the template is stable's"}
+	if r.hold != nil {
+		v.action, v.warning = ActionReleaseBack, "back to the stable version: the rollout ends"+r.whenResumed()
+	}
+	return v, r.isStable()
+}
+
+// rejectedAgain is row 4: a tool puts the version that failed back again and again. It is kept, never
+// reverted, so that the tool has nothing to heal, and never tried before its back-off is over.
+func rejectedAgain(r *request) (verdict, bool) {
+	if !r.changed || r.record == nil || r.record.Rejected == nil {
+		return verdict{}, false
+	}
+	rejected := r.record.Rejected
+	if rejected.Template != r.digest() || !r.in.Now.Before(rejected.Until.Time) || r.retryWanted(rejected) {
+		return verdict{}, false
+	}
+	return verdict{
+		row: RowRejected, action: ActionQuarantine, k: 1,
+		warning: "this version failed before; one pod, no requests, until " + rejected.Until.UTC().Format("15:04 UTC") +
+			"; to try it now: kubectl headgate retry " + r.in.New.Name + failedBecause(rejected),
+		reason: "rejected before",
+	}, true
+}
+
+// earlierStable is row 5: an emergency undo must not wait.
+func earlierStable(r *request) (verdict, bool) {
+	if !r.changed || r.policy.Rollback == v1alpha1.RollbackManaged || !slices.ContainsFunc(r.in.ReplicaSets, r.isEarlierStable) {
+		return verdict{}, false
+	}
+	v := verdict{
+		row: RowEarlierStable, action: ActionLeaveAlone,
+		warning: "goes out at once: this version was stable before (rollback: Managed in the policy makes it a rollout)",
+		reason:  "the template was stable before",
+	}
+	if r.hold != nil {
+		v.action, v.warning = ActionReleaseForward, v.warning+r.whenResumed()
+	}
+	return v, true
+}
+
+func (r *request) isEarlierStable(rs *appsv1.ReplicaSet) bool {
+	if !EqualTemplate(&rs.Spec.Template, &r.in.New.Spec.Template) {
+		return false
+	}
+	if r.record == nil {
+		return wasStable(rs, nil)
+	}
+	hash := hashOf(rs)
+	rejected := r.record.Rejected != nil && (r.record.Rejected.Revision == hash || r.record.Rejected.Template == r.digest())
+	return hash != r.record.Candidate.Hash && !rejected && wasStable(rs, r.record.History)
+}
+
+// cannotHold is row 6: a hold would not work. The user learns why, and what would change it.
+func cannotHold(r *request) (verdict, bool) {
+	if r.hold != nil || !r.changed {
+		return verdict{}, false
+	}
+	var why string
+	switch {
+	case r.user.StrategyType == string(appsv1.RecreateDeploymentStrategyType):
+		why = "strategy.type is Recreate; it needs RollingUpdate"
+	case replicasOf(r.in.New) == 0:
+		why = "replicas is 0; it needs at least 1"
+	case r.surgeIsZero():
+		why = "maxSurge is 0; it needs room for at least one more pod"
+	case !r.in.Split.Possible:
+		why = joinNonEmpty("; ", r.in.Split.Reason, r.in.Split.Remedy)
+	default:
+		return verdict{}, false
+	}
+	return verdict{row: RowCannotHold, action: ActionLeaveAlone, warning: "goes out at once, not as a rollout: " + why, reason: why}, true
+}
+
+func (r *request) surgeIsZero() bool {
+	if r.user.MaxSurge == nil {
+		return false // the API's default, 25%
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(r.user.MaxSurge, int(replicasOf(r.in.New)), true)
+	return err == nil && n == 0
+}
+
+// stableIsDown is row 6a: nobody serves, so that the update can only help.
+func stableIsDown(r *request) (verdict, bool) {
+	since := r.in.StableDownSince
+	if !r.changed || since == nil || r.in.Now.Sub(*since) < stableDownFor {
+		return verdict{}, false
+	}
+	v := verdict{
+		row: RowStableDown, action: ActionLeaveAlone,
+		warning: "goes out at once: no pod of the stable version was available for " + formatDuration(r.in.Now.Sub(*since)),
+		reason:  "stable is down",
+	}
+	if r.hold != nil {
+		v.action, v.warning = ActionReleaseForward, v.warning+r.whenResumed()
+	}
+	return v, true
+}
+
+// newCandidate is row 7. Mid-rollout it replaces the candidate, from step 0; while that one is being
+// promoted, opened pods are kept by native logic alone and the new one gets a single pod on top.
+func newCandidate(r *request) (verdict, bool) {
+	if !r.changed {
+		return verdict{}, false
+	}
+	k := r.policy.EffectiveSteps()[0].CandidateReplicas(replicasOf(r.in.New), r.in.Autoscaled)
+	if r.record != nil && r.record.Phase == v1alpha1.PhasePromoting {
+		k = 1
+	}
+	return verdict{row: RowCandidate, action: ActionHold, k: k, warning: r.heldWarning(), reason: "a new candidate"}, true
+}
+
+// held is row 8: everything of the write goes through but the fields, which are recorded. A release that
+// waited for the user to resume is rendered now.
+func held(r *request) (verdict, bool) {
+	v := verdict{row: RowHeld, action: ActionKeep, reason: "held, the template stays"}
+	if r.hold == nil {
+		return v, false
+	}
+	v.k = r.hold.K
+	switch {
+	case r.fieldsStay():
+	case r.hold.Release == v1alpha1.ReleaseForward:
+		v.action, v.reason = ActionReleaseForward, "resumed: the release that waited"
+	case r.hold.Release == v1alpha1.ReleaseBack && r.stable != nil:
+		v.action, v.back, v.reason = ActionReleaseBack, true, "resumed: the release that waited"
+	}
+	if v.action == ActionKeep && !r.in.ByController && !equalFields(r.user, r.hold.User) {
+		v.warning = "the strategy is noted, and applied when the rollout ends"
+	}
+	return v, true
+}

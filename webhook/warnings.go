@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// maxWarning is the length in bytes beyond which the API server cuts a warning.
+const maxWarning = 256
+
+// warnings are what the user reads below his command.
+func (r *request) warnings(v verdict) []string {
+	var out []string
+	if v.warning != "" {
+		out = append(out, shorten("headgate: "+v.warning, maxWarning))
+	}
+	if v.row == RowCandidate && r.bypass() != "" {
+		// Whoever wrote the annotation expects something else than a hold.
+		out = append(out, shorten(fmt.Sprintf("headgate: %s %q was there before this update and does not count: give a new reason in the same update",
+			v1alpha1.BypassAnnotation, shorten(r.bypass(), 60)), maxWarning))
+	}
+	return out
+}
+
+// heldWarning says what a hold means, and how long it may take.
+func (r *request) heldWarning() string {
+	var steps []string
+	var approval string
+	for _, s := range r.policy.EffectiveSteps() {
+		steps = append(steps, fmt.Sprintf("%d %%", s.Weight))
+		if s.Approval {
+			approval = ", approvals not counted"
+		}
+	}
+	if len(steps) > 6 {
+		steps = slices.Concat(steps[:3], []string{"..."}, steps[len(steps)-2:])
+	}
+	w := fmt.Sprintf("held as a canary rollout (%s; up to %s%s): kubectl rollout status %s waits for the verdict",
+		strings.Join(steps, ", "), formatDuration(r.policy.EffectiveMaxDuration()), approval, r.name())
+	return w + r.whenResumed()
+}
+
+// whenResumed is added to what is put off because the user has paused.
+func (r *request) whenResumed() string {
+	if r.in.New.Spec.Paused || r.fieldsStay() {
+		return "; begins when the Deployment is resumed"
+	}
+	return ""
+}
+
+func (r *request) name() string { return "deployment/" + r.in.New.Name }
+
+// bypass is the reason that the new object gives; empty: none.
+func (r *request) bypass() string { return r.in.New.Annotations[v1alpha1.BypassAnnotation] }
+
+// bypassUsed: the same reason was there before, in the old object or in the record.
+func (r *request) bypassUsed() bool {
+	reason := r.bypass()
+	if reason == r.in.Old.Annotations[v1alpha1.BypassAnnotation] {
+		return true
+	}
+	return r.record != nil && slices.Contains(r.record.UsedBypasses, BypassDigest(reason))
+}
+
+// retryWanted: somebody asked to try the rejected revision again.
+func (r *request) retryWanted(rejected *v1alpha1.Rejection) bool {
+	retry := r.in.Record.Spec.Retry
+	if retry == nil {
+		return false
+	}
+	if retry.Revision == rejected.Revision {
+		return true
+	}
+	rs := findRevision(r.in.ReplicaSets, v1alpha1.Revision{Hash: retry.Revision})
+	return rs != nil && EqualTemplate(&rs.Spec.Template, &r.in.New.Spec.Template)
+}
+
+func failedBecause(rejected *v1alpha1.Rejection) string {
+	if rejected.Message == "" {
+		return ""
+	}
+	return " (it failed: " + shorten(rejected.Message, 80) + ")"
+}
+
+// shorten cuts a text to n bytes at a rune's border and makes it one printable line.
+func shorten(s string, n int) string {
+	s = strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return ' '
+		}
+		return c
+	}, s)
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-3], "") + "..."
+}
+
+// formatDuration writes 4m, not 4m0s.
+func formatDuration(d time.Duration) string {
+	s := d.Round(time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func joinNonEmpty(sep string, parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), sep)
+}
