@@ -42,6 +42,10 @@ const (
 	// SkipAnnotation on a pod of a managed workload says why it got no sidecar.
 	SkipAnnotation = "headgate.dev/injection-skipped"
 
+	// ReleaseAnnotation on Headgate's own Deployment, with the value "true", ends every hold: while it
+	// is there no policy counts. `headgate release` and the uninstall hook write it.
+	ReleaseAnnotation = "headgate.dev/release"
+
 	// TokenAudience is the audience of the pod-bound token that a sidecar presents.
 	TokenAudience = "headgate"
 )

@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
+)
+
+// Ack is what one sidecar has fully acknowledged.
+type Ack struct {
+	// Pod is the pod's name.
+	Pod string
+	// Peer is the other revision that its configuration names; empty at rest.
+	Peer string
+	// PeerWeight is that revision's share, 0 to 100.
+	PeerWeight int32
+	// Rejected is Envoy's own words when it refused its configuration; empty otherwise.
+	Rejected string
+}
+
+// Sidecars tells, across all replicas of the xDS server, which sidecars of a workload are connected
+// and what they acknowledged.
+type Sidecars interface {
+	Acks(workload types.NamespacedName) []Ack
+}
+
+// sidecars are the injected pods of the stable and candidate revisions with their acknowledgements.
+func (r *Reconciler) sidecars(w *workload, key types.NamespacedName) []rollout.Sidecar {
+	acks := map[string]Ack{}
+	for _, a := range r.Sidecars.Acks(key) {
+		acks[a.Pod] = a
+	}
+	s := w.status()
+	var out []rollout.Sidecar
+	for _, hash := range []string{s.Stable.Hash, s.Candidate.Hash} {
+		if hash == "" {
+			continue
+		}
+		for _, pod := range w.pods[hash] {
+			if pod.Labels[v1alpha1.InjectedLabel] != "true" || pod.DeletionTimestamp != nil || !running(pod) {
+				continue
+			}
+			a, connected := acks[pod.Name]
+			out = append(out, sidecar(pod.Name, hash, s.Candidate.Hash, a, connected))
+		}
+	}
+	return out
+}
+
+// sidecar turns an acknowledgement, which speaks of the other revision, into one that speaks of the candidate.
+func sidecar(pod, revision, candidate string, a Ack, connected bool) rollout.Sidecar {
+	sc := rollout.Sidecar{Pod: pod, Revision: revision, Connected: connected, Rejected: a.Rejected}
+	switch {
+	case a.Peer == "":
+	case revision == candidate:
+		sc.Candidate, sc.Weight = candidate, 100-a.PeerWeight
+	default:
+		sc.Candidate, sc.Weight = a.Peer, a.PeerWeight
+	}
+	return sc
+}
+
+func running(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodRunning
+}

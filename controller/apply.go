@@ -1,0 +1,224 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
+)
+
+// Field managers. The first owns annotations only; what the second writes is disowned at once, so that
+// the user's next server-side apply meets no conflict.
+const (
+	fieldManager       = "headgate"
+	directFieldManager = "headgate-direct"
+)
+
+// failurePrefix begins the message of a failure condition that Headgate wrote.
+const failurePrefix = "headgate: "
+
+// apply makes the world what the Decision says, in the order that package rollout demands: the status
+// first, because all weights derive from it and nothing may stand before weight 0; what raises before
+// what lowers. Every write is repeated by the next pass if this one fails.
+func (r *Reconciler) apply(ctx context.Context, w *workload, d rollout.Decision) error {
+	if err := r.writeRecord(ctx, w, d); err != nil {
+		return err
+	}
+	r.emit(w, d)
+	return errors.Join(
+		r.showFailure(ctx, w, d.Failure),
+		r.openGates(ctx, w, d),
+		r.writeHold(ctx, w, d),
+		r.deletePods(ctx, w, d),
+		r.resize(ctx, w, d),
+		r.deleteRevisions(ctx, w, d),
+	)
+}
+
+// writeRecord creates the Rollout when it is missing and writes its status when it changed.
+func (r *Reconciler) writeRecord(ctx context.Context, w *workload, d rollout.Decision) error {
+	if w.record == nil {
+		w.record = &v1alpha1.Rollout{ObjectMeta: metav1.ObjectMeta{
+			Namespace: w.deployment.Namespace, Name: w.deployment.Name,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(w.deployment, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+		}}
+		if err := r.Client.Create(ctx, w.record); err != nil {
+			w.record = nil
+			return fmt.Errorf("creating the rollout record: %w", err)
+		}
+	}
+	if d.ClearRetry && w.record.Spec.Retry != nil {
+		w.record.Spec.Retry = nil
+		if err := r.Client.Update(ctx, w.record); err != nil {
+			return fmt.Errorf("taking up the wish to retry: %w", err)
+		}
+	}
+	if apiequality.Semantic.DeepEqual(w.record.Status, d.Status) {
+		return nil
+	}
+	next := w.record.DeepCopy()
+	next.Status = d.Status
+	if err := r.Client.Status().Update(ctx, next); err != nil {
+		return fmt.Errorf("writing the rollout record: %w", err)
+	}
+	w.record = next
+	return nil
+}
+
+func (r *Reconciler) emit(w *workload, d rollout.Decision) {
+	for _, e := range d.Events {
+		kind := corev1.EventTypeNormal
+		if e.Warning {
+			kind = corev1.EventTypeWarning
+		}
+		r.Events.Eventf(w.deployment, w.record, kind, e.Reason, "Rollout", "%s", e.Message)
+	}
+}
+
+// showFailure writes the condition that native tools read as failure, and takes back what it wrote when
+// there is none any more. Any pod whose readiness changes makes the Deployment controller write True
+// again; then the next pass asserts it again.
+func (r *Reconciler) showFailure(ctx context.Context, w *workload, message string) error {
+	shown := ""
+	for _, c := range w.deployment.Status.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == v1alpha1.ReasonDeadlineExceeded {
+			shown = c.Message
+		}
+	}
+	if shown == message || (message == "" && !strings.HasPrefix(shown, failurePrefix)) {
+		return nil
+	}
+	c := appsv1.DeploymentCondition{
+		Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: v1alpha1.ReasonDeadlineExceeded,
+		Message: message, LastUpdateTime: metav1.NewTime(r.Now()), LastTransitionTime: metav1.NewTime(r.Now()),
+	}
+	if message == "" {
+		c.Status, c.Reason, c.Message = corev1.ConditionTrue, "ReplicaSetUpdated", failurePrefix+"the failed version is gone or tried again"
+	}
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []appsv1.DeploymentCondition{c}}})
+	if err != nil {
+		return fmt.Errorf("encoding the failure condition: %w", err)
+	}
+	d := w.deployment.DeepCopy()
+	if err := r.Client.Status().Patch(ctx, d, client.RawPatch(types.StrategicMergePatchType, patch), client.FieldOwner(fieldManager)); err != nil {
+		return fmt.Errorf("showing the failure: %w", err)
+	}
+	return nil
+}
+
+// openGates opens and closes gates by the pods' conditions.
+func (r *Reconciler) openGates(ctx context.Context, w *workload, d rollout.Decision) error {
+	var errs []error
+	set := func(hashes []string, status corev1.ConditionStatus) {
+		for _, hash := range hashes {
+			for _, pod := range w.pods[hash] {
+				open := conditionTrue(pod, v1alpha1.GateCondition)
+				if gated(pod) && pod.DeletionTimestamp == nil && open != (status == corev1.ConditionTrue) {
+					errs = append(errs, r.setGate(ctx, pod, status))
+				}
+			}
+		}
+	}
+	set(d.CloseGates, corev1.ConditionFalse)
+	set(d.OpenGates, corev1.ConditionTrue)
+	return errors.Join(errs...)
+}
+
+func (r *Reconciler) setGate(ctx context.Context, pod *corev1.Pod, status corev1.ConditionStatus) error {
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.PodCondition{{
+		Type: v1alpha1.GateCondition, Status: status, Reason: "Rollout", LastTransitionTime: metav1.NewTime(r.Now()),
+	}}}})
+	if err != nil {
+		return fmt.Errorf("encoding the gate of %s: %w", pod.Name, err)
+	}
+	err = r.Client.Status().Patch(ctx, pod.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, patch), client.FieldOwner(fieldManager))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("setting the gate of pod %s: %w", pod.Name, err)
+	}
+	return nil
+}
+
+func (r *Reconciler) deletePods(ctx context.Context, w *workload, d rollout.Decision) error {
+	var errs []error
+	for _, name := range d.DeletePods {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: w.deployment.Namespace, Name: name}}
+		if err := client.IgnoreNotFound(r.Client.Delete(ctx, pod)); err != nil {
+			errs = append(errs, fmt.Errorf("deleting ungated pod %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// resize scales ReplicaSets, raises first. Preconditions: the ReplicaSet as it was read, and never
+// stable below an N read live, so that a stale cache can't take pods away.
+func (r *Reconciler) resize(ctx context.Context, w *workload, d rollout.Decision) error {
+	for _, size := range d.Sizes {
+		rs := w.replicaSet(size.Revision)
+		if rs == nil {
+			continue
+		}
+		if size.Revision == d.Status.Stable.Hash && size.Replicas < *rs.Spec.Replicas {
+			var live appsv1.Deployment
+			if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(w.deployment), &live); err != nil {
+				return fmt.Errorf("reading N before shrinking stable: %w", err)
+			}
+			if live.Spec.Replicas == nil || size.Replicas < *live.Spec.Replicas {
+				return nil
+			}
+		}
+		next := rs.DeepCopy()
+		next.Spec.Replicas = &size.Replicas
+		if err := r.Client.Update(ctx, next); err != nil {
+			return fmt.Errorf("scaling revision %s to %d: %w", size.Revision, size.Replicas, err)
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) deleteRevisions(ctx context.Context, w *workload, d rollout.Decision) error {
+	var errs []error
+	for _, hash := range d.DeleteRevisions {
+		rs := w.replicaSet(hash)
+		if rs == nil || rs.DeletionTimestamp != nil {
+			continue
+		}
+		err := r.Client.Delete(ctx, rs, client.Preconditions{UID: &rs.UID, ResourceVersion: &rs.ResourceVersion})
+		if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+			errs = append(errs, fmt.Errorf("deleting the empty revision %s: %w", hash, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *workload) replicaSet(hash string) *appsv1.ReplicaSet {
+	for _, rs := range w.replicaSets {
+		if rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == hash {
+			return rs
+		}
+	}
+	return nil
+}
+
+// conflict: somebody wrote in between; the next pass sees the newer object.
+func conflict(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)
+}
+
+// retrySoon is the pause after a conflict: the cache is about to catch up.
+const retrySoon = 100 * time.Millisecond

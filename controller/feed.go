@@ -1,0 +1,211 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/webhook"
+	"github.com/headgate/headgate/xds"
+)
+
+// Configurations takes what the sidecars of each revision should be told; *server.Server does.
+type Configurations interface {
+	// Set wants this configuration for the sidecars of w's revision; equal content pushes nothing.
+	Set(w xds.Workload) error
+	// Forget drops a revision whose last pod is gone.
+	Forget(namespace, name, revision string)
+}
+
+// Feeder derives configurations from Rollout.status, pods and Services. It runs on every replica, and
+// because weights come from the status alone, all replicas say the same.
+type Feeder struct {
+	Reconciler *Reconciler
+	Sink       Configurations
+
+	fed map[types.NamespacedName]map[string]bool // revisions fed; one worker owns it
+}
+
+// Reconcile feeds one workload's revisions.
+func (f *Feeder) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	w, err := f.Reconciler.gather(ctx, req.NamespacedName)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	var services corev1.ServiceList
+	if err := f.Reconciler.Client.List(ctx, &services, client.InNamespace(req.Namespace)); err != nil {
+		return ctrl.Result{}, fmt.Errorf("listing services of %q: %w", req.Namespace, err)
+	}
+	now := map[string]bool{}
+	if w != nil {
+		for _, x := range w.configurations(services.Items) {
+			now[x.Revision] = true
+			if err := f.Sink.Set(x); err != nil {
+				return ctrl.Result{}, fmt.Errorf("configuring revision %s: %w", x.Revision, err)
+			}
+		}
+	}
+	f.forgetGone(req.NamespacedName, now)
+	return ctrl.Result{}, nil
+}
+
+func (f *Feeder) forgetGone(key types.NamespacedName, now map[string]bool) {
+	for revision := range f.fed[key] {
+		if !now[revision] {
+			f.Sink.Forget(key.Namespace, key.Name, revision)
+		}
+	}
+	if f.fed == nil {
+		f.fed = map[types.NamespacedName]map[string]bool{}
+	}
+	f.fed[key] = now
+	if len(now) == 0 {
+		delete(f.fed, key)
+	}
+}
+
+// configurations are those of all revisions that have an injected pod.
+func (w *workload) configurations(services []corev1.Service) []xds.Workload {
+	captured := map[string][]v1alpha1.CapturedPort{}
+	for hash, pods := range w.pods {
+		if ports := capturedPorts(pods); ports != nil {
+			captured[hash] = ports
+		}
+	}
+	var out []xds.Workload
+	for hash, ports := range captured {
+		x := xds.Workload{Namespace: w.deployment.Namespace, Name: w.deployment.Name, Revision: hash}
+		peer, weight, split := w.split(hash)
+		for _, p := range ports {
+			port := xds.Port{Number: uint32(p.Port), Protocol: protocolOf(w.pods[hash], p, services)}
+			if split {
+				port.Peer = peerPort(p, captured[peer], w.pods[hash], w.pods[peer], services)
+			}
+			x.Ports = append(x.Ports, port)
+		}
+		if split {
+			x.Split = &xds.Split{Peer: peer, PeerWeight: weight, Endpoints: w.endpoints(peer)}
+		}
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b xds.Workload) int { return cmp.Compare(a.Revision, b.Revision) })
+	return out
+}
+
+// split is what the record says about a revision's sidecars: the other revision and its share. Both
+// arms, or it is at rest.
+func (w *workload) split(hash string) (peer string, weight uint32, ok bool) {
+	s := w.status()
+	if s.DeploymentUID != w.deployment.UID || s.Candidate.Hash == "" || s.Stable.Hash == "" {
+		return "", 0, false
+	}
+	switch hash {
+	case s.Stable.Hash:
+		return s.Candidate.Hash, uint32(s.Weight), true
+	case s.Candidate.Hash:
+		return s.Stable.Hash, uint32(100 - s.Weight), true
+	}
+	return "", 0, false
+}
+
+// endpoints are the pods of a revision that may get requests from sidecars of the other one.
+func (w *workload) endpoints(hash string) []string {
+	var out []string
+	for _, pod := range w.pods[hash] {
+		up := pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && readyButGate(pod) && !w.nodesDown[pod.Spec.NodeName]
+		if up && pod.Labels[v1alpha1.InjectedLabel] == "true" && pod.Status.PodIP != "" {
+			out = append(out, pod.Status.PodIP)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// capturedPorts are what the Pod webhook noted on the newest pod of a revision; all pods of a revision
+// have the same.
+func capturedPorts(pods []*corev1.Pod) []v1alpha1.CapturedPort {
+	for _, pod := range pods {
+		var injection v1alpha1.Injection
+		if json.Unmarshal([]byte(pod.Annotations[v1alpha1.InjectionAnnotation]), &injection) == nil && len(injection.Ports) > 0 {
+			return injection.Ports
+		}
+	}
+	return nil
+}
+
+// protocolOf asks the Services that reach this port; without a word from them it is sniffed.
+func protocolOf(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) xds.Protocol {
+	for _, sp := range servicePortsTo(pods, p, services) {
+		if webhook.ServicePortProtocol(sp) == v1alpha1.ProtocolTCP {
+			return xds.TCP
+		}
+	}
+	return xds.Auto
+}
+
+// peerPort is the other revision's port behind the same Service port: numbers may differ between
+// revisions when the Service targets a name. 0: there is none.
+func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, peers []*corev1.Pod, services []corev1.Service) uint32 {
+	mine := servicePortsTo(pods, p, services)
+	for _, o := range others {
+		for _, a := range servicePortsTo(peers, o, services) {
+			for _, b := range mine {
+				if a.Name == b.Name && a.Port == b.Port {
+					return uint32(o.Port)
+				}
+			}
+		}
+	}
+	for _, o := range others {
+		if o.Port == p.Port {
+			return uint32(o.Port)
+		}
+	}
+	return 0
+}
+
+// servicePortsTo are the Service ports that lead to a captured port of these pods.
+func servicePortsTo(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) []corev1.ServicePort {
+	if len(pods) == 0 {
+		return nil
+	}
+	podLabels := labels.Set(pods[0].Labels)
+	var out []corev1.ServicePort
+	for _, svc := range services {
+		if len(svc.Spec.Selector) == 0 || !labels.SelectorFromSet(svc.Spec.Selector).Matches(podLabels) {
+			continue
+		}
+		for _, sp := range svc.Spec.Ports {
+			if targets(sp, p) {
+				out = append(out, sp)
+			}
+		}
+	}
+	return out
+}
+
+func targets(sp corev1.ServicePort, p v1alpha1.CapturedPort) bool {
+	if sp.Protocol != "" && sp.Protocol != corev1.ProtocolTCP {
+		return false
+	}
+	switch {
+	case sp.TargetPort.Type == intstr.String:
+		return p.Name != "" && sp.TargetPort.StrVal == p.Name
+	case sp.TargetPort.IntVal == 0:
+		return sp.Port == p.Port
+	}
+	return sp.TargetPort.IntVal == p.Port
+}

@@ -1,0 +1,283 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
+)
+
+// LookInterval is how often it is looked: as often as sidecars are scraped.
+const LookInterval = 5 * time.Second
+
+// Counters asks one Prometheus for all targets in one batch; *prometheus.Client does. The result has one
+// look for each target, in their order; the error says why data is missing, for the log.
+type Counters interface {
+	Looks(ctx context.Context, at time.Time, targets []prometheus.Target) ([]analysis.Look, error)
+}
+
+// Looks runs the analysis of all rollouts: every LookInterval one batch of queries, one look at each,
+// one wake-up. It runs on the leader and is the only one that owns the judges' states.
+type Looks struct {
+	// Client reads Rollouts from the cache.
+	Client client.Reader
+	// Prometheus is the address for policies that name none; empty: they have no data.
+	Prometheus string
+	// Connect makes the client for an address, once for each.
+	Connect func(url string) (Counters, error)
+	// Wake is told each workload that has a new verdict.
+	Wake func(types.NamespacedName)
+
+	clients map[string]Counters // by address; only look uses it
+
+	mu     sync.Mutex
+	judged map[types.NamespacedName]judged
+}
+
+// judged is what the analysis knows of one rollout.
+type judged struct {
+	candidate string
+	step      int32
+	state     analysis.State
+	verdict   v1alpha1.Verdict
+}
+
+// Start implements manager.Runnable. Looks that would overlap are left out, not queued.
+func (l *Looks) Start(ctx context.Context) error {
+	ticker := time.NewTicker(LookInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			if err := l.look(ctx, now); err != nil {
+				log.FromContext(ctx).Error(err, "Looking at the rollouts")
+			}
+		}
+	}
+}
+
+// look judges every rollout that has a candidate.
+func (l *Looks) look(ctx context.Context, now time.Time) error {
+	var list v1alpha1.RolloutList
+	if err := l.Client.List(ctx, &list); err != nil {
+		return fmt.Errorf("listing rollouts: %w", err)
+	}
+	batches := map[string][]*v1alpha1.Rollout{}
+	for i := range list.Items {
+		if r := &list.Items[i]; judgeable(&r.Status) {
+			url := cmp.Or(prometheusOf(&r.Status), l.Prometheus)
+			batches[url] = append(batches[url], r)
+		}
+	}
+	var group sync.WaitGroup
+	errs := make(chan error, len(batches))
+	for url, rollouts := range batches {
+		client, err := l.client(url)
+		group.Go(func() { errs <- errors.Join(err, l.batch(ctx, now, client, rollouts)) })
+	}
+	group.Wait()
+	close(errs)
+	var joined error
+	for err := range errs {
+		joined = errors.Join(joined, err)
+	}
+	return joined
+}
+
+// batch judges the rollouts that ask the same Prometheus; nil: there is none, and everything is missing.
+func (l *Looks) batch(ctx context.Context, now time.Time, client Counters, rollouts []*v1alpha1.Rollout) error {
+	var targets []prometheus.Target
+	for _, r := range rollouts {
+		targets = append(targets, l.target(ctx, r))
+	}
+	looks := make([]analysis.Look, len(targets))
+	for i, t := range targets {
+		looks[i] = analysis.Look{Time: now, Step: t.Step, Weight: t.Weight, Missing: true, Reason: "no Prometheus is configured"}
+	}
+	var err error
+	if client != nil {
+		looks, err = client.Looks(ctx, now, targets)
+	}
+	for i, r := range rollouts {
+		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
+		l.judge(key, &r.Status, looks[i])
+		l.Wake(key)
+	}
+	return err
+}
+
+// client is the one for an address; nil without one, or when the address can't be used.
+func (l *Looks) client(url string) (Counters, error) {
+	if url == "" {
+		return nil, nil
+	}
+	if c, ok := l.clients[url]; ok {
+		return c, nil
+	}
+	c, err := l.Connect(url)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to Prometheus: %w", err)
+	}
+	if l.clients == nil {
+		l.clients = map[string]Counters{}
+	}
+	l.clients[url] = c
+	return c, nil
+}
+
+// judgeable says whether a rollout is to be looked at: it has both arms, and its end is not decided.
+func judgeable(s *v1alpha1.RolloutStatus) bool {
+	switch s.Phase {
+	case v1alpha1.PhaseStarting, v1alpha1.PhaseStepping, v1alpha1.PhasePaused, v1alpha1.PhasePromoting:
+		return s.Candidate.Hash != "" && s.Stable.Hash != ""
+	}
+	return false
+}
+
+// target is what Prometheus is asked about a rollout.
+func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Target {
+	s := &r.Status
+	t := prometheus.Target{
+		Namespace: r.Namespace, Workload: r.Name, Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
+		Step: int(s.Step), Weight: int(s.WeightInForce), Created: map[string]time.Time{},
+	}
+	for _, m := range recordedPolicy(s).Analysis.Metrics {
+		t.Metrics = append(t.Metrics, prometheus.Query{Name: m.Name, Expression: m.Query})
+	}
+	for _, hash := range []string{s.Stable.Hash, s.Candidate.Hash} {
+		var pods corev1.PodList
+		// Without the creation times only the first requests of new pods go uncounted.
+		_ = l.Client.List(ctx, &pods, client.InNamespace(r.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: hash})
+		for _, pod := range pods.Items {
+			t.Created[pod.Name] = pod.CreationTimestamp.Time
+		}
+	}
+	return t
+}
+
+func prometheusOf(s *v1alpha1.RolloutStatus) string {
+	if p := recordedPolicy(s).Analysis.Prometheus; p != nil {
+		return p.URL
+	}
+	return ""
+}
+
+// recordedPolicy is the policy that the rollout began with.
+func recordedPolicy(s *v1alpha1.RolloutStatus) *v1alpha1.RolloutPolicySpec {
+	var policy v1alpha1.RolloutPolicySpec
+	if err := json.Unmarshal([]byte(s.Policy), &policy); err != nil {
+		return &v1alpha1.RolloutPolicySpec{}
+	}
+	return &policy
+}
+
+func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, look analysis.Look) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known, ok := l.judged[key]
+	if !ok || known.candidate != s.Candidate.Hash {
+		known = judged{candidate: s.Candidate.Hash, state: analysis.Restore([]byte(s.JudgeState))}
+	}
+	state, verdict := analysis.Judge(settings(s), known.state, look)
+	known.state, known.step, known.verdict = state, s.Step, apiVerdict(verdict)
+	if l.judged == nil {
+		l.judged = map[types.NamespacedName]judged{}
+	}
+	l.judged[key] = known
+}
+
+// Verdict is the last one about this candidate in this step, with the judge's state as text to be kept
+// in the record. Another step's verdict says nothing about this one, but a Fail stays a Fail.
+func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1alpha1.Verdict, string) {
+	if l == nil {
+		return v1alpha1.Verdict{}, ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known, ok := l.judged[key]
+	if !ok || s.Candidate.Hash == "" || known.candidate != s.Candidate.Hash {
+		return v1alpha1.Verdict{}, ""
+	}
+	text, err := json.Marshal(known.state)
+	if err != nil { // a State holds no value that JSON can't take
+		text = nil
+	}
+	if known.step != s.Step && known.verdict.Result != v1alpha1.ResultFail {
+		return v1alpha1.Verdict{}, string(text)
+	}
+	return known.verdict, string(text)
+}
+
+// Forget drops what is known about a workload.
+func (l *Looks) Forget(key types.NamespacedName) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.judged, key)
+}
+
+// settings are the judge's, from the policy and where the rollout stands.
+func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
+	policy := recordedPolicy(s)
+	steps := rollout.EffectiveSteps(policy, s.Replicas, s.Autoscaled)
+	out := analysis.Settings{
+		Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
+		Interval:     LookInterval,
+		PlannedLooks: int(policy.EffectiveMaxDuration()/LookInterval) + 1,
+		Steps:        len(steps),
+		MaxStepTime:  rollout.StepBudget(policy, s),
+		NoErrorRate:  policy.Analysis.SuccessRate.Disabled,
+	}
+	for _, m := range policy.Analysis.Metrics {
+		out.Metrics = append(out.Metrics, analysis.Range{Name: m.Name, Min: number(m.Range.Min), Max: number(m.Range.Max)})
+	}
+	return out
+}
+
+// number reads a decimal; nil where there is none. The API has checked its form.
+func number(s *string) *float64 {
+	if s == nil {
+		return nil
+	}
+	v, err := strconv.ParseFloat(*s, 64)
+	if err != nil {
+		return nil
+	}
+	return &v
+}
+
+func apiVerdict(v analysis.Verdict) v1alpha1.Verdict {
+	e := v.Evidence
+	return v1alpha1.Verdict{
+		Result: v1alpha1.Result(v.Result), Cause: v.Cause, Message: v.Message,
+		Evidence: &v1alpha1.Evidence{
+			CandidateRequests: e.CandidateRequests, CandidateErrors: e.CandidateErrors,
+			StableRequests: e.StableRequests, StableErrors: e.StableErrors,
+			Harm: e.Harm, HarmThreshold: e.HarmThreshold,
+			Acceptance: e.Acceptance, AcceptanceThreshold: e.AcceptanceThreshold,
+			Looks: e.Looks, Missing: e.Missing,
+		},
+	}
+}

@@ -1,0 +1,265 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/webhook"
+)
+
+// desiredAnnotation is what the Deployment controller notes on a ReplicaSet (k8s.io/kubernetes,
+// pkg/controller/deployment/util: DesiredReplicasAnnotation).
+const desiredAnnotation = "deployment.kubernetes.io/desired-replicas"
+
+// workload is one Deployment with everything around it, as the caches show it.
+type workload struct {
+	deployment  *appsv1.Deployment
+	enabled     bool // the namespace is labelled
+	policy      *v1alpha1.RolloutPolicySpec
+	record      *v1alpha1.Rollout // nil when there is none
+	replicaSets []*appsv1.ReplicaSet
+	pods        map[string][]*corev1.Pod // by pod-template-hash
+	autoscaled  bool
+	nodesDown   map[string]bool
+}
+
+// gather reads everything about one workload from the caches; nil when the Deployment is gone.
+func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*workload, error) {
+	w := &workload{deployment: &appsv1.Deployment{}, pods: map[string][]*corev1.Pod{}}
+	if err := r.Client.Get(ctx, key, w.deployment); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	steps := []func(context.Context, *workload) error{r.gatherPolicy, r.gatherRecord, r.gatherReplicaSets, r.gatherPods, r.gatherAutoscaler, r.gatherNodes}
+	for _, step := range steps {
+		if err := step(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (r *Reconciler) gatherPolicy(ctx context.Context, w *workload) error {
+	var ns corev1.Namespace
+	if err := r.Client.Get(ctx, types.NamespacedName{Name: w.deployment.Namespace}, &ns); err != nil {
+		return fmt.Errorf("getting namespace %q: %w", w.deployment.Namespace, err)
+	}
+	w.enabled = ns.Labels[v1alpha1.EnabledLabel] == "true" && ns.Name != r.Namespace
+	if !w.enabled || r.releasing(ctx) {
+		return nil
+	}
+	var namespaced v1alpha1.RolloutPolicyList
+	if err := r.Client.List(ctx, &namespaced, client.InNamespace(ns.Name)); err != nil {
+		return fmt.Errorf("listing policies of %q: %w", ns.Name, err)
+	}
+	var cluster v1alpha1.ClusterRolloutPolicyList
+	if err := r.Client.List(ctx, &cluster); err != nil {
+		return fmt.Errorf("listing cluster policies: %w", err)
+	}
+	w.policy = webhook.SelectPolicy(namespaced.Items, cluster.Items, w.deployment.Labels).Spec
+	return nil
+}
+
+// releasing: the chart is being uninstalled (or somebody ran `headgate release --all`): every hold ends.
+func (r *Reconciler) releasing(ctx context.Context) bool {
+	return Releasing(ctx, r.Client, types.NamespacedName{Namespace: r.Namespace, Name: r.Deployment})
+}
+
+// Releasing says whether Headgate's own Deployment carries the wish to release everything. A Deployment
+// that is not there, or can't be read, says nothing.
+func Releasing(ctx context.Context, c client.Reader, own types.NamespacedName) bool {
+	var d appsv1.Deployment
+	return c.Get(ctx, own, &d) == nil && d.Annotations[v1alpha1.ReleaseAnnotation] == "true"
+}
+
+func (r *Reconciler) gatherRecord(ctx context.Context, w *workload) error {
+	var record v1alpha1.Rollout
+	err := r.Client.Get(ctx, client.ObjectKeyFromObject(w.deployment), &record)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("getting rollout %s/%s: %w", w.deployment.Namespace, w.deployment.Name, err)
+	}
+	w.record = &record
+	return nil
+}
+
+func (r *Reconciler) gatherReplicaSets(ctx context.Context, w *workload) error {
+	var list appsv1.ReplicaSetList
+	if err := r.Client.List(ctx, &list, client.InNamespace(w.deployment.Namespace), client.MatchingFields{ownerIndex: string(w.deployment.UID)}); err != nil {
+		return fmt.Errorf("listing replica sets of %s/%s: %w", w.deployment.Namespace, w.deployment.Name, err)
+	}
+	for i := range list.Items {
+		w.replicaSets = append(w.replicaSets, &list.Items[i])
+	}
+	return nil
+}
+
+func (r *Reconciler) gatherPods(ctx context.Context, w *workload) error {
+	for _, rs := range w.replicaSets {
+		var list corev1.PodList
+		if err := r.Client.List(ctx, &list, client.InNamespace(rs.Namespace), client.MatchingFields{ownerIndex: string(rs.UID)}); err != nil {
+			return fmt.Errorf("listing pods of replica set %s/%s: %w", rs.Namespace, rs.Name, err)
+		}
+		hash := rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+		for i := range list.Items {
+			w.pods[hash] = append(w.pods[hash], &list.Items[i])
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) gatherAutoscaler(ctx context.Context, w *workload) error {
+	var list autoscalingv2.HorizontalPodAutoscalerList
+	if err := r.Client.List(ctx, &list, client.InNamespace(w.deployment.Namespace)); err != nil {
+		return fmt.Errorf("listing autoscalers of %q: %w", w.deployment.Namespace, err)
+	}
+	for _, hpa := range list.Items {
+		t := hpa.Spec.ScaleTargetRef
+		if t.Kind == "Deployment" && t.Name == w.deployment.Name {
+			w.autoscaled = true
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) gatherNodes(ctx context.Context, w *workload) error {
+	var list corev1.NodeList
+	if err := r.Client.List(ctx, &list); err != nil {
+		return fmt.Errorf("listing nodes: %w", err)
+	}
+	w.nodesDown = map[string]bool{}
+	for _, n := range list.Items {
+		for _, c := range n.Status.Conditions {
+			if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
+				w.nodesDown[n.Name] = true
+			}
+		}
+	}
+	return nil
+}
+
+// status is the record's, or an empty one.
+func (w *workload) status() v1alpha1.RolloutStatus {
+	if w.record == nil {
+		return v1alpha1.RolloutStatus{}
+	}
+	return w.record.Status
+}
+
+// concerned says whether Headgate has anything to do with this Deployment: a policy selects it, or
+// something of an earlier time is still there.
+func (w *workload) concerned() bool {
+	return w.policy != nil || w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" ||
+		(w.record != nil && w.record.Status.Phase != "" && w.record.Status.Phase != v1alpha1.PhaseIdle)
+}
+
+// observe is the Observation but for the verdict, the sidecars and what only memory knows.
+func (w *workload) observe(now time.Time) rollout.Observation {
+	o := rollout.Observation{
+		Now:        now,
+		Deployment: observeDeployment(w.deployment),
+		Autoscaled: w.autoscaled,
+	}
+	if w.record != nil {
+		o.Wishes = w.record.Spec
+	}
+	for _, rs := range w.replicaSets {
+		o.Revisions = append(o.Revisions, w.observeRevision(rs))
+	}
+	return o
+}
+
+func (w *workload) observeRevision(rs *appsv1.ReplicaSet) rollout.Revision {
+	hash := rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+	rev := rollout.Revision{Hash: hash, Template: webhook.TemplateDigest(rs.Spec.Template), Desired: -1, Replicas: 1}
+	if rs.Spec.Replicas != nil {
+		rev.Replicas = *rs.Spec.Replicas
+	}
+	if n, err := strconv.ParseInt(rs.Annotations[desiredAnnotation], 10, 32); err == nil {
+		rev.Desired = int32(n)
+	}
+	for _, c := range rs.Status.Conditions {
+		if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+			rev.CreateFailure, rev.CreateFailureSince = c.Message, c.LastTransitionTime.Time
+		}
+	}
+	for _, pod := range w.pods[hash] {
+		rev.Pods = append(rev.Pods, observePod(pod, !w.nodesDown[pod.Spec.NodeName]))
+	}
+	return rev
+}
+
+func observeDeployment(d *appsv1.Deployment) rollout.Deployment {
+	digest := webhook.TemplateDigest(d.Spec.Template)
+	o := rollout.Deployment{
+		UID: d.UID, Generation: d.Generation, Replicas: 1, Paused: d.Spec.Paused,
+		Current:  d.Status.ObservedGeneration >= d.Generation,
+		Template: digest,
+		User:     webhook.FieldsOf(d),
+	}
+	if d.Spec.Replicas != nil {
+		o.Replicas = *d.Spec.Replicas
+	}
+	o.Complete = o.Current && d.Status.UpdatedReplicas == o.Replicas && d.Status.Replicas == o.Replicas && d.Status.AvailableReplicas == o.Replicas
+	// An annotation that can't be read counts as none: the controller then restores the recorded one.
+	o.Hold, _ = v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
+	o.Gate = webhook.GateOf(d.Annotations, digest)
+	if reason := d.Annotations[v1alpha1.BypassAnnotation]; reason != "" {
+		o.Bypass = webhook.BypassDigest(reason)
+	}
+	return o
+}
+
+// stableDownSince is since when no stable pod is available on a ready node; zero while one is.
+func (w *workload) stableDownSince() time.Time {
+	stable := w.status().Stable.Hash
+	if stable == "" {
+		return time.Time{}
+	}
+	since := webhook.StableDown(w.copies(stable), func(node string) bool { return !w.nodesDown[node] })
+	if since == nil {
+		return time.Time{}
+	}
+	return *since
+}
+
+// copies are the pods of a revision as values.
+func (w *workload) copies(hash string) []corev1.Pod {
+	var out []corev1.Pod
+	for _, p := range w.pods[hash] {
+		out = append(out, *p)
+	}
+	return out
+}
+
+// splitState says whether requests to the stable revision can be split.
+func (w *workload) splitState() webhook.SplitState {
+	return webhook.SplitFromPods(w.copies(w.status().Stable.Hash))
+}
+
+// ownedBy is the uid of the controlling owner, for the index.
+func ownedBy(o client.Object) []string {
+	if ref := metav1.GetControllerOf(o); ref != nil {
+		return []string{string(ref.UID)}
+	}
+	return nil
+}
+
+// ownerIndex finds objects by the uid of their controlling owner.
+const ownerIndex = "headgate.owner"

@@ -1,0 +1,146 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
+)
+
+// observePod turns a pod into what Decide may know of it. nodeReady is false when its node is known not to be ready.
+func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
+	p := rollout.Pod{
+		Name:        pod.Name,
+		CreatedAt:   pod.CreationTimestamp.Time,
+		Terminating: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded,
+		NodeReady:   nodeReady,
+		Gated:       gated(pod),
+		GateOpen:    conditionTrue(pod, v1alpha1.GateCondition),
+		Ready:       conditionTrue(pod, corev1.PodReady),
+		Injected:    pod.Labels[v1alpha1.InjectedLabel] == "true",
+	}
+	p.ReadyButGate = !p.Terminating && nodeReady && readyButGate(pod)
+	p.LostReadySince = lostReadySince(pod)
+	observeContainers(pod, &p)
+	if c := condition(pod, corev1.PodScheduled); p.Problem == rollout.ProblemNone && c != nil &&
+		c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+		p.Problem, p.Message, p.ProblemSince = rollout.ProblemUnschedulable, c.Message, c.LastTransitionTime.Time
+	}
+	return p
+}
+
+// observeContainers finds the worst trouble among the app's own containers; the sidecar's restarts say
+// nothing about the version.
+func observeContainers(pod *corev1.Pod, p *rollout.Pod) {
+	for _, cs := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if cs.Name == v1alpha1.PrepareContainer || cs.Name == v1alpha1.ProxyContainer {
+			continue
+		}
+		p.Restarts = max(p.Restarts, cs.RestartCount)
+		if problem, message := containerProblem(cs); p.Problem == rollout.ProblemNone && problem != rollout.ProblemNone {
+			p.Problem, p.Message, p.ProblemSince = problem, message, startTime(pod)
+		}
+	}
+}
+
+// waitingProblems maps the kubelet's waiting reasons (pkg/kubelet/images, pkg/kubelet/kuberuntime).
+var waitingProblems = map[string]rollout.PodProblem{
+	"ErrImagePull":               rollout.ProblemImagePull,
+	"ImagePullBackOff":           rollout.ProblemImagePull,
+	"InvalidImageName":           rollout.ProblemImagePull,
+	"ErrImageNeverPull":          rollout.ProblemImagePull,
+	"CreateContainerConfigError": rollout.ProblemConfiguration,
+	"CreateContainerError":       rollout.ProblemConfiguration,
+	"RunContainerError":          rollout.ProblemConfiguration,
+	"CrashLoopBackOff":           rollout.ProblemCrashLoop,
+}
+
+func containerProblem(cs corev1.ContainerStatus) (rollout.PodProblem, string) {
+	for _, t := range []*corev1.ContainerStateTerminated{cs.State.Terminated, cs.LastTerminationState.Terminated} {
+		if t != nil && t.Reason == "OOMKilled" {
+			return rollout.ProblemOOMKilled, "container " + cs.Name
+		}
+	}
+	w := cs.State.Waiting
+	if w == nil {
+		return rollout.ProblemNone, ""
+	}
+	problem := waitingProblems[w.Reason]
+	if problem == rollout.ProblemCrashLoop {
+		return problem, "container " + cs.Name + exitOf(cs)
+	}
+	return problem, strings.TrimSpace(w.Message)
+}
+
+func exitOf(cs corev1.ContainerStatus) string {
+	t := cs.LastTerminationState.Terminated
+	if t == nil {
+		return ""
+	}
+	if m := strings.TrimSpace(t.Message); m != "" {
+		return ": " + m
+	}
+	return ": " + t.Reason
+}
+
+func startTime(pod *corev1.Pod) time.Time {
+	if pod.Status.StartTime != nil {
+		return pod.Status.StartTime.Time
+	}
+	return pod.CreationTimestamp.Time
+}
+
+// readyButGate: containers ready and every gate but ours True.
+func readyButGate(pod *corev1.Pod) bool {
+	if !conditionTrue(pod, corev1.ContainersReady) {
+		return false
+	}
+	for _, g := range pod.Spec.ReadinessGates {
+		if g.ConditionType != v1alpha1.GateCondition && !conditionTrue(pod, g.ConditionType) {
+			return false
+		}
+	}
+	return true
+}
+
+// lostReadySince is when a pod's containers ceased to be ready without a restart: the condition turned
+// False after every container had started. Zero otherwise.
+func lostReadySince(pod *corev1.Pod) time.Time {
+	c := condition(pod, corev1.ContainersReady)
+	if c == nil || c.Status != corev1.ConditionFalse || pod.DeletionTimestamp != nil {
+		return time.Time{}
+	}
+	for _, cs := range pod.Status.ContainerStatuses {
+		if cs.State.Running == nil || !cs.State.Running.StartedAt.Time.Before(c.LastTransitionTime.Time) {
+			return time.Time{}
+		}
+	}
+	return c.LastTransitionTime.Time
+}
+
+func gated(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
+		return g.ConditionType == v1alpha1.GateCondition
+	})
+}
+
+func condition(pod *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == t {
+			return &pod.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func conditionTrue(pod *corev1.Pod, t corev1.PodConditionType) bool {
+	c := condition(pod, t)
+	return c != nil && c.Status == corev1.ConditionTrue
+}

@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
+)
+
+// Reconciler keeps one workload at a time what Decide says it should be. It runs on the leader only.
+type Reconciler struct {
+	// Client reads from the caches and writes; APIReader reads live.
+	Client    client.Client
+	APIReader client.Reader
+	// Events reports what happened.
+	Events events.EventRecorder
+	// Namespace is Headgate's own, Deployment the control plane's name in it.
+	Namespace, Deployment string
+	// Now is the clock.
+	Now func() time.Time
+	// Sidecars tells what sidecars acknowledged.
+	Sidecars Sidecars
+	// Looks tells what the analysis says; nil: nothing, ever (then steps end by their time).
+	Looks *Looks
+
+	memory memory
+}
+
+// Reconcile observes, decides, applies.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	w, err := r.gather(ctx, req.NamespacedName)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if w == nil || !w.concerned() || w.deployment.DeletionTimestamp != nil {
+		r.memory.forget(req.NamespacedName)
+		r.Looks.Forget(req.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+	status := w.status()
+	o := r.completeObservation(ctx, w, req.NamespacedName)
+	judgeState := ""
+	o.Verdict, judgeState = r.Looks.Verdict(req.NamespacedName, &status)
+	d := rollout.Decide(w.policy, status, o)
+	if judgeState != "" && d.Status.Candidate == status.Candidate && status.Candidate.Hash != "" && d.Status.Phase != v1alpha1.PhaseIdle {
+		d.Status.JudgeState = judgeState
+	}
+	r.logChange(ctx, req.NamespacedName, d)
+	if err := r.apply(ctx, w, d); err != nil {
+		if conflict(err) {
+			return ctrl.Result{RequeueAfter: retrySoon}, nil
+		}
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: d.Requeue}, nil
+}
+
+// completeObservation adds what the caches don't know: acknowledgements, and since when things are so.
+func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key types.NamespacedName) rollout.Observation {
+	now := r.Now().Truncate(time.Microsecond)
+	o := w.observe(now)
+	o.Sidecars = r.sidecars(w, key)
+	if s := w.splitState(); !s.Possible {
+		o.NoSplit = s.Reason
+	}
+	if w.policy == nil {
+		o.PolicyGoneSince = r.memory.since(key, "policyGone", now)
+		if r.releasing(ctx) {
+			o.PolicyGoneSince = time.Time{} // at once
+		}
+	} else {
+		r.memory.clear(key, "policyGone")
+	}
+	o.StableDownSince = w.stableDownSince()
+	return o
+}
+
+// logChange prints the Decision once for each change of it.
+func (r *Reconciler) logChange(ctx context.Context, key types.NamespacedName, d rollout.Decision) {
+	brief := [...]any{d.Status.Phase, d.Status.Step, d.Status.Weight, d.Status.CandidateReplicas, d.Reason}
+	if r.memory.changed(key, brief) {
+		log.FromContext(ctx).Info("Decided", "phase", d.Status.Phase, "step", d.Status.Step, "weight", d.Status.Weight,
+			"inForce", d.Status.WeightInForce, "k", d.Status.CandidateReplicas, "candidate", d.Status.Candidate.Hash,
+			"stable", d.Status.Stable.Hash, "reason", d.Reason, "hold", d.Hold, "failure", d.Failure)
+	}
+}
+
+// memory is what only this process knows; losing it costs time, never correctness.
+type memory struct {
+	mu    sync.Mutex
+	times map[types.NamespacedName]map[string]time.Time
+	last  map[types.NamespacedName]any
+}
+
+// since is when this was first said, now if it is the first time.
+func (m *memory) since(key types.NamespacedName, what string, now time.Time) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.times == nil {
+		m.times = map[types.NamespacedName]map[string]time.Time{}
+	}
+	if m.times[key] == nil {
+		m.times[key] = map[string]time.Time{}
+	}
+	if _, known := m.times[key][what]; !known {
+		m.times[key][what] = now
+	}
+	return m.times[key][what]
+}
+
+func (m *memory) clear(key types.NamespacedName, what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.times[key], what)
+}
+
+func (m *memory) forget(key types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.times, key)
+	delete(m.last, key)
+}
+
+func (m *memory) changed(key types.NamespacedName, v any) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last == nil {
+		m.last = map[types.NamespacedName]any{}
+	}
+	if reflect.DeepEqual(m.last[key], v) {
+		return false
+	}
+	m.last[key] = v
+	return true
+}

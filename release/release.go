@@ -1,0 +1,288 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package release ends every hold in a cluster: the emergency exit, and what the chart's uninstall hook
+// runs. Forward where nothing speaks against the candidate, back where it failed; the user's fields as
+// he wrote them; nothing of Headgate stays in any Deployment.
+//
+// It works in two ways. With a living control plane it asks it to release (an annotation), because only
+// the control plane can take the weights out of the sidecars first; it waits for that. What is still
+// held then, or all of it if the control plane is dead, it releases itself: the webhooks are removed
+// first, so that nobody refuses or undoes the writes.
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/webhook"
+)
+
+// Options say how to release.
+type Options struct {
+	// Client reads live and writes.
+	Client client.Client
+	// Namespace is Headgate's own, Deployment the control plane's name there.
+	Namespace, Deployment string
+	// WebhookConfiguration is removed before anything is written directly.
+	WebhookConfiguration string
+	// Patience is how long the control plane may take to release by itself.
+	Patience time.Duration
+	// Out is told what happens, a line each.
+	Out io.Writer
+}
+
+// All ends every hold and removes Headgate's annotations from all Deployments. Errors about single
+// Deployments do not keep it from the others; they are joined.
+func All(ctx context.Context, o Options) error {
+	if err := o.ask(ctx); err != nil {
+		fmt.Fprintf(o.Out, "The control plane could not be asked (%v); releasing directly\n", err)
+	} else {
+		o.waitForControlPlane(ctx)
+	}
+	if err := o.removeWebhooks(ctx); err != nil {
+		return err
+	}
+	var list appsv1.DeploymentList
+	if err := o.Client.List(ctx, &list); err != nil {
+		return fmt.Errorf("listing deployments: %w", err)
+	}
+	if slices.ContainsFunc(list.Items, held) {
+		// A control plane that is alive but did not release would put holds back.
+		if err := o.stopControlPlane(ctx); err != nil {
+			fmt.Fprintf(o.Out, "The control plane could not be stopped: %v\n", err)
+		}
+	}
+	var errs []error
+	for i := range list.Items {
+		if marked(list.Items[i]) {
+			errs = append(errs, o.release(ctx, client.ObjectKeyFromObject(&list.Items[i])))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ask tells the control plane to end every hold.
+func (o Options) ask(ctx context.Context) error {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Deployment}}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{v1alpha1.ReleaseAnnotation: "true"}}})
+	if err != nil {
+		return fmt.Errorf("encoding the wish to release: %w", err)
+	}
+	if err := o.Client.Patch(ctx, d, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		return fmt.Errorf("asking the control plane to release: %w", err)
+	}
+	return nil
+}
+
+// waitForControlPlane returns when nothing is held and no rollout is under way, or patience is over.
+// A control plane without a ready pod is not waited for.
+func (o Options) waitForControlPlane(ctx context.Context) {
+	last := ""
+	err := wait.PollUntilContextTimeout(ctx, time.Second, o.Patience, true, func(ctx context.Context) (bool, error) {
+		var d appsv1.Deployment
+		if err := o.Client.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Deployment}, &d); err != nil || d.Status.ReadyReplicas == 0 {
+			return false, fmt.Errorf("the control plane %s/%s has no ready pod", o.Namespace, o.Deployment)
+		}
+		busy, err := o.busy(ctx)
+		if err != nil {
+			return false, nil // the API server may answer next time
+		}
+		if now := strings.Join(busy, ", "); now != last && now != "" {
+			fmt.Fprintf(o.Out, "Waiting for the control plane to release: %s\n", now)
+			last = now
+		}
+		return len(busy) == 0, nil
+	})
+	if err != nil {
+		fmt.Fprintf(o.Out, "Not waiting any longer: %v\n", err)
+	}
+}
+
+// busy names the workloads that are held or not at rest.
+func (o Options) busy(ctx context.Context) ([]string, error) {
+	var names []string
+	var deployments appsv1.DeploymentList
+	if err := o.Client.List(ctx, &deployments); err != nil {
+		return nil, fmt.Errorf("listing deployments: %w", err)
+	}
+	for _, d := range deployments.Items {
+		if held(d) {
+			names = append(names, d.Namespace+"/"+d.Name)
+		}
+	}
+	var rollouts v1alpha1.RolloutList
+	if err := o.Client.List(ctx, &rollouts); err != nil {
+		return nil, fmt.Errorf("listing rollouts: %w", err)
+	}
+	for _, ro := range rollouts.Items {
+		if name := ro.Namespace + "/" + ro.Name; ro.Status.Phase != "" && ro.Status.Phase != v1alpha1.PhaseIdle && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (o Options) removeWebhooks(ctx context.Context) error {
+	c := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.WebhookConfiguration}}
+	if err := client.IgnoreNotFound(o.Client.Delete(ctx, c)); err != nil {
+		return fmt.Errorf("removing the webhooks %s: %w", o.WebhookConfiguration, err)
+	}
+	return nil
+}
+
+func (o Options) stopControlPlane(ctx context.Context) error {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Deployment}}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
+	if err := client.IgnoreNotFound(o.Client.Patch(ctx, d, patch)); err != nil {
+		return fmt.Errorf("scaling the control plane to 0: %w", err)
+	}
+	return nil
+}
+
+// release ends one hold, opens the gates of what stays, and takes Headgate's annotations away.
+func (o Options) release(ctx context.Context, key types.NamespacedName) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		var d appsv1.Deployment
+		if err := o.Client.Get(ctx, key, &d); err != nil {
+			return client.IgnoreNotFound(err)
+		}
+		next, how, err := o.released(ctx, &d)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(o.Out, "Deployment %s: %s\n", key, how)
+		return o.Client.Update(ctx, next, client.FieldOwner("headgate-release"))
+	})
+	if err != nil {
+		return fmt.Errorf("releasing %s: %w", key, err)
+	}
+	return o.openGates(ctx, key)
+}
+
+// released is the Deployment as its user wrote it.
+func (o Options) released(ctx context.Context, d *appsv1.Deployment) (*appsv1.Deployment, string, error) {
+	next, how := d.DeepCopy(), "annotations removed"
+	hold, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
+	if err != nil {
+		return nil, "", err
+	}
+	if hold != nil {
+		stable, failed, err := o.stableTemplate(ctx, d)
+		if err != nil {
+			return nil, "", err
+		}
+		hold.Release, how = v1alpha1.ReleaseForward, "released forward"
+		if failed && stable != nil {
+			hold.Release, how = v1alpha1.ReleaseBack, "released back, its candidate had failed"
+		}
+		next = webhook.Render(next, *hold, stable)
+	}
+	for _, a := range []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation} {
+		delete(next.Annotations, a)
+	}
+	next.ManagedFields = slices.DeleteFunc(next.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
+		return f.Manager == "headgate" || f.Manager == "headgate-release"
+	})
+	return next, how, nil
+}
+
+// stableTemplate is the recorded stable revision's template (nil when unknown), and whether the
+// candidate failed.
+func (o Options) stableTemplate(ctx context.Context, d *appsv1.Deployment) (*corev1.PodTemplateSpec, bool, error) {
+	var record v1alpha1.Rollout
+	if err := o.Client.Get(ctx, client.ObjectKeyFromObject(d), &record); err != nil {
+		return nil, false, client.IgnoreNotFound(err)
+	}
+	if record.Status.DeploymentUID != d.UID {
+		return nil, false, nil
+	}
+	failed := record.Status.Phase == v1alpha1.PhaseRollingBack || record.Status.Phase == v1alpha1.PhaseQuarantined
+	var sets appsv1.ReplicaSetList
+	if err := o.Client.List(ctx, &sets, client.InNamespace(d.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: record.Status.Stable.Hash}); err != nil {
+		return nil, failed, fmt.Errorf("listing replica sets: %w", err)
+	}
+	for _, rs := range sets.Items {
+		if metav1.IsControlledBy(&rs, d) {
+			t := rs.Spec.Template
+			delete(t.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+			return &t, failed, nil
+		}
+	}
+	return nil, failed, nil
+}
+
+// openGates opens the gates of the pods that have the Deployment's template now; the others go.
+func (o Options) openGates(ctx context.Context, key types.NamespacedName) error {
+	var d appsv1.Deployment
+	if err := o.Client.Get(ctx, key, &d); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	var sets appsv1.ReplicaSetList
+	if err := o.Client.List(ctx, &sets, client.InNamespace(d.Namespace)); err != nil {
+		return fmt.Errorf("listing replica sets: %w", err)
+	}
+	for _, rs := range sets.Items {
+		if !metav1.IsControlledBy(&rs, &d) || !webhook.EqualTemplate(&rs.Spec.Template, &d.Spec.Template) {
+			continue
+		}
+		if err := o.openGatesOf(ctx, &rs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o Options) openGatesOf(ctx context.Context, rs *appsv1.ReplicaSet) error {
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.PodCondition{{
+		Type: v1alpha1.GateCondition, Status: corev1.ConditionTrue, Reason: "Released", LastTransitionTime: metav1.Now(),
+	}}}})
+	if err != nil {
+		return fmt.Errorf("encoding the gate: %w", err)
+	}
+	var pods corev1.PodList
+	if err := o.Client.List(ctx, &pods, client.InNamespace(rs.Namespace), client.MatchingLabels(rs.Spec.Selector.MatchLabels)); err != nil {
+		return fmt.Errorf("listing pods: %w", err)
+	}
+	var errs []error
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		gated := slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == v1alpha1.GateCondition })
+		if !gated || !metav1.IsControlledBy(pod, rs) {
+			continue
+		}
+		err := o.Client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch))
+		errs = append(errs, client.IgnoreNotFound(err))
+	}
+	return errors.Join(errs...)
+}
+
+func held(d appsv1.Deployment) bool {
+	return d.Annotations[v1alpha1.HoldAnnotation] != ""
+}
+
+// marked: something of Headgate is on it.
+func marked(d appsv1.Deployment) bool {
+	for a := range d.Annotations {
+		if a == v1alpha1.HoldAnnotation || a == v1alpha1.GateAnnotation || a == v1alpha1.GateTemplateAnnotation {
+			return true
+		}
+	}
+	return false
+}
