@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+
+	"github.com/headgate/headgate/xds"
+)
+
+// Key names a configuration: all sidecars of one revision of a workload share it.
+type Key struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Revision  string `json:"revision"`
+}
+
+// String is namespace/name/revision.
+func (k Key) String() string { return k.Namespace + "/" + k.Name + "/" + k.Revision }
+
+// KeyOf is the key under which w is served.
+func KeyOf(w xds.Workload) Key {
+	return Key{Namespace: w.Namespace, Name: w.Name, Revision: w.Revision}
+}
+
+// Config is what a Server needs. Only Identify is required.
+type Config struct {
+	// Identify says, when a stream opens, who opened it and what it gets. See Tokens and Anyone.
+	Identify Identify
+	// OnChange is called after the acknowledgements of a key may have changed, once or several times,
+	// from many goroutines and without any lock held. It must not block.
+	OnChange func(Key)
+	// Metrics may be nil.
+	Metrics *Metrics
+	// Log gets one line for each refused configuration. The zero value drops it.
+	Log logr.Logger
+}
+
+// Server serves delta ADS and knows what each connected sidecar has acknowledged. Its methods may be
+// called concurrently.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	cfg   Config
+	delta delta.Server
+
+	mu      sync.Mutex
+	targets map[Key]*target
+	streams map[int64]*stream
+	byKey   map[Key]map[*stream]struct{}
+	changes *changes
+}
+
+// target is a wanted configuration. It is immutable.
+type target struct {
+	resources  xds.Resources
+	state      State
+	generation int64
+}
+
+// State is what a configuration means, as far as the controller cares.
+type State struct {
+	// Peer is the other revision, empty at rest.
+	Peer string `json:"peer,omitempty"`
+	// PeerWeight is the share of requests for it, 0 to 100.
+	PeerWeight uint32 `json:"peerWeight"`
+	// Endpoints is a hash of the peers' addresses, see EndpointsHash; empty at rest.
+	Endpoints string `json:"endpoints,omitempty"`
+}
+
+// StateOf is what w means.
+func StateOf(w xds.Workload) State {
+	if w.Split == nil {
+		return State{}
+	}
+	return State{Peer: w.Split.Peer, PeerWeight: w.Split.PeerWeight, Endpoints: EndpointsHash(w.Split.Endpoints)}
+}
+
+// EndpointsHash identifies a sorted list of addresses.
+func EndpointsHash(addresses []string) string {
+	h := sha256.Sum256([]byte(strings.Join(addresses, ",")))
+	return hex.EncodeToString(h[:8])
+}
+
+// New makes a server whose streams end when ctx does.
+func New(ctx context.Context, cfg Config) *Server {
+	s := &Server{
+		cfg:     cfg,
+		targets: map[Key]*target{},
+		streams: map[int64]*stream{},
+		byKey:   map[Key]map[*stream]struct{}{},
+		changes: newChanges(),
+	}
+	s.delta = delta.NewServer(ctx, watcher{s}, callbacks{s})
+	return s
+}
+
+// Register adds the discovery service to g.
+func (s *Server) Register(g grpc.ServiceRegistrar) {
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
+}
+
+// DeltaAggregatedResources serves one sidecar until its stream ends. The other variant of the protocol is
+// not served: there, one refused resource is sent again without end.
+func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.delta.DeltaStreamHandler(stream, resource.AnyType)
+}
+
+// Set makes w the wanted configuration of its key. Each connected sidecar goes there by its own stages,
+// at its own pace, from what it is being served: none waits for another, and a lower weight waits for
+// nobody. Equal content pushes nothing. It fails when w is not valid, and then changes nothing.
+func (s *Server) Set(w xds.Workload) error {
+	r, err := xds.Translate(w)
+	if err != nil {
+		return fmt.Errorf("setting configuration: %w", err)
+	}
+	key, next := KeyOf(w), &target{resources: r, state: StateOf(w), generation: w.Generation}
+	if s.set(key, next) {
+		s.changed(key)
+	}
+	return nil
+}
+
+func (s *Server) set(key Key, next *target) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.targets[key]
+	s.targets[key] = next
+	if last != nil && last.resources.Equal(&next.resources) {
+		for st := range s.byKey[key] {
+			st.rename(last, next)
+		}
+		return last.state != next.state || last.generation != next.generation
+	}
+	for st := range s.byKey[key] {
+		st.retarget(next)
+	}
+	return true
+}
+
+// Remove forgets the wanted configuration of key. Connected sidecars keep what they have, so set them to
+// rest first, unless there are none; those that connect later wait.
+func (s *Server) Remove(key Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.targets, key)
+	for st := range s.byKey[key] {
+		st.target, st.plan = nil, nil
+	}
+}
+
+// changed tells whoever wants to know. It must be called without the lock.
+func (s *Server) changed(key Key) {
+	s.changes.announce(key)
+	if s.cfg.OnChange != nil {
+		s.cfg.OnChange(key)
+	}
+}
