@@ -90,11 +90,17 @@ func (c *Case) in() []client.ListOption {
 	return []client.ListOption{client.InNamespace(c.Namespace)}
 }
 
-// AwaitComplete waits until the Deployment is complete, as kubectl rollout status means it, and, where
-// Headgate has a record of it, until the record is Idle and names a stable revision.
+// AwaitComplete waits until the Deployment is complete, as kubectl rollout status means it.
 func (c *Case) AwaitComplete() *appsv1.Deployment {
 	c.T.Helper()
 	return c.AwaitDeployment(3*time.Minute, "the Deployment is complete", Complete)
+}
+
+// AwaitQuiet waits until no pod of the workload is being deleted: whatever an update does to requests,
+// it has done by then.
+func (c *Case) AwaitQuiet() {
+	c.T.Helper()
+	c.await(2*time.Minute, "no pod is being deleted", c.Pods.AwaitQuiet)
 }
 
 // AwaitStable waits until Headgate has recorded the stable revision and nothing is going on; the

@@ -31,7 +31,8 @@ func (c *Cluster) Installed(ctx context.Context) (bool, error) {
 func (c *Cluster) Install(ctx context.Context) error {
 	r := c.RunHelm(ctx, "upgrade", "--install", SystemName, c.Repo+"/charts/headgate",
 		"--namespace", SystemNamespace, "--create-namespace", "--wait", "--timeout", "4m",
-		"--set", "image.tag=dev,proxy.image.tag=dev,prometheus.enabled=true,prometheus.image.tag=dev,prometheus.scrapeInterval=2s")
+		// Cases bring their own policies, and some want none.
+		"--set", "image.tag=dev,proxy.image.tag=dev,prometheus.enabled=true,prometheus.image.tag=dev,prometheus.scrapeInterval=2s,defaultPolicy.enabled=false")
 	if err := r.Err(); err != nil {
 		return fmt.Errorf("installing Headgate: %w", err)
 	}

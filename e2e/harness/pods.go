@@ -131,19 +131,31 @@ func (l *PodLog) Least(revision string) int {
 	return l.least[revision]
 }
 
-// Await waits until the pods of a revision that exist now are as asked.
-func (l *PodLog) Await(ctx context.Context, revision string, ok func([]*corev1.Pod) bool) error {
+// AwaitQuiet waits until no pod is being deleted.
+func (l *PodLog) AwaitQuiet(ctx context.Context) error {
+	return l.await(ctx, "no pod is being deleted", func() bool {
+		for _, p := range l.now {
+			if p.DeletionTimestamp != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// await waits until ok, which is called with the log locked, after each change.
+func (l *PodLog) await(ctx context.Context, what string, ok func() bool) error {
 	for {
-		changed := make(chan struct{})
 		l.mu.Lock()
+		done, changed := ok(), make(chan struct{})
 		l.watchers = append(l.watchers, changed)
 		l.mu.Unlock()
-		if ok(l.Of(revision)) {
+		if done {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for pods of revision %s: %w", revision, ctx.Err())
+			return fmt.Errorf("waiting until %s: %w", what, ctx.Err())
 		case <-changed:
 		}
 	}

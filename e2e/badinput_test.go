@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/e2e/harness"
+)
+
+// Bad input gets a clear answer where its author looks, and never changes what runs.
+func testBadInput(t *testing.T, cluster *harness.Cluster) {
+	t.Run("policies that can't be", func(t *testing.T) {
+		t.Parallel()
+		refusedPolicies(cluster.NewCase(t, harness.Enabled))
+	})
+	t.Run("PromQL that does not parse", func(t *testing.T) {
+		t.Parallel()
+		c := cluster.NewCase(t, harness.Enabled)
+		c.Policy(quick + "analysis:\n  metrics:\n  - {name: conversion, query: 'sum(rate(', range: {min: \"0.9\"}}")
+		p := c.AwaitPolicy(time.Minute, "it is not accepted", func(p *v1alpha1.RolloutPolicy) bool {
+			return condition(p.Status.Conditions, v1alpha1.ConditionAccepted).Status == metav1.ConditionFalse
+		})
+		said := condition(p.Status.Conditions, v1alpha1.ConditionAccepted)
+		if said.Reason != v1alpha1.ReasonInvalid || !strings.Contains(said.Message, "conversion") {
+			t.Errorf("the policy says %s: %q, want %s and the metric's name", said.Reason, said.Message, v1alpha1.ReasonInvalid)
+		}
+	})
+	t.Run("a Prometheus that is not there", func(t *testing.T) {
+		t.Parallel()
+		c := cluster.NewCase(t, harness.Enabled)
+		c.Policy(quick + "analysis: {prometheus: {url: 'http://nobody.invalid:9090'}}")
+		blind(c, "nobody.invalid")
+	})
+	t.Run("a port that nothing serves", func(t *testing.T) {
+		t.Parallel()
+		unserved(cluster.NewCase(t, harness.Enabled))
+	})
+}
+
+func refusedPolicies(c *harness.Case) {
+	policies := map[string]struct{ spec, want string }{
+		"weights that fall":           {"steps: [{weight: 50}, {weight: 10}]", "order the steps by weight"},
+		"a weight above 99":           {"steps: [{weight: 100}]", "99"},
+		"a duration without a unit":   {"maxDuration: \"90\"", "maxDuration"},
+		"a range that bounds nothing": {"analysis: {metrics: [{name: m, query: up, range: {}}]}", "needs min, max or both"},
+		"an unknown strategy":         {"strategy: Hope", "strategy"},
+		"no pods wanted":              {"steps: [{weight: 10, replicas: 0}]", "replicas must be"},
+	}
+	for name, p := range policies {
+		r := c.TryWith(harness.PolicyManifest(p.spec), "apply", "-f", "-")
+		if r.Exit == 0 || !strings.Contains(r.Stderr, p.want) {
+			c.T.Errorf("%s: want a refusal that says %q: %s", name, p.want, r)
+		}
+	}
+}
+
+// blind: without data the rollout holds, says where it looked, and an undo leaves no trace.
+func blind(c *harness.Case, want string) {
+	t := c.T
+	c.Deploy()
+	stable := c.AwaitStable().Status.Stable.Hash
+	fields := fieldsOf(c.AwaitComplete())
+	c.Pods.Mark(stable)
+	loads := everywhere(c)
+	c.SetImage("v2")
+	r := c.AwaitRollout(4*time.Minute, "the Rollout says that it can't judge", func(r *v1alpha1.Rollout) bool {
+		judged := condition(r.Status.Conditions, v1alpha1.ConditionJudged)
+		return judged.Status == metav1.ConditionFalse && strings.Contains(judged.Message, want)
+	})
+	if len(r.Status.History) != 0 {
+		t.Errorf("a rollout without data ended: %+v", r.Status.History)
+	}
+	c.Do("rollout", "undo", "deployment/"+harness.Name)
+	requireOutcome(c, 1, v1alpha1.OutcomeAborted)
+	d := c.AwaitComplete()
+	requireFields(t, fields, d)
+	if least := c.Pods.Least(stable); least != 2 {
+		t.Errorf("only %d stable pods were ready at some moment, want 2 throughout", least)
+	}
+	stopAll(c, loads)
+}
+
+// unserved: the pods declare a port that the application does not listen on.
+func unserved(c *harness.Case) {
+	t := c.T
+	c.Policy(quick)
+	manifest := strings.ReplaceAll(c.Manifest("probe=http"), "containerPort: 8080", "containerPort: 7070")
+	manifest = strings.ReplaceAll(manifest, "port: http\n", "port: 8080\n")
+	c.Apply(manifest)
+	c.AwaitComplete()
+	stable := c.AwaitStable().Status.Stable.Hash
+	c.Pods.Mark(stable)
+	c.SetImage("v2")
+	r := c.AwaitRollout(rolloutEnd, "the Rollout names the port, or has ended", func(r *v1alpha1.Rollout) bool {
+		return strings.Contains(condition(r.Status.Conditions, v1alpha1.ConditionJudged).Message, "7070") || len(r.Status.History) > 0
+	})
+	if len(r.Status.History) > 0 {
+		t.Errorf("a rollout that nobody could try ended: %+v", r.Status.History)
+	}
+	d := c.AwaitDeployment(time.Minute, "stable is available", func(d *appsv1.Deployment) bool { return d.Status.AvailableReplicas >= 2 })
+	if least := c.Pods.Least(stable); least != 2 {
+		t.Errorf("only %d stable pods were ready at some moment, want 2 throughout: %+v", least, d.Status)
+	}
+}

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/e2e/harness"
+	"github.com/headgate/headgate/e2e/load"
+)
+
+// judged is a policy that gives the evidence time to come.
+const judged = `
+steps: [{weight: 10, minDuration: 2m}, {weight: 50}]
+maxDuration: 200s
+progressDeadline: 60s
+`
+
+// enough is traffic that shows 5 % of errors at weight 10 within a minute or so.
+func enough() map[load.Kind]float64 {
+	return map[load.Kind]float64{load.KindHTTP1: 50, load.KindNew: 10, load.KindH2C: 10, load.KindGRPC: 10}
+}
+
+func testEvidence(t *testing.T, cluster *harness.Cluster) {
+	t.Run("a version that fails 5 % is rolled back, kubectl", func(t *testing.T) {
+		t.Parallel()
+		failing(cluster.NewCase(t, harness.Enabled), setImageWay())
+	})
+	t.Run("a version that fails 5 % is rolled back, helm", func(t *testing.T) {
+		t.Parallel()
+		failing(cluster.NewCase(t, harness.Enabled), helmWay())
+	})
+	t.Run("identical versions are never rolled back", func(t *testing.T) {
+		t.Parallel()
+		identical(cluster.NewCase(t, harness.Enabled))
+	})
+}
+
+func failing(c *harness.Case, w way) {
+	const n = 3
+	t := c.T
+	values := []string{"replicas=3"}
+	c.Policy(judged)
+	if r := w.install(c, "v1", values); r.Exit != 0 {
+		t.Fatal(r)
+	}
+	stable := c.AwaitStable().Status.Stable.Hash
+	c.Pods.Mark(stable)
+	l := c.StartLoad("service", harness.ToService(enough()))
+
+	r := w.update(c, "errors", values)
+	if r.Exit == 0 {
+		t.Errorf("the pipeline saw success: %s", r)
+	}
+	end := requireOutcome(c, 1, v1alpha1.OutcomeRolledBack)
+	if end.Verdict == nil || end.Verdict.Cause != "ErrorRate" || end.Verdict.Evidence == nil || end.Verdict.Evidence.CandidateErrors == 0 {
+		t.Fatalf("the verdict is %+v, want ErrorRate with evidence", end.Verdict)
+	}
+	t.Logf("rolled back after %v: %s", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict.Message)
+	d := c.AwaitDeployment(time.Minute, "native tools see the failure", failed)
+	if message := progressing(d).Message; !strings.Contains(message, "error") {
+		t.Errorf("the Deployment's condition does not say why: %q", message)
+	}
+	if least := c.Pods.Least(stable); least != n {
+		t.Errorf("only %d stable pods were ready at some moment, want %d throughout", least, n)
+	}
+	requireOnlyCandidateFails(t, l.Stop())
+
+	after := harness.ToService(enough())
+	after.Requests = 800
+	report := c.StartLoad("after", after).Wait()
+	requireNoFailure(t, "after the roll back", report)
+	if got := report.Versions["errors"].Total(); got != 0 {
+		t.Errorf("%d requests reached the candidate after the roll back", got)
+	}
+}
+
+// requireOnlyCandidateFails checks that all failures are those that the candidate's code gives.
+func requireOnlyCandidateFails(t *testing.T, r load.Report) {
+	t.Helper()
+	own := r.Classes["status-500"] + r.Classes["grpc-Internal"]
+	if r.Failed != own || r.Versions["v1"].Failed != 0 {
+		t.Errorf("%d requests failed, the candidate itself fails %d: %v %v\n%s", r.Failed, own, r.Classes, r.Versions, strings.Join(r.Samples, "\n"))
+	}
+	if own == 0 {
+		t.Error("no request failed: the candidate was not tried")
+	}
+	t.Logf("%d of %d requests failed", r.Failed, r.Sent)
+}
+
+func identical(c *harness.Case) {
+	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
+	c.Deploy("env.LATENCY=1ms")
+	c.AwaitStable()
+	l := c.StartLoad("service", harness.ToService(map[load.Kind]float64{load.KindHTTP1: 40, load.KindGRPC: 10}))
+	for i, tag := range []string{"v2", "v3", "v4"} {
+		c.SetImage(tag)
+		requireOutcome(c, i+1, v1alpha1.OutcomePromoted)
+		c.AwaitStable()
+	}
+	requireNoFailure(c.T, "through the Service", l.Stop())
+}

@@ -1,0 +1,46 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"testing"
+
+	"github.com/headgate/headgate/e2e/harness"
+)
+
+func TestHeadgate(t *testing.T) {
+	cluster, err := harness.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.EnsureInstalled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	together := map[string]func(*testing.T, *harness.Cluster){
+		"GoodUpdate":   testGoodUpdate,
+		"Weight":       testWeight,
+		"Evidence":     testEvidence,
+		"BadVersion":   testBadVersion,
+		"Untouched":    testUntouched,
+		"BadInput":     testBadInput,
+		"ChangeOfMind": testChangeOfMind,
+	}
+	t.Run("Together", func(t *testing.T) {
+		for name, test := range together {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(t, cluster)
+			})
+		}
+	})
+	t.Run("Uninstall", func(t *testing.T) {
+		if os.Getenv("HEADGATE_E2E_UNINSTALL") != "true" {
+			t.Skip("this removes Headgate from the cluster: set HEADGATE_E2E_UNINSTALL=true where that is fine")
+		}
+		testUninstall(t, cluster)
+	})
+}
