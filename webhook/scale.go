@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// AutoscalerUsers are the user names under which the HorizontalPodAutoscaler's controller writes: its own
+// service account, and the controller manager's where that runs without separate credentials.
+func AutoscalerUsers() []string {
+	return []string{"system:serviceaccount:kube-system:horizontal-pod-autoscaler", "system:kube-controller-manager"}
+}
+
+// ScaleInput is what the decision about a write to a Deployment's scale depends on.
+type ScaleInput struct {
+	// From and To are spec.replicas of the old and new scale.
+	From, To int32
+	// User is the name of whoever asks.
+	User string
+	// Deployment is the one that is scaled; nil when it is not known.
+	Deployment *appsv1.Deployment
+	// Record is its Rollout; nil when there is none. One for another Deployment counts as none.
+	Record *v1alpha1.Rollout
+}
+
+// ScaleDecision is the number of replicas to admit.
+type ScaleDecision struct {
+	// Replicas is To, or more.
+	Replicas int32
+	// Raised: it is more than was asked for.
+	Raised bool
+	// Reason says why, for the log and as a warning; empty when not raised.
+	Reason string
+}
+
+// DecideScale keeps an autoscaler from shrinking a held workload below N at the start of the rollout:
+// stable looks idle only because the candidate does its work. It never raises above what is there now.
+// What a person or any other client asks for is honoured.
+func DecideScale(in ScaleInput) ScaleDecision {
+	asAsked := ScaleDecision{Replicas: in.To}
+	if in.To >= in.From || !slices.Contains(AutoscalerUsers(), in.User) || in.Deployment == nil {
+		return asAsked
+	}
+	hold := parseHold(in.Deployment.Annotations[v1alpha1.HoldAnnotation])
+	if hold == nil || !recordCounts(in.Record, in.Deployment) {
+		return asAsked
+	}
+	floor := min(in.Record.Status.Replicas, in.From)
+	if in.To >= floor {
+		return asAsked
+	}
+	return ScaleDecision{
+		Replicas: floor, Raised: true,
+		Reason: fmt.Sprintf("headgate: a rollout is under way; deployment/%s keeps %d replicas until it ends", in.Deployment.Name, floor),
+	}
+}
