@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"strconv"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -13,6 +14,7 @@ import (
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 const (
@@ -128,11 +130,14 @@ func endpoints(w *Workload, p Port) *endpointv3.ClusterLoadAssignment {
 	if len(w.Split.Endpoints) == 0 {
 		return out
 	}
+	means := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+		metadataKey: {Fields: map[string]*structpb.Value{"port": structpb.NewStringValue(strconv.Itoa(int(p.Peer)))}},
+	}}
 	l := &endpointv3.LocalityLbEndpoints{}
 	for _, ip := range w.Split.Endpoints {
 		l.LbEndpoints = append(l.LbEndpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
 			Endpoint: &endpointv3.Endpoint{Address: address(ip, PeerPort)},
-		}})
+		}, Metadata: means})
 	}
 	out.Endpoints = []*endpointv3.LocalityLbEndpoints{l}
 	return out

@@ -12,6 +12,7 @@ import (
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	upstreamcodecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	preservecasev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/header_formatters/preserve_case/v3"
@@ -76,7 +77,7 @@ func httpManager(statPrefix, routes string, stripped ...string) *listenerv3.Filt
 			httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
 				PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
 			}),
-			httpFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}),
+			httpFilter("envoy.filters.http.router", router()),
 		},
 	})
 }
@@ -105,6 +106,23 @@ func restoreForwardedProto() *headermutationv3.HeaderMutation {
 			removeHeader(forwardedProtoHeader),
 		},
 	}}
+}
+
+// router names the peer's port in the attempts that go to a peer, and only in those: the address of a peer
+// carries it as metadata, the local app's has none, and an empty value is not added.
+func router() *routerv3.Router {
+	return &routerv3.Router{
+		SuppressEnvoyHeaders: true,
+		UpstreamHttpFilters: []*hcmv3.HttpFilter{
+			httpFilter("envoy.filters.http.header_mutation", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+				RequestMutations: []*mutationv3.HeaderMutation{
+					removeHeader(PortHeader), // of the attempt before
+					appendHeader(PortHeader, "%UPSTREAM_METADATA("+metadataKey+":port)%"),
+				},
+			}}),
+			httpFilter("envoy.filters.http.upstream_codec", &upstreamcodecv3.UpstreamCodec{}),
+		},
+	}
 }
 
 func removeHeader(name string) *mutationv3.HeaderMutation {

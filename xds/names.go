@@ -25,6 +25,9 @@ const (
 // the way to a peer, and remove it from what clients send.
 const PortHeader = "x-headgate-port"
 
+// metadataKey is where a peer's address carries the port that PortHeader names.
+const metadataKey = "headgate"
+
 // forwardedProtoHeader carries a client's x-forwarded-proto past Envoy, which would overwrite it.
 const forwardedProtoHeader = "x-headgate-forwarded-proto"
 

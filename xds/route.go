@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -37,10 +36,6 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	}
 	shares := []*routev3.WeightedCluster_ClusterWeight{{
 		Name: peerCluster(p.Number, w.Split.Peer), Weight: number(w.Split.PeerWeight),
-		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
-			Header:       &corev3.HeaderValue{Key: PortHeader, Value: strconv.Itoa(int(p.Peer))},
-			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		}},
 	}}
 	if w.Split.PeerWeight < fullWeight {
 		shares = append(shares, &routev3.WeightedCluster_ClusterWeight{
