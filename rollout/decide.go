@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -34,6 +35,9 @@ const (
 	ungatedLimit = 3
 	// tick is how soon an active rollout is looked at again even if nothing changes.
 	tick = time.Second
+	// maxPasses bounds how many rules may follow each other at one moment; the longest chain that a
+	// test has found takes four.
+	maxPasses = 8
 	// quarantineReplicas: one pod is enough to look at.
 	quarantineReplicas = 1
 	// smallUnderHPA: with so few replicas one idling candidate distorts the autoscaler's arithmetic.
@@ -41,13 +45,36 @@ const (
 )
 
 // Decide says what should be, from the policy (nil when none selects the workload), the record, and
-// what was seen. It is total: whatever it is given, it returns a Decision.
+// what was seen. It is total: whatever it is given, it returns a Decision. It is a fixed point: given
+// its own status and the same observation, it wants the same and reports no event again.
 func Decide(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o Observation) Decision {
+	o.Now = o.Now.Truncate(time.Microsecond) // what a record can hold: a restart must not move a limit
+	var d Decision
+	var events []Event
+	for range maxPasses {
+		d = onePass(policy, status, o)
+		events = append(events, d.Events...)
+		if equality.Semantic.DeepEqual(d.Status, status) {
+			break
+		}
+		status = d.Status
+	}
+	d.Events = events
+	return d
+}
+
+// onePass applies the first rule that matches, once. What it leads to may call for another at once
+// (a roll back whose weight is 0 already is a quarantine), so that Decide repeats it.
+func onePass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o Observation) Decision {
 	p := newPass(policy, status, o)
 	if p.stale() {
-		return Decision{Status: status, Requeue: tick, Reason: "the Deployment was read from a stale cache"}
+		p.showFailure()
+		p.because("the Deployment was read from a stale cache")
+		p.d.Requeue = tick
+		return p.d
 	}
 	p.adopt()
+	p.noFuture()
 	p.noteBypass()
 	p.resolve()
 	p.observeWeight()
@@ -58,7 +85,10 @@ func Decide(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o
 		}
 	}
 	p.resolve()
+	p.finishGates()
 	p.finishHold()
+	p.spendWishes()
+	p.showFailure()
 	p.repair()
 	p.tidy()
 	return p.d
@@ -66,8 +96,9 @@ func Decide(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o
 
 // pass is one call of Decide.
 type pass struct {
-	policy *v1alpha1.RolloutPolicySpec
-	gone   bool // no policy, or suspended
+	given  *v1alpha1.RolloutPolicySpec // what the policy says now; nil when none selects the workload
+	policy *v1alpha1.RolloutPolicySpec // what it said when this rollout began
+	gone   bool                        // no policy, or suspended
 	o      *Observation
 	d      Decision
 	s      *v1alpha1.RolloutStatus // &d.Status
@@ -80,7 +111,7 @@ type pass struct {
 }
 
 func newPass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o Observation) *pass {
-	p := &pass{policy: policy, o: &o, d: Decision{Status: *status.DeepCopy()}}
+	p := &pass{given: policy, policy: policy, o: &o, d: Decision{Status: *status.DeepCopy()}}
 	p.s = &p.d.Status
 	p.gone = policy == nil || policy.Suspend
 	if policy == nil {
@@ -103,6 +134,8 @@ type rule struct {
 
 // rules, in order. What users did comes before what the rollout wants.
 var rules = []rule{
+	// N = 0 while held: nothing can be judged, and growing back must not start with candidates.
+	{(*pass).scaledToZero, (*pass).releaseBackAtZero},
 	// A record for a workload at rest: wait for a hold, or follow what goes out natively.
 	{(*pass).isIdle, (*pass).idle},
 	// The user put the stable template back (undo, apply of the old version), or a roll back did.
@@ -113,8 +146,6 @@ var rules = []rule{
 	{(*pass).supersededNatively, (*pass).followNative},
 	// The webhook released the candidate (bypass, policy gone, stable down).
 	{(*pass).releasedByWebhook, (*pass).followRelease},
-	// N = 0 while held: nothing can be judged, and growing back must not start with candidates.
-	{(*pass).scaledToZero, (*pass).releaseBackAtZero},
 	// No policy any more, or suspended: forward when nothing speaks against it, else back.
 	{(*pass).policyGone, (*pass).releaseByPolicy},
 	// Stable serves nobody: a candidate that is ready can only help.
@@ -169,15 +200,28 @@ func (p *pass) noteBypass() {
 	}
 }
 
-// resolve finds the ReplicaSets of the recorded revisions; a candidate's appears some time after its hold.
+// noFuture: after the clock was set back, a limit starts again at most; it does not wait for the
+// difference.
+func (p *pass) noFuture() {
+	now := p.o.Now
+	if p.s.StepSince != nil && p.s.StepSince.After(now) {
+		p.s.PausedFor = metav1.Duration{}
+	}
+	for _, t := range []**metav1.MicroTime{&p.s.PhaseSince, &p.s.StartedAt, &p.s.StepSince, &p.s.WeightSince, &p.s.BlindSince} {
+		if *t != nil && (*t).After(now) {
+			*t = micro(now)
+		}
+	}
+	if r := p.s.Rejected; r != nil && r.Until.Sub(now) > backoffMax {
+		r.Until = metav1.NewTime(now.Add(backoffMax).Truncate(time.Second))
+	}
+}
+
+// resolve finds the ReplicaSets of the recorded revisions: a candidate's appears some time after its
+// hold, and one that was deleted by hand may come back under another hash.
 func (p *pass) resolve() {
-	if p.s.Candidate.Hash == "" && p.s.Candidate.Template != "" {
-		p.s.Candidate = p.o.byTemplate(p.s.Candidate.Template)
-	}
+	p.s.Stable, p.s.Candidate = p.o.resolve(p.s.Stable), p.o.resolve(p.s.Candidate)
 	p.stable, p.candidate = p.o.revision(p.s.Stable), p.o.revision(p.s.Candidate)
-	if p.s.Candidate == (v1alpha1.Revision{}) {
-		p.candidate = Revision{Desired: -1}
-	}
 }
 
 // enter starts a phase.
@@ -228,7 +272,7 @@ func (p *pass) observeWeight() {
 	if p.s.Weight < p.s.WeightInForce {
 		limit = silentDown
 	}
-	overdue := p.s.WeightSince != nil && p.o.Now.Sub(p.s.WeightSince.Time) >= limit
+	overdue := p.sinceWeight() >= limit
 	p.acked = stableAcked && (len(silent) == 0 || overdue)
 	// Downwards nobody is waited for longer than the limit, not even if no sidecar answers at all.
 	if p.acked || (overdue && p.s.Weight < p.s.WeightInForce) {
@@ -238,9 +282,17 @@ func (p *pass) observeWeight() {
 	}
 }
 
-// noWeight says that the candidate gets nothing and all who listen know it, or had their time to.
+func (p *pass) sinceWeight() time.Duration {
+	if p.s.WeightSince == nil {
+		return 0
+	}
+	return p.o.Now.Sub(p.s.WeightSince.Time)
+}
+
+// noWeight says that the candidate gets nothing and all who listen know it, or had their time to. That
+// none was ever in force is not enough: a weight on its way up has reached some sidecars already.
 func (p *pass) noWeight() bool {
-	return p.s.Weight == 0 && p.s.WeightInForce == 0
+	return p.s.Weight == 0 && p.s.WeightInForce == 0 && (p.acked || p.sinceWeight() >= silentDown)
 }
 
 func (p *pass) event(warning bool, reason, message string) {
@@ -252,7 +304,7 @@ func (p *pass) because(reason string) {
 }
 
 func micro(t time.Time) *metav1.MicroTime {
-	m := metav1.NewMicroTime(t)
+	m := metav1.NewMicroTime(t.Truncate(time.Microsecond))
 	return &m
 }
 

@@ -22,14 +22,15 @@ type Decision struct {
 	CloseGates []string
 	// Sizes are the sizes that ReplicaSets should have, raises first; nil where native logic alone decides.
 	Sizes []Size
-	// DeletePods are candidate pods without a gate.
+	// DeletePods are candidate pods without a gate, and, before a retry, those that failed.
 	DeletePods []string
 	// DeleteRevisions are empty ReplicaSets of rejected, superseded and aborted candidates.
 	DeleteRevisions []string
 	// Failure is the message of the failure condition that the Deployment must show; empty: none.
 	Failure string
-	// ClearRetry says that the wish to retry is taken up and must be removed from the spec.
-	ClearRetry bool
+	// ClearRetry, ClearPromote and ClearApprove say that the wish was taken up, or can't be any more, and
+	// must be removed from the spec, so that it does not hit a later rollout of the same revision.
+	ClearRetry, ClearPromote, ClearApprove bool
 	// Events are what just happened.
 	Events []Event
 	// Requeue is when to look again even if nothing changes; zero: not needed.

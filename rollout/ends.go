@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,28 +23,43 @@ func (p *pass) idle() {
 	current := p.o.byTemplate(dep.Template)
 	switch {
 	case dep.Hold != nil:
-		p.begin(dep.Hold.Template)
+		p.begin(dep.Template)
 	case p.s.Stable.Template != "" && dep.Template == p.s.Stable.Template:
-		p.s.Stable = current
-		p.openGates(current.Hash)
 		p.because("stable is the template")
 	case p.slippedPast(current):
 		p.holdNow()
 	default:
-		p.openGates(current.Hash)
+		p.openGates(p.o.revision(current))
 		p.because("the template goes out natively")
 		if dep.Complete && current.Hash != "" {
 			p.s.Stable = current
+			if r := p.s.Rejected; r != nil && r.Template == current.Template {
+				p.s.Rejected = nil // it is good after all; a later return to it must not be quarantined
+			}
 			p.because("the template is complete: it is stable")
 		}
 	}
 }
 
 // slippedPast: a template that no webhook decided about, while a stable revision is known and requests
-// can be split. The Pod webhook has kept its pods gated.
+// can be split. The Pod webhook has kept its pods gated. What the webhook would have left alone, because
+// the user's own strategy leaves no room for a hold, is left alone here too.
 func (p *pass) slippedPast(current v1alpha1.Revision) bool {
-	return !p.gone && p.s.Stable.Hash != "" && current.Hash != "" && p.o.NoSplit == "" &&
-		p.o.Deployment.Gate == "" && p.o.Deployment.Replicas > 0 && !p.o.Deployment.Paused && !p.o.Deployment.Complete
+	dep := p.o.Deployment
+	return !p.gone && p.s.Stable.Hash != "" && current.Hash != "" && p.o.NoSplit == "" && canSurge(dep.User) &&
+		dep.Gate == "" && dep.Replicas > 0 && !dep.Paused && !dep.Complete
+}
+
+// canSurge: with Recreate, or without any surge, there is never a candidate next to stable.
+func canSurge(u v1alpha1.UserFields) bool {
+	if u.StrategyType == "Recreate" {
+		return false
+	}
+	if u.MaxSurge == nil {
+		return true
+	}
+	s := u.MaxSurge.String()
+	return s != "0" && s != "0%"
 }
 
 func (p *pass) holdNow() {
@@ -53,22 +69,19 @@ func (p *pass) holdNow() {
 	p.because("an update slipped past the webhook: hold it now")
 }
 
-func (p *pass) openGates(hash string) {
-	if hash != "" {
-		p.d.OpenGates = append(p.d.OpenGates, hash)
-	}
-}
-
 // begin starts a rollout of the held template.
 func (p *pass) begin(template string) {
 	if p.s.Stable.Hash == "" {
 		p.s.Stable = p.largestOther(template)
 	}
-	if p.s.Stable.Hash == "" {
+	if p.s.Stable.Hash == "" || p.s.Stable.Template == template {
 		// A manifest exported mid-rollout, or a restored backup: there is nothing to compare with.
-		p.release = v1alpha1.ReleaseForward
-		p.because("a hold without a stable revision is released")
+		p.d.Requeue = tick
+		p.endHold(v1alpha1.ReleaseForward, "a hold without another stable revision is released")
 		return
+	}
+	if p.given != nil {
+		p.policy = p.given // a retry is a new rollout: what the policy says now applies
 	}
 	retry := p.wantsRetry(template)
 	p.clearRollout()
@@ -82,10 +95,13 @@ func (p *pass) begin(template string) {
 		p.quarantineAgain(r)
 		return
 	}
-	p.d.ClearRetry = retry
 	p.enter(v1alpha1.PhaseStarting)
 	p.s.CandidateReplicas = p.k(0)
-	p.event(false, "RolloutStarted", fmt.Sprintf("Holding the new revision as a candidate: %d pod(s), gates closed, weight 0", p.s.CandidateReplicas))
+	message := fmt.Sprintf("Holding the new revision as a candidate: %d pod(s), gates closed, weight 0", p.s.CandidateReplicas)
+	if left := len(p.policy.EffectiveSteps()) - len(p.steps()); left > 0 {
+		message += fmt.Sprintf("; %d step(s) are left out, because so few pods as the autoscaler allows can't carry their weight", left)
+	}
+	p.event(false, "RolloutStarted", message)
 	p.because("a hold appeared")
 	p.d.Requeue = tick
 }
@@ -95,23 +111,28 @@ func (p *pass) quarantineAgain(r *v1alpha1.Rejection) {
 	p.enter(v1alpha1.PhaseQuarantined)
 	p.s.CandidateReplicas = quarantineReplicas
 	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultFail, Cause: "RejectedBefore", Message: r.Message}
-	p.d.Failure = p.failureMessage()
 	p.event(true, "RejectedBefore", "This version was rolled back before and its back-off is not over; it stays in quarantine: "+r.Message)
 	p.because("rejected before")
 }
 
-// wantsRetry: the user asked to try exactly this revision again.
+// wantsRetry: the user asked to try exactly this revision again. Its ReplicaSet may have been tidied
+// away since it was rejected.
 func (p *pass) wantsRetry(template string) bool {
 	w := p.o.Wishes.Retry
-	return w != nil && w.Revision != "" && w.Revision == p.o.byTemplate(template).Hash
+	if w == nil || w.Revision == "" {
+		return false
+	}
+	r := p.s.Rejected
+	return w.Revision == p.o.byTemplate(template).Hash || (r != nil && r.Template == template && r.Revision == w.Revision)
 }
 
 // largestOther is the revision with the most ready pods among those with another template.
 func (p *pass) largestOther(template string) v1alpha1.Revision {
 	best, n := v1alpha1.Revision{}, int32(0)
 	for _, r := range p.o.Revisions {
-		if r.Template != template && r.ready() > n {
-			best, n = v1alpha1.Revision{Hash: r.Hash, Template: r.Template}, r.ready()
+		ready := r.ready()
+		if r.Template != template && ready > 0 && (ready > n || (ready == n && r.Hash < best.Hash)) {
+			best, n = v1alpha1.Revision{Hash: r.Hash, Template: r.Template}, ready
 		}
 	}
 	return best
@@ -128,15 +149,16 @@ func (p *pass) clearRollout() {
 	*p.s = kept
 }
 
-// stableIsBack: there is no hold, and the template is stable's.
+// stableIsBack: the template is stable's. (A hold that is still there slipped past the webhook, and is
+// released once Idle.) The roll back of a promotion has a way to go then: see rollingBackFromPromotion.
 func (p *pass) stableIsBack() bool {
-	return p.o.Deployment.Hold == nil && p.s.Stable.Template != "" && p.o.Deployment.Template == p.s.Stable.Template
+	return p.s.Stable.Template != "" && p.o.Deployment.Template == p.s.Stable.Template && !p.fromPromotion()
 }
 
 // endBack ends the rollout with the stable template in place.
 func (p *pass) endBack() {
-	switch p.s.Phase {
-	case v1alpha1.PhaseRollingBack, v1alpha1.PhaseQuarantined:
+	switch {
+	case p.failedBefore():
 		p.because("the stable template is back")
 	default:
 		p.record(v1alpha1.OutcomeAborted)
@@ -148,21 +170,21 @@ func (p *pass) endBack() {
 	p.s.Verdict = verdict
 	p.s.Hold = ""
 	p.enter(v1alpha1.PhaseIdle)
-	p.openGates(p.s.Stable.Hash)
 }
 
+// supersededByHold: what counts is the template that is there, not the one that the annotation names:
+// one that slipped past the webhook leaves the annotation as it was.
 func (p *pass) supersededByHold() bool {
-	h := p.o.Deployment.Hold
-	return h != nil && h.Template != p.s.Candidate.Template
+	return p.o.Deployment.Hold != nil && p.o.Deployment.Template != p.s.Candidate.Template
 }
 
-// supersede starts again with the new template.
+// supersede ends this rollout; the next pass begins one with the new template, and the policy of now.
 func (p *pass) supersede() {
 	p.recordUnlessEnded(v1alpha1.OutcomeSuperseded)
-	if p.s.Phase == v1alpha1.PhasePromoting {
-		p.event(false, "RolloutSuperseded", "A newer version replaces the one that was being promoted")
-	}
-	p.begin(p.o.Deployment.Hold.Template)
+	p.event(false, "RolloutSuperseded", "A newer version replaces the candidate")
+	p.clearRollout()
+	p.enter(v1alpha1.PhaseIdle)
+	p.because("a newer version replaces the candidate")
 }
 
 // supersededNatively: no hold, and the template is neither stable's nor the candidate's.
@@ -172,9 +194,10 @@ func (p *pass) supersededNatively() bool {
 }
 
 func (p *pass) followNative() {
-	hold, _ := v1alpha1.ParseHold(p.s.Hold)
+	hold := p.recordedHold()
 	if p.o.Deployment.Gate != v1alpha1.GateOpen && hold != nil && !p.gone {
 		// It slipped past the webhook mid-rollout: the fields are still those of the hold.
+		p.setWeight(0) // the candidate's pods are on their way out, natively
 		p.d.Hold = &v1alpha1.Hold{K: hold.K, Template: p.o.Deployment.Template, User: hold.User}
 		p.d.Requeue = tick
 		p.because("a third template slipped past the webhook: hold it now")
@@ -184,71 +207,7 @@ func (p *pass) followNative() {
 	p.clearRollout()
 	p.s.Hold = ""
 	p.enter(v1alpha1.PhaseIdle)
-	p.openGates(p.o.byTemplate(p.o.Deployment.Template).Hash)
 	p.because("a third template goes out natively")
-}
-
-// releasedByWebhook: no hold any more on the candidate's template, which the record does not know yet.
-func (p *pass) releasedByWebhook() bool {
-	dep := p.o.Deployment
-	return dep.Hold == nil && dep.Template == p.s.Candidate.Template && dep.Gate == v1alpha1.GateOpen &&
-		p.s.Phase != v1alpha1.PhasePromoting
-}
-
-func (p *pass) followRelease() {
-	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: causeReleased, Message: "released without a verdict"}
-	p.enter(v1alpha1.PhasePromoting)
-	p.event(false, "RolloutReleased", "The hold was released; the version goes out by a native rolling update")
-	p.promoting()
-}
-
-// causeReleased marks a rollout whose hold ended without a verdict.
-const causeReleased = "Released"
-
-func (p *pass) scaledToZero() bool {
-	return p.o.Deployment.Hold != nil && p.o.Deployment.Replicas == 0
-}
-
-func (p *pass) releaseBackAtZero() {
-	p.setWeight(0)
-	p.release = v1alpha1.ReleaseBack
-	p.d.Requeue = tick
-	p.because("scaled to zero: the stable template comes back")
-}
-
-func (p *pass) policyGone() bool {
-	if !p.gone || p.o.Deployment.Hold == nil {
-		return false
-	}
-	suspended := p.o.PolicyGoneSince.IsZero()
-	return suspended || p.o.Now.Sub(p.o.PolicyGoneSince) >= policyGoneFor
-}
-
-func (p *pass) releaseByPolicy() {
-	switch p.s.Phase {
-	case v1alpha1.PhaseRollingBack, v1alpha1.PhaseQuarantined:
-		p.setWeight(0)
-		p.release = v1alpha1.ReleaseBack
-		p.because("no policy any more, and the candidate failed: back")
-	default:
-		p.release = v1alpha1.ReleaseForward
-		p.because("no policy any more, and nothing speaks against the candidate: forward")
-	}
-	p.d.Requeue = tick
-}
-
-func (p *pass) stableDown() bool {
-	since := p.o.StableDownSince
-	return !since.IsZero() && p.o.Now.Sub(since) >= stableDownFor && p.o.Deployment.Hold != nil &&
-		p.s.Phase != v1alpha1.PhasePromoting && p.candidate.readyButGate() > 0
-}
-
-func (p *pass) releaseToRescue() {
-	p.openGates(p.candidate.Hash)
-	p.release = v1alpha1.ReleaseForward
-	p.event(true, "StableDown", "No stable pod is available; the candidate is released, because it can only help")
-	p.d.Requeue = tick
-	p.because("stable serves nobody")
 }
 
 // gatesClosed: in these phases no candidate pod may serve by itself.
@@ -257,7 +216,7 @@ func (p *pass) gatesClosed() bool {
 	case v1alpha1.PhaseStarting, v1alpha1.PhaseStepping, v1alpha1.PhasePaused, v1alpha1.PhaseQuarantined:
 		return true
 	case v1alpha1.PhaseRollingBack:
-		return p.s.ResumePhase != v1alpha1.PhasePromoting
+		return !p.fromPromotion()
 	}
 	return false
 }
@@ -275,7 +234,7 @@ func (p *pass) podWebhookDown() bool {
 			p.s.UngatedPods = lastN(append(p.s.UngatedPods, pod.Name), 10)
 		}
 	}
-	return len(p.s.UngatedPods) > ungatedLimit && p.s.Phase != v1alpha1.PhaseRollingBack && p.s.Phase != v1alpha1.PhaseQuarantined
+	return len(p.s.UngatedPods) > ungatedLimit && !p.failedBefore()
 }
 
 func (p *pass) giveUpWithoutGates() {
@@ -297,15 +256,21 @@ func (p *pass) record(outcome v1alpha1.Outcome) {
 
 // recordUnlessEnded: a rollout that was rolled back is in the history already.
 func (p *pass) recordUnlessEnded(outcome v1alpha1.Outcome) {
-	if p.s.Phase != v1alpha1.PhaseRollingBack && p.s.Phase != v1alpha1.PhaseQuarantined {
+	if !p.failedBefore() {
 		p.record(outcome)
 	}
 }
 
+// maxSnapshot is what the record can hold (the CRD refuses more).
+const maxSnapshot = 65536
+
+// snapshot keeps what the policy says now. One that is too long is not kept: then changes apply at once.
 func snapshot(policy *v1alpha1.RolloutPolicySpec) string {
-	b, err := json.Marshal(policy)
-	if err != nil { // a policy spec has no field that can fail to marshal
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // queries are full of < and >
+	if err := e.Encode(policy); err != nil || b.Len() > maxSnapshot {
 		return ""
 	}
-	return string(b)
+	return strings.TrimSpace(b.String())
 }

@@ -5,7 +5,7 @@ package rollout
 
 import (
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,31 +25,35 @@ func (p *pass) promote() {
 // logic alone keeps the sizes, and the way back is the template.
 func (p *pass) promoting() {
 	p.d.Requeue = tick
-	dep := p.o.Deployment
-	if dep.Hold == nil && dep.Complete && dep.Current && dep.Template == p.s.Candidate.Template {
+	dep, held := p.o.Deployment, p.held()
+	if !held && dep.Complete && dep.Current && dep.Template == p.s.Candidate.Template {
 		p.endPromoted()
 		return
 	}
-	if p.failed() {
+	if !p.released() && p.failed() {
 		return
 	}
-	p.openGates(p.candidate.Hash)
+	ready, k := p.candidate.ready(), min(p.s.CandidateReplicas, max(1, dep.Replicas))
+	if held && !dep.Paused && ready < k && p.inPhase() >= p.policy.EffectiveProgressDeadline() {
+		p.rollBack(fail(v1alpha1.CauseProgressDeadline, "candidate pods did not become ready after their gates were opened"))
+		return
+	}
+	p.openGates(p.candidate)
 	p.setWeight(max(p.s.Weight, p.capacityShare()))
-	ready := p.candidate.ready()
 	switch {
-	case dep.Hold == nil && dep.Gate != v1alpha1.GateOpen && p.s.Hold != "":
+	case dep.Paused:
+		p.because("promoting: paused by the user")
+	case !held:
+		p.because(fmt.Sprintf("promoting: native rolling update, weight %d%%", p.s.Weight))
+	case dep.Hold == nil:
 		// The annotation was wiped by hand in the middle of the promotion.
 		p.release = v1alpha1.ReleaseForward
 		p.because("promoting: the hold was lost, releasing it properly")
-	case dep.Hold == nil:
-		p.because(fmt.Sprintf("promoting: native rolling update, weight %d%%", p.s.Weight))
-	case dep.Paused:
-		p.because("promoting: paused by the user")
-	case ready >= p.s.CandidateReplicas:
+	case ready >= k:
 		p.release = v1alpha1.ReleaseForward
 		p.because("promoting: all candidate pods are ready, the user's fields go back")
 	default:
-		p.because(fmt.Sprintf("promoting: gates open, %d of %d candidate pods are ready", ready, p.s.CandidateReplicas))
+		p.because(fmt.Sprintf("promoting: gates open, %d of %d candidate pods are ready", ready, k))
 	}
 }
 
@@ -62,9 +66,19 @@ func (p *pass) capacityShare() int32 {
 	return 100 * c / (c + s)
 }
 
+// uncarried is the share of requests that stable's ready pods can't take without being busier than at
+// rest: what the candidate must keep for the moment when its promotion is rolled back.
+func (p *pass) uncarried() int32 {
+	if p.candidate.ready() == 0 {
+		return 0
+	}
+	n := p.o.Deployment.Replicas
+	return 100 - carries(min(p.stable.ready(), n), n)
+}
+
 func (p *pass) endPromoted() {
 	outcome := v1alpha1.OutcomePromoted
-	if p.s.Verdict != nil && p.s.Verdict.Cause == causeReleased {
+	if p.released() {
 		outcome = v1alpha1.OutcomeReleased
 	}
 	p.record(outcome)
@@ -73,7 +87,6 @@ func (p *pass) endPromoted() {
 	p.clearRollout()
 	p.s.Stable, p.s.Verdict, p.s.Rejected, p.s.Hold = stable, verdict, nil, ""
 	p.enter(v1alpha1.PhaseIdle)
-	p.openGates(stable.Hash)
 	p.d.Requeue = 0
 	p.because("promoted: the candidate is stable now")
 }
@@ -81,7 +94,8 @@ func (p *pass) endPromoted() {
 // rollBack takes the candidate out of traffic at once; the rest follows in order.
 func (p *pass) rollBack(v *v1alpha1.Verdict) {
 	promoting := p.s.Phase == v1alpha1.PhasePromoting
-	p.s.Verdict = v.DeepCopy()
+	v = clip(v.DeepCopy())
+	p.s.Verdict = v
 	p.reject(v)
 	p.record(v1alpha1.OutcomeRolledBack)
 	p.event(true, "RolledBack", fmt.Sprintf("Rolled back (%s): %s", v.Cause, v.Message))
@@ -93,6 +107,22 @@ func (p *pass) rollBack(v *v1alpha1.Verdict) {
 	}
 	p.d.OpenGates = nil
 	p.rollingBack()
+}
+
+// clip keeps a verdict's message to what the record can hold.
+func clip(v *v1alpha1.Verdict) *v1alpha1.Verdict {
+	if v.Message = strings.ToValidUTF8(v.Message, "?"); len(v.Message) > maxMessage {
+		v.Message = strings.ToValidUTF8(v.Message[:maxMessage], "") // not half a letter
+	}
+	return v
+}
+
+// maxMessage is what the CRD allows for a verdict's message.
+const maxMessage = 1024
+
+// fromPromotion: the promotion had begun when the candidate failed. Stable may have lost pods already.
+func (p *pass) fromPromotion() bool {
+	return p.s.Phase == v1alpha1.PhaseRollingBack && p.s.ResumePhase == v1alpha1.PhasePromoting
 }
 
 // reject remembers the template, with a back-off that doubles each time it fails in a row.
@@ -112,17 +142,14 @@ func (p *pass) reject(v *v1alpha1.Verdict) {
 // rollingBack: weight 0, acknowledged; then gates; then pods.
 func (p *pass) rollingBack() {
 	p.d.Requeue = tick
-	p.d.Failure = p.failureMessage()
-	if p.s.ResumePhase == v1alpha1.PhasePromoting {
+	if p.fromPromotion() {
 		p.rollingBackFromPromotion()
 		return
 	}
-	p.setWeight(0)
-	if !p.noWeight() {
+	if !p.weightIsGone() {
 		p.because("rolling back: waiting for weight 0 to be acknowledged")
 		return
 	}
-	p.d.CloseGates = append(p.d.CloseGates, p.candidate.Hash)
 	switch {
 	case p.o.Deployment.Paused:
 		p.because("rolling back: weight 0; the rest waits until the user resumes")
@@ -130,6 +157,10 @@ func (p *pass) rollingBack() {
 		p.enter(v1alpha1.PhaseQuarantined)
 		p.s.CandidateReplicas = quarantineReplicas
 		p.because("quarantined: one candidate pod stays to be looked at")
+	case p.s.Verdict != nil && p.s.Verdict.Cause == v1alpha1.CausePodWebhook:
+		// Each pod that comes without a gate serves until it is deleted: nothing to wait for.
+		p.release = v1alpha1.ReleaseBack
+		p.because("rolling back: pods come without their gate, the stable template comes back at once")
 	case p.inPhase() >= revertAfter:
 		p.release = v1alpha1.ReleaseBack
 		p.because("rolling back: the stable template comes back")
@@ -139,19 +170,26 @@ func (p *pass) rollingBack() {
 }
 
 // rollingBackFromPromotion: stable has lost pods already, so the template and the fields go back in one
-// write, and the weight falls no faster than stable's ready capacity grows.
+// write, and the weight falls no faster than stable's ready capacity grows. It ends when no candidate
+// pod serves any more and the failure has been visible for long enough.
 func (p *pass) rollingBackFromPromotion() {
-	p.setWeight(min(p.s.Weight, p.capacityShare()))
-	if p.o.Deployment.Paused {
-		p.because("rolling back: paused by the user")
-		return
+	p.setWeight(min(p.s.Weight, p.uncarried()))
+	dep := p.o.Deployment
+	switch back := dep.Template == p.s.Stable.Template && dep.Hold == nil; {
+	case back && p.candidate.ready() == 0 && p.noWeight() && p.inPhase() >= revertAfter:
+		p.endBack()
+	case back:
+		p.because(fmt.Sprintf("rolling back a promotion: native rolling update to stable, weight %d%%", p.s.Weight))
+	default:
+		p.endHold(v1alpha1.ReleaseBack, "rolling back a promotion: the stable template comes back")
 	}
-	p.release = v1alpha1.ReleaseBack
-	p.because("rolling back a promotion: the stable template comes back")
 }
 
 // reverts says whether the stable template is put back instead of keeping a pod in quarantine.
 func (p *pass) reverts() bool {
+	if p.mixed() || (p.s.Verdict != nil && p.s.Verdict.Cause == v1alpha1.CausePodWebhook) {
+		return true // a pod that can't be gated can't be quarantined, and a mix must not stay
+	}
 	switch p.policy.OnFailure {
 	case v1alpha1.OnFailureRevert:
 		return true
@@ -159,6 +197,13 @@ func (p *pass) reverts() bool {
 		return false
 	}
 	return p.s.Autoscaled && p.s.Replicas <= smallUnderHPA
+}
+
+// showFailure: as long as the failed candidate is the template, native tools read the failure.
+func (p *pass) showFailure() {
+	if p.failedBefore() {
+		p.d.Failure = p.failureMessage()
+	}
 }
 
 func (p *pass) failureMessage() string {
@@ -171,7 +216,6 @@ func (p *pass) failureMessage() string {
 
 // quarantined keeps one candidate pod, gate closed, weight 0, until the next template.
 func (p *pass) quarantined() {
-	p.d.Failure = p.failureMessage()
 	p.d.Requeue = tick
 	p.setWeight(0)
 	p.because("quarantined")
@@ -180,105 +224,26 @@ func (p *pass) quarantined() {
 	}
 	p.s.CandidateReplicas = quarantineReplicas
 	switch {
-	case p.wantsRetry(p.s.Candidate.Template):
-		p.d.Failure = ""
-		p.begin(p.s.Candidate.Template)
-		p.because("retry was asked for")
+	case p.wantsRetry(p.s.Candidate.Template) && p.inPhase() > 0:
+		p.retry()
 	case p.inPhase() >= p.policy.EffectiveQuarantineTTL():
 		p.release = v1alpha1.ReleaseBack
 		p.because("quarantine is over: the stable template comes back")
 	}
 }
 
-// finishHold says which annotation the Deployment should carry.
-func (p *pass) finishHold() {
-	observed := p.o.Deployment.Hold
-	recorded, _ := v1alpha1.ParseHold(p.s.Hold)
-	base := observed
-	if base == nil {
-		base = recorded
-	}
-	switch {
-	case p.d.Hold != nil: // decided already
-	case p.release != "":
-		h := v1alpha1.Hold{K: max(1, p.s.CandidateReplicas), Template: p.s.Candidate.Template, User: p.o.Deployment.User}
-		if base != nil {
-			h.Template, h.User = base.Template, base.User
+// retry begins again. Pods that show what the candidate was rejected for would fail it again at once, so
+// they are replaced first.
+func (p *pass) retry() {
+	for _, pod := range p.candidate.Pods {
+		if !pod.Terminating && podSignals(p.o, p.stable, Revision{Pods: []Pod{pod}}) != nil {
+			p.d.DeletePods = append(p.d.DeletePods, pod.Name)
 		}
-		if observed == nil && p.s.Phase == v1alpha1.PhaseRollingBack {
-			h.User = p.o.Deployment.User // the hold ended before: the fields are the user's
-		}
-		h.Release = p.release
-		p.d.Hold = &h
-		return // the copy in the record stays until the release is seen
-	case base != nil && (p.gatesClosed() || p.s.Phase == v1alpha1.PhasePromoting && observed != nil):
-		h := *base
-		h.Release = ""
-		if !p.o.Deployment.Paused {
-			h.K = max(1, p.s.CandidateReplicas)
-		}
-		p.d.Hold = &h
 	}
-	if p.d.Hold != nil {
-		p.s.Hold = p.d.Hold.String()
-	} else if p.s.Phase == v1alpha1.PhasePromoting && observed == nil {
-		p.s.Hold = ""
-	}
-}
-
-// repair compares all ReplicaSets with what they should be: stable N, candidate k, others 0. This
-// undoes proportional scaling, superseded candidates and removed unready pods. Only with gates closed,
-// not paused, and when the native controller is done with the latest N, so that it is not fought.
-func (p *pass) repair() {
-	dep := p.o.Deployment
-	if !p.gatesClosed() || dep.Paused || !dep.Current || dep.Hold == nil || p.release != "" || dep.Replicas == 0 ||
-		p.s.Stable.Hash == "" || p.candidate.Desired == -1 {
+	if len(p.d.DeletePods) > 0 {
+		p.because("retry was asked for: the pods that failed are replaced first")
 		return
 	}
-	for _, r := range p.o.Revisions {
-		if r.Replicas > 0 && r.Desired != dep.Replicas {
-			return
-		}
-	}
-	var raise, lower []Size
-	for _, r := range p.o.Revisions {
-		want := int32(0)
-		switch r.Hash {
-		case p.s.Stable.Hash:
-			want = dep.Replicas
-		case p.s.Candidate.Hash:
-			want = p.s.CandidateReplicas
-			if want < r.Replicas && dep.Hold.K != want {
-				continue // the annotation is lowered first, or the native controller raises it again
-			}
-		}
-		switch {
-		case r.Replicas < want:
-			raise = append(raise, Size{r.Hash, want})
-		case r.Replicas > want:
-			lower = append(lower, Size{r.Hash, want})
-		}
-	}
-	p.d.Sizes = append(raise, lower...)
-}
-
-// tidy deletes the empty ReplicaSets of candidates that never became stable, so that native history
-// holds what was stable, and `rollout undo` always means abort or go back.
-func (p *pass) tidy() {
-	if !p.o.Deployment.Current {
-		return
-	}
-	last := map[string]v1alpha1.Outcome{}
-	for _, h := range p.s.History {
-		last[h.To] = h.Outcome
-	}
-	dead := []v1alpha1.Outcome{v1alpha1.OutcomeRolledBack, v1alpha1.OutcomeSuperseded, v1alpha1.OutcomeAborted}
-	for _, r := range p.o.Revisions {
-		if r.Hash == "" || r.Hash == p.s.Stable.Hash || r.Hash == p.s.Candidate.Hash || r.Template == p.o.Deployment.Template {
-			continue
-		}
-		if r.Replicas == 0 && len(r.Pods) == 0 && slices.Contains(dead, last[r.Hash]) {
-			p.d.DeleteRevisions = append(p.d.DeleteRevisions, r.Hash)
-		}
-	}
+	p.begin(p.s.Candidate.Template)
+	p.because("retry was asked for")
 }

@@ -4,6 +4,7 @@
 package rollout
 
 import (
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -138,19 +139,26 @@ type Sidecar struct {
 	Rejected string
 }
 
-// revision finds a revision by its hash, then by template digest; a zero Revision with Desired -1 when absent.
+// revision finds a revision by its hash; one without pods and with Desired -1 when absent.
 func (o *Observation) revision(r v1alpha1.Revision) Revision {
 	for _, rev := range o.Revisions {
 		if r.Hash != "" && rev.Hash == r.Hash {
 			return rev
 		}
 	}
-	for _, rev := range o.Revisions {
-		if r.Hash == "" && r.Template != "" && rev.Template == r.Template {
-			return rev
-		}
-	}
 	return Revision{Hash: r.Hash, Template: r.Template, Desired: -1}
+}
+
+// resolve gives a recorded revision the hash that its template has now; what can't be seen stays as it is.
+func (o *Observation) resolve(r v1alpha1.Revision) v1alpha1.Revision {
+	exists := slices.ContainsFunc(o.Revisions, func(rev Revision) bool { return rev.Hash == r.Hash })
+	if r.Template == "" || (r.Hash != "" && exists) {
+		return r
+	}
+	if now := o.byTemplate(r.Template); now.Hash != "" {
+		return now
+	}
+	return r
 }
 
 // byTemplate names the revision with this template digest; its Hash is empty while there is none.

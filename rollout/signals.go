@@ -5,6 +5,7 @@ package rollout
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -20,6 +21,8 @@ const (
 	readinessLostFor = 15 * time.Second
 	// restartsToFail: one restart can be bad luck (a dependency not up yet), the second is a pattern.
 	restartsToFail = 2
+	// sameWindow: what happened to stable within it may have the same reason; what is longer ago has not.
+	sameWindow = 10 * time.Minute
 )
 
 // fail makes the verdict of a signal.
@@ -35,24 +38,29 @@ func podSignals(o *Observation, stable, candidate Revision) *v1alpha1.Verdict {
 		if p.Terminating || !p.NodeReady {
 			continue
 		}
-		if v := podSignal(o.Now, p); v != nil && !stableShows(stable, v.Cause) {
+		if v := podSignal(o.Now, p); v != nil && !stableShows(o.Now, stable, v.Cause) {
 			return v
 		}
-		if lost := p.LostReadySince; !lost.IsZero() && o.Now.Sub(lost) >= readinessLostFor && !stableShows(stable, v1alpha1.CauseReadinessLost) {
+		if lost := p.LostReadySince; !lost.IsZero() && o.Now.Sub(lost) >= readinessLostFor && !stableShows(o.Now, stable, v1alpha1.CauseReadinessLost) {
 			return fail(v1alpha1.CauseReadinessLost, "pod %s was ready and is no longer, while stable pods stay ready", p.Name)
 		}
 	}
 	return nil
 }
 
-// stableShows: some stable pod has the same trouble at the same time.
-func stableShows(stable Revision, cause string) bool {
+// stableShows: some stable pod has the same trouble at the same time. An OOM kill and a loss of readiness
+// are moments: one of last week (a pod that is broken by itself) must not hide the candidate's of today.
+// The other problems last as long as they are shown. When it began may be unknown: then it is the same.
+func stableShows(now time.Time, stable Revision, cause string) bool {
+	recent := func(t time.Time) bool { return t.IsZero() || now.Sub(t) < sameWindow }
 	return stable.count(func(p Pod) bool {
-		if p.Terminating {
+		switch {
+		case p.Terminating:
 			return false
-		}
-		if cause == v1alpha1.CauseReadinessLost {
-			return !p.LostReadySince.IsZero()
+		case cause == v1alpha1.CauseReadinessLost:
+			return !p.LostReadySince.IsZero() && recent(p.LostReadySince)
+		case cause == v1alpha1.CauseOOMKilled:
+			return p.Problem == ProblemOOMKilled && recent(p.ProblemSince)
 		}
 		return string(p.Problem) == cause
 	}) > 0
@@ -80,7 +88,7 @@ func because(message string) string {
 		return ""
 	}
 	if len(message) > 300 {
-		message = message[:300] + "…"
+		message = strings.ToValidUTF8(message[:300], "") + "…"
 	}
 	return ": " + message
 }
@@ -92,7 +100,8 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	if v := podSignals(o, p.stable, candidate); v != nil {
 		return v
 	}
-	if candidate.CreateFailure != "" && o.Now.Sub(candidate.CreateFailureSince) >= noRoomFor {
+	// Measured in this phase: a retry must not fail by what was seen before it.
+	if candidate.CreateFailure != "" && min(o.Now.Sub(candidate.CreateFailureSince), p.inPhase()) >= noRoomFor {
 		return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s", because(candidate.CreateFailure))
 	}
 	if p.inPhase() < p.policy.EffectiveProgressDeadline() {

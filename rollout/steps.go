@@ -12,40 +12,6 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// steps are the policy's, without those whose weight the workload can't carry under an autoscaler
-// (there k is at most a tenth of N). At least the first one stays.
-func (p *pass) steps() []v1alpha1.Step {
-	return EffectiveSteps(p.policy, p.s.Replicas, p.s.Autoscaled)
-}
-
-// EffectiveSteps are a policy's steps for a workload of n replicas: all of them, or, under an
-// autoscaler, those whose weight the few candidate pods it allows can carry. Never empty.
-func EffectiveSteps(policy *v1alpha1.RolloutPolicySpec, n int32, autoscaled bool) []v1alpha1.Step {
-	all := policy.EffectiveSteps()
-	if !autoscaled {
-		return all
-	}
-	kept := all[:1:1]
-	for _, s := range all[1:] {
-		if s.CandidateReplicas(n, false) <= max(1, n/10) {
-			kept = append(kept, s)
-		}
-	}
-	return kept
-}
-
-func (p *pass) k(step int32) int32 {
-	steps := p.steps()
-	return steps[min(int(step), len(steps)-1)].CandidateReplicas(p.o.Deployment.Replicas, p.s.Autoscaled)
-}
-
-// StepBudget is how long the current step may be judged: an equal share of what is left of
-// maxDuration, so that early steps that finish soon leave more to later ones.
-func StepBudget(policy *v1alpha1.RolloutPolicySpec, s *v1alpha1.RolloutStatus) time.Duration {
-	left := int32(len(EffectiveSteps(policy, s.Replicas, s.Autoscaled))) - s.Step
-	return max(0, policy.EffectiveMaxDuration()-s.JudgedFor.Duration) / time.Duration(max(1, left))
-}
-
 // starting waits until k pods run and all sidecars know them.
 func (p *pass) starting() {
 	if p.pauseIfAsked() {
@@ -68,7 +34,7 @@ func (p *pass) starting() {
 	}
 	p.enter(v1alpha1.PhaseStepping)
 	p.s.Step, p.s.StepSince = 0, nil
-	p.event(false, "CandidateReady", fmt.Sprintf("%d candidate pod(s) ready but for the gate; weight goes to %d%%", ready, p.steps()[0].Weight))
+	p.event(false, "CandidateReady", fmt.Sprintf("%d candidate pod(s) ready but for the gate; weight goes to %d%%", ready, p.weightOf(p.currentStep())))
 	p.stepping()
 }
 
@@ -92,27 +58,48 @@ func (p *pass) stepping() {
 	}
 	step := p.currentStep()
 	p.s.CandidateReplicas = p.k(p.s.Step)
-	if p.s.Weight != step.Weight {
-		if ready := p.candidate.readyButGate(); ready < p.s.CandidateReplicas {
-			if v := p.startSignals(); v != nil {
-				p.rollBack(v)
-				return
-			}
-			p.because(fmt.Sprintf("step %d: %d of %d candidate pods are ready but for the gate", p.s.Step, ready, p.s.CandidateReplicas))
-			return
-		}
-		p.setWeight(step.Weight)
-		p.because(fmt.Sprintf("step %d: weight goes to %d%%", p.s.Step, step.Weight))
+	if p.wantsPromotion() && p.candidate.readyButGate() >= p.s.CandidateReplicas {
+		p.event(false, "PromotedByUser", "Promotion was asked for; the remaining steps are skipped")
+		p.promote()
+		return
+	}
+	if weight := p.weightOf(step); p.s.Weight != weight {
+		p.enterWeight(weight)
 		return
 	}
 	if p.s.StepSince == nil {
 		if !p.acked {
-			p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d%%", p.s.Step, step.Weight))
+			p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d%%", p.s.Step, p.s.Weight))
 			return
 		}
 		p.s.StepSince = micro(p.o.Now)
 	}
+	if !p.o.Now.After(p.s.StepSince.Time) {
+		// The verdict seen now was made before the weight was in force: it is about the step before.
+		p.because(fmt.Sprintf("step %d: %d%% is in force", p.s.Step, p.s.Weight))
+		return
+	}
 	p.judgeStep(step)
+}
+
+// enterWeight brings the step's weight in force, once all k pods can take their part of it.
+func (p *pass) enterWeight(weight int32) {
+	if p.s.StepSince != nil {
+		// It was in force before and was taken away (scaled to zero and back): its clocks start again.
+		p.s.JudgedFor = metav1.Duration{Duration: p.s.JudgedFor.Duration + p.judged()}
+		p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
+		p.enter(v1alpha1.PhaseStepping)
+	}
+	if ready := p.candidate.readyButGate(); ready < p.s.CandidateReplicas {
+		if v := p.startSignals(); v != nil {
+			p.rollBack(v)
+			return
+		}
+		p.because(fmt.Sprintf("step %d: %d of %d candidate pods are ready but for the gate", p.s.Step, ready, p.s.CandidateReplicas))
+		return
+	}
+	p.setWeight(weight)
+	p.because(fmt.Sprintf("step %d: weight goes to %d%%", p.s.Step, weight))
 }
 
 func (p *pass) currentStep() v1alpha1.Step {
@@ -130,11 +117,8 @@ func (p *pass) judged() time.Duration {
 }
 
 func (p *pass) judgeStep(step v1alpha1.Step) {
-	p.because(fmt.Sprintf("step %d: judging at %d%%", p.s.Step, step.Weight))
+	p.because(fmt.Sprintf("step %d: judging at %d%%", p.s.Step, p.s.Weight))
 	switch {
-	case p.wantsPromotion():
-		p.event(false, "PromotedByUser", "Promotion was asked for; the remaining steps are skipped")
-		p.promote()
 	case !p.accepted():
 		return
 	case step.MinDuration != nil && p.judged() < step.MinDuration.Duration:
@@ -159,25 +143,29 @@ func (p *pass) accepted() bool {
 	case v1alpha1.ResultInconclusive:
 		switch p.policy.OnInconclusive {
 		case v1alpha1.OnInconclusiveRollBack:
-			p.rollBack(&v1alpha1.Verdict{Result: v1alpha1.ResultFail, Cause: "Inconclusive", Message: v.Message, Evidence: v.Evidence})
+			p.rollBack(failAs("Inconclusive", v))
 			return false
 		case v1alpha1.OnInconclusiveHold:
 			p.because(fmt.Sprintf("step %d: inconclusive, the policy says hold", p.s.Step))
 			return false
 		}
-		p.event(false, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know; the policy says advance", p.s.Step))
 		return true
 	case v1alpha1.ResultHold:
 		p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
 		if IsBlind(v.Cause) {
-			if p.policy.OnBlind == v1alpha1.OnBlindRollBack && p.judged() >= blindFor {
-				p.rollBack(&v1alpha1.Verdict{Result: v1alpha1.ResultFail, Cause: v.Cause, Message: v.Message, Evidence: v.Evidence})
+			if p.policy.OnBlind == v1alpha1.OnBlindRollBack && p.blind() >= blindFor {
+				p.rollBack(failAs(v.Cause, v))
 			}
 		} else if overTime {
-			p.rollBack(&v1alpha1.Verdict{Result: v1alpha1.ResultFail, Cause: v.Cause, Message: v.Message, Evidence: v.Evidence})
+			p.rollBack(failAs(v.Cause, v))
 		}
 	}
 	return false
+}
+
+// failAs makes a Fail of a verdict that is none, because the policy says so.
+func failAs(cause string, v v1alpha1.Verdict) *v1alpha1.Verdict {
+	return &v1alpha1.Verdict{Result: v1alpha1.ResultFail, Cause: cause, Message: v.Message, Evidence: v.Evidence}
 }
 
 // Causes of a Hold that mean: nothing can be known. They never promote and, but for onBlind, never roll back.
@@ -189,6 +177,23 @@ const (
 // IsBlind says whether a cause means that there is no usable data.
 func IsBlind(cause string) bool { return cause == CauseBlind || cause == CauseNoSplit }
 
+// noteBlind remembers since when there is no data: ten minutes of a step are not ten blind minutes.
+func (p *pass) noteBlind() {
+	switch v := p.o.Verdict; {
+	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause):
+		p.s.BlindSince = nil
+	case p.s.BlindSince == nil:
+		p.s.BlindSince = micro(p.o.Now)
+	}
+}
+
+func (p *pass) blind() time.Duration {
+	if p.s.BlindSince == nil {
+		return 0
+	}
+	return p.o.Now.Sub(p.s.BlindSince.Time)
+}
+
 func (p *pass) wantsPromotion() bool {
 	w := p.o.Wishes.Promote
 	return w != nil && w.Revision != "" && w.Revision == p.s.Candidate.Hash
@@ -196,11 +201,14 @@ func (p *pass) wantsPromotion() bool {
 
 func (p *pass) approved() bool {
 	w := p.o.Wishes.Approve
-	return p.wantsPromotion() || (w != nil && w.Revision != "" && w.Revision == p.s.Candidate.Hash && w.Step == p.s.Step)
+	return w != nil && w.Revision != "" && w.Revision == p.s.Candidate.Hash && w.Step == p.s.Step
 }
 
 // advance goes to the next step, or to the end.
 func (p *pass) advance() {
+	if p.o.Verdict.Result == v1alpha1.ResultInconclusive {
+		p.event(false, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know; the policy says advance", p.s.Step))
+	}
 	if int(p.s.Step) == len(p.steps())-1 {
 		p.promote()
 		return
@@ -218,18 +226,28 @@ func (p *pass) advance() {
 
 // failed rolls back when the analysis or the pods say so.
 func (p *pass) failed() bool {
-	if v := podSignals(p.o, p.stable, p.candidate); v != nil {
+	if v := podSignals(p.o, p.stable, p.candidate); v != nil && !p.waitsForRoom(v) {
 		p.rollBack(v)
 		return true
 	}
+	if p.s.StartedAt != nil && !p.o.Now.After(p.s.StartedAt.Time) {
+		return false // seen when the rollout began: a verdict about the one before it
+	}
+	p.noteBlind()
 	if p.o.Verdict.Result == v1alpha1.ResultFail {
 		p.rollBack(p.o.Verdict.DeepCopy())
 		return true
 	}
 	if p.o.Verdict.Result != "" {
-		p.s.Verdict = p.o.Verdict.DeepCopy()
+		p.s.Verdict = clip(p.o.Verdict.DeepCopy())
 	}
 	return false
+}
+
+// waitsForRoom: in the native part of a promotion, a pod without a node is what it is in any rolling
+// update: something to wait for. It says nothing about the version, and going back needs room too.
+func (p *pass) waitsForRoom(v *v1alpha1.Verdict) bool {
+	return v.Cause == v1alpha1.CauseNoRoom && p.s.Phase == v1alpha1.PhasePromoting && !p.held()
 }
 
 // pauseIfAsked: the user's spec.paused. Nothing of the Deployment may change while it is set.
@@ -254,7 +272,10 @@ func (p *pass) paused() {
 	switch {
 	case p.o.Deployment.Paused:
 		p.because("paused by the user")
+	case p.s.AwaitingApproval && p.wantsPromotion():
+		p.leavePause()
 	case p.s.AwaitingApproval && !p.approved():
+		p.s.CandidateReplicas = p.k(p.s.Step) // N may change while somebody makes up his mind
 		p.because(fmt.Sprintf("step %d: waiting for approval", p.s.Step))
 	case p.s.AwaitingApproval:
 		p.leavePause()

@@ -77,7 +77,8 @@ type RolloutStatus struct {
 	// PhaseSince is when the phase began.
 	// +optional
 	PhaseSince *metav1.MicroTime `json:"phaseSince,omitempty"`
-	// ResumePhase is the phase that a pause interrupted; empty when not Paused.
+	// ResumePhase is the phase that a pause interrupted; while RollingBack it is Promoting when the
+	// promotion had begun (stable may have lost pods already). Empty otherwise.
 	// +optional
 	ResumePhase Phase `json:"resumePhase,omitempty"`
 
@@ -118,6 +119,9 @@ type RolloutStatus struct {
 	// PausedFor is the time within the current step that does not count, because of pauses and approvals.
 	// +optional
 	PausedFor metav1.Duration `json:"pausedFor,omitempty"`
+	// BlindSince is since when the analysis has had no usable data, as far as it said so; unset while it has.
+	// +optional
+	BlindSince *metav1.MicroTime `json:"blindSince,omitempty"`
 
 	// CandidateReplicas is k.
 	// +optional

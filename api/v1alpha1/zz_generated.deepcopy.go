@@ -515,6 +515,10 @@ func (in *RolloutStatus) DeepCopyInto(out *RolloutStatus) {
 	}
 	out.JudgedFor = in.JudgedFor
 	out.PausedFor = in.PausedFor
+	if in.BlindSince != nil {
+		in, out := &in.BlindSince, &out.BlindSince
+		*out = (*in).DeepCopy()
+	}
 	if in.WeightSince != nil {
 		in, out := &in.WeightSince, &out.WeightSince
 		*out = (*in).DeepCopy()

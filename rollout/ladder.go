@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// steps are the policy's, without those whose weight the workload can't carry under an autoscaler
+// (there k is at most a tenth of N). At least the first one stays.
+func (p *pass) steps() []v1alpha1.Step {
+	return EffectiveSteps(p.policy, p.s.Replicas, p.s.Autoscaled)
+}
+
+// EffectiveSteps are a policy's steps for a workload of n replicas: all of them, or, under an
+// autoscaler, those whose weight the few candidate pods it allows can carry. Never empty: when none
+// fits, it is the first one with as much weight as they can carry.
+func EffectiveSteps(policy *v1alpha1.RolloutPolicySpec, n int32, autoscaled bool) []v1alpha1.Step {
+	all := policy.EffectiveSteps()
+	if !autoscaled {
+		return all
+	}
+	k := max(1, n/10)
+	var kept []v1alpha1.Step
+	for _, s := range all {
+		// More pods than the weight needs are a wish that the autoscaler overrules; fewer are the
+		// user's word that they can carry it.
+		byWeight := v1alpha1.Step{Weight: s.Weight}
+		if min(byWeight.CandidateReplicas(n, false), s.CandidateReplicas(n, false)) <= k {
+			kept = append(kept, s)
+		}
+	}
+	if len(kept) == 0 {
+		first := all[0]
+		first.Weight = carries(k, n)
+		kept = append(kept, first)
+	}
+	return kept
+}
+
+// carries is the weight that k of n pods can carry: one that makes none of them busier than the others.
+func carries(k, n int32) int32 {
+	return int32(min(100, 100*int64(k)/int64(max(1, n))))
+}
+
+// k is the number of candidate pods for a step: it follows N, but under an autoscaler it is fixed at the
+// start, or the candidate would feed back into the arithmetic that N comes from.
+func (p *pass) k(step int32) int32 {
+	if p.mixed() {
+		return 1
+	}
+	steps := p.steps()
+	s, n := steps[max(0, min(int(step), len(steps)-1))], p.o.Deployment.Replicas
+	if p.s.Autoscaled {
+		return min(s.CandidateReplicas(p.s.Replicas, true), max(1, n))
+	}
+	return s.CandidateReplicas(n, false)
+}
+
+// mixed: some third revision serves beside stable, because its promotion was under way when the
+// candidate came. Native logic alone keeps these pods and stable's, with one candidate pod on top.
+func (p *pass) mixed() bool {
+	return slices.ContainsFunc(p.o.Revisions, func(r Revision) bool {
+		return r.Hash != p.s.Stable.Hash && r.Hash != p.s.Candidate.Hash && r.ready() > 0
+	})
+}
+
+// weightOf is the step's weight, or as much of it as one pod on top of a mix can carry.
+func (p *pass) weightOf(step v1alpha1.Step) int32 {
+	if p.mixed() {
+		return min(step.Weight, carries(1, p.o.Deployment.Replicas))
+	}
+	return step.Weight
+}
+
+// StepBudget is how long the current step may be judged: an equal share of what is left of
+// maxDuration, so that early steps that finish soon leave more to later ones.
+func StepBudget(policy *v1alpha1.RolloutPolicySpec, s *v1alpha1.RolloutStatus) time.Duration {
+	left := int32(len(EffectiveSteps(policy, s.Replicas, s.Autoscaled))) - s.Step
+	return max(0, policy.EffectiveMaxDuration()-s.JudgedFor.Duration) / time.Duration(max(1, left))
+}

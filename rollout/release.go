@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import "github.com/headgate/headgate/api/v1alpha1"
+
+// releasedByWebhook: no hold any more on the candidate's template, which the record does not know yet.
+// After a promotion failed, the hold has been over for long and the revert may not be written yet.
+func (p *pass) releasedByWebhook() bool {
+	dep := p.o.Deployment
+	return dep.Hold == nil && dep.Template == p.s.Candidate.Template && dep.Gate == v1alpha1.GateOpen &&
+		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion()
+}
+
+func (p *pass) followRelease() {
+	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: causeReleased, Message: "released without a verdict"}
+	p.enter(v1alpha1.PhasePromoting)
+	p.event(false, "RolloutReleased", "The hold was released; the version goes out by a native rolling update")
+	p.promoting()
+}
+
+// Causes of an Undecided verdict that say why a rollout ends without one.
+const (
+	causeReleased     = "Released"
+	causeScaledToZero = "ScaledToZero"
+	causeStableDown   = "StableDown"
+)
+
+// released: the hold ended without a verdict, because the user, the policy or the state of stable
+// wanted so. What goes out then is not Headgate's to judge.
+func (p *pass) released() bool {
+	return p.s.Verdict != nil && p.s.Verdict.Cause == causeReleased
+}
+
+func (p *pass) scaledToZero() bool {
+	return p.o.Deployment.Hold != nil && p.o.Deployment.Replicas == 0
+}
+
+// releaseBackAtZero does not wait for a resume: there is no pod that a changed field could cost, and
+// growing back while paused would make nothing but candidates.
+func (p *pass) releaseBackAtZero() {
+	p.setWeight(0)
+	p.d.Requeue = tick
+	if p.s.Stable.Template == "" {
+		p.release = v1alpha1.ReleaseForward
+		p.because("scaled to zero, and no stable revision is known: forward")
+		return
+	}
+	if !p.isIdle() && !p.failedBefore() {
+		p.noteOnce(causeScaledToZero, "Scaled to zero while held: the stable template comes back", false)
+	}
+	p.release = v1alpha1.ReleaseBack
+	p.because("scaled to zero: the stable template comes back")
+}
+
+// noteOnce makes a verdict of what happens, and an event the first time.
+func (p *pass) noteOnce(cause, message string, warning bool) {
+	if p.s.Verdict == nil || p.s.Verdict.Cause != cause {
+		p.event(warning, cause, message)
+	}
+	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: cause, Message: message}
+}
+
+// failedBefore: the candidate was rejected; it gets no request any more.
+func (p *pass) failedBefore() bool {
+	return p.s.Phase == v1alpha1.PhaseRollingBack || p.s.Phase == v1alpha1.PhaseQuarantined
+}
+
+// policyGone does not fire while the user has paused: nothing may change then, and the candidate is
+// still judged.
+func (p *pass) policyGone() bool {
+	if !p.gone || p.o.Deployment.Hold == nil || p.o.Deployment.Paused {
+		return false
+	}
+	if p.given != nil {
+		return true // suspended: at once
+	}
+	since := p.o.PolicyGoneSince
+	return !since.IsZero() && p.o.Now.Sub(since) >= policyGoneFor
+}
+
+func (p *pass) releaseByPolicy() {
+	p.d.Requeue = tick
+	switch {
+	case p.failedBefore() && !p.fromPromotion() && !p.weightIsGone():
+		p.because("no policy any more, and the candidate failed: waiting for weight 0 to be acknowledged")
+	case p.failedBefore():
+		p.release = v1alpha1.ReleaseBack
+		p.because("no policy any more, and the candidate failed: back")
+	case p.failed(): // the last word on a candidate that would go out otherwise
+	default:
+		p.release = v1alpha1.ReleaseForward
+		p.because("no policy any more, and nothing speaks against the candidate: forward")
+	}
+}
+
+// weightIsGone wants weight 0 and says whether it is in force.
+func (p *pass) weightIsGone() bool {
+	p.setWeight(0)
+	return p.noWeight()
+}
+
+func (p *pass) stableDown() bool {
+	since := p.o.StableDownSince
+	return !since.IsZero() && p.o.Now.Sub(since) >= stableDownFor && p.o.Deployment.Hold != nil &&
+		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() && p.candidate.readyButGate() > 0
+}
+
+func (p *pass) releaseToRescue() {
+	p.d.Requeue = tick
+	p.openGates(p.candidate)
+	p.noteOnce(causeStableDown, "No stable pod is available; the candidate is released, because it can only help", true)
+	p.endHold(v1alpha1.ReleaseForward, "stable serves nobody: the candidate is released")
+}

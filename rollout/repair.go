@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"slices"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// repair compares all ReplicaSets with what they should be: stable N, candidate k, others 0. This
+// undoes proportional scaling, superseded candidates and removed unready pods. Only with gates closed,
+// not paused, and when the native controller is done with the latest N, so that it is not fought. Not
+// while a third revision serves too: its opened pods and stable's are kept by native logic alone.
+func (p *pass) repair() {
+	dep := p.o.Deployment
+	if !p.gatesClosed() || dep.Paused || !dep.Current || dep.Hold == nil || p.release != "" || dep.Replicas == 0 ||
+		p.s.Stable.Hash == "" || p.candidate.Desired == -1 || p.mixed() {
+		return
+	}
+	for _, r := range p.o.Revisions {
+		if r.Replicas > 0 && r.Desired != dep.Replicas {
+			return
+		}
+	}
+	var raise, lower []Size
+	for _, r := range p.o.Revisions {
+		want := int32(0)
+		switch r.Hash {
+		case p.s.Stable.Hash:
+			want = dep.Replicas
+		case p.s.Candidate.Hash:
+			want = p.s.CandidateReplicas
+			if want < r.Replicas && dep.Hold.K != want {
+				continue // the annotation is lowered first, or the native controller raises it again
+			}
+		}
+		switch {
+		case r.Replicas < want:
+			raise = append(raise, Size{r.Hash, want})
+		case r.Replicas > want:
+			lower = append(lower, Size{r.Hash, want})
+		}
+	}
+	p.d.Sizes = append(raise, lower...)
+}
+
+// tidy deletes the empty ReplicaSets of candidates that never became stable, so that native history
+// holds what was stable, and `rollout undo` always means abort or go back.
+func (p *pass) tidy() {
+	if !p.o.Deployment.Current {
+		return
+	}
+	last := map[string]v1alpha1.Outcome{}
+	for _, h := range p.s.History {
+		last[h.To] = h.Outcome
+	}
+	dead := []v1alpha1.Outcome{v1alpha1.OutcomeRolledBack, v1alpha1.OutcomeSuperseded, v1alpha1.OutcomeAborted}
+	for _, r := range p.o.Revisions {
+		if r.Hash == "" || r.Hash == p.s.Stable.Hash || r.Hash == p.s.Candidate.Hash || r.Template == p.o.Deployment.Template {
+			continue
+		}
+		if r.Replicas == 0 && len(r.Pods) == 0 && slices.Contains(dead, last[r.Hash]) {
+			p.d.DeleteRevisions = append(p.d.DeleteRevisions, r.Hash)
+		}
+	}
+}
