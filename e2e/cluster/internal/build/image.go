@@ -22,9 +22,8 @@ import (
 // Image is an image in the cache, ready to be imported.
 type Image struct {
 	Name string
-	// Reference is what the archive calls it, Tags what else it shall be called.
+	// Reference is what the archive calls it.
 	Reference string
-	Tags      []string
 	Archive   string
 	// Hash is that of everything it was made from.
 	Hash string
@@ -35,7 +34,6 @@ type recipe struct {
 	name       string
 	target     string // stage of the Dockerfile; empty: the name
 	reference  string
-	tags       []string
 	dockerfile string // below the repository
 	// context gathers the files that the Dockerfile copies: source by path in the context.
 	// A path that ends in a slash is an empty folder.
@@ -74,7 +72,7 @@ func (b Builder) Image(ctx context.Context, name string) (Image, error) {
 		return Image{}, err
 	}
 	image := Image{
-		Name: name, Reference: r.reference, Tags: r.tags, Hash: hash,
+		Name: name, Reference: r.reference, Hash: hash,
 		Archive: b.cache("images", name+"-"+hash[:12]+".tar"),
 	}
 	if _, err := os.Stat(image.Archive); err == nil {
@@ -83,7 +81,7 @@ func (b Builder) Image(ctx context.Context, name string) (Image, error) {
 	return image, b.bud(ctx, r, files, args, image)
 }
 
-// base returns what a base image is called in the local storage, where it is made first.
+// base returns what a base image is called in buildah's storage, into which it is put first.
 func (b Builder) base(ctx context.Context, name string) (string, error) {
 	if name == "scratch" {
 		return name, nil
@@ -92,11 +90,23 @@ func (b Builder) base(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	unlock, err := b.lock("image-" + name)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	stored := "localhost/" + name + ":" + image.Hash[:12]
 	if b.buildah(ctx, "inspect", "--type", "image", stored).Run() == nil {
 		return stored, nil
 	}
-	return stored, run(b.buildah(ctx, "pull", "-q", "docker-archive:"+image.Archive))
+	if err := run(b.buildah(ctx, "pull", "-q", "docker-archive:"+image.Archive)); err != nil {
+		return "", err
+	}
+	if err := run(b.buildah(ctx, "tag", image.Reference, stored)); err != nil {
+		return "", err
+	}
+	b.forgetBases(ctx, name, stored)
+	return stored, nil
 }
 
 // bud builds an image and writes its archive, whole or not at all.
@@ -112,43 +122,50 @@ func (b Builder) bud(ctx context.Context, r recipe, files, args map[string]strin
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	for path, source := range files {
-		if err := place(source, filepath.Join(dir, path), strings.HasSuffix(path, "/")); err != nil {
+		if err := place(source, filepath.Join(dir, "context", path), strings.HasSuffix(path, "/")); err != nil {
 			return err
 		}
 	}
-	stored := "localhost/" + r.name + ":" + image.Hash[:12]
+	idFile, archive := filepath.Join(dir, "id"), filepath.Join(dir, "archive")
 	bud := []string{
 		"bud", "-q", "--isolation", "chroot", "--pull-never", "--timestamp", "0", "--target", cmp.Or(r.target, r.name),
-		"-f", filepath.Join(b.Repo, r.dockerfile), "-t", stored,
+		"-f", filepath.Join(b.Repo, r.dockerfile), "--iidfile", idFile,
 	}
 	for _, name := range slices.Sorted(maps.Keys(args)) {
 		bud = append(bud, "--build-arg", name+"="+args[name])
 	}
-	if err := run(b.buildah(ctx, append(bud, dir)...)); err != nil {
+	if err := run(b.buildah(ctx, append(bud, filepath.Join(dir, "context"))...)); err != nil {
 		return err
 	}
-	temporary := filepath.Join(dir, "image.tar")
-	if err := run(b.buildah(ctx, "push", "-q", stored, "docker-archive:"+temporary+":"+image.Reference)); err != nil {
+	// Without a name in the storage the archive's is its only one.
+	id, err := os.ReadFile(idFile)
+	if err != nil {
 		return err
 	}
-	b.forget(ctx, r.name, stored)
-	return os.Rename(temporary, image.Archive)
+	defer func() { _ = b.buildah(context.WithoutCancel(ctx), "rmi", string(id)).Run() }()
+	if err := run(b.buildah(ctx, "push", "-q", string(id), "docker-archive:"+archive+":"+image.Reference)); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(b.cache("images", r.name+"-????????????.tar"))
+	if err != nil {
+		return err
+	}
+	for _, path := range old {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return os.Rename(archive, image.Archive)
 }
 
-// forget removes earlier builds of the image, from the storage and the cache. Failing to is
-// a waste of space, no more.
-func (b Builder) forget(ctx context.Context, name, keep string) {
+// forgetBases removes earlier versions of a base image. Failing to is a waste of space, no more.
+func (b Builder) forgetBases(ctx context.Context, name, keep string) {
 	out, _ := b.buildah(ctx, "images", "--format", "{{.Name}}:{{.Tag}}").Output()
 	for stored := range strings.Lines(string(out)) {
 		stored = strings.TrimSpace(stored)
-		isBase := slices.ContainsFunc(recipes, func(r recipe) bool { return slices.Contains(slices.Collect(maps.Values(r.bases)), name) })
-		if strings.HasPrefix(stored, "localhost/"+name+":") && (stored != keep || !isBase) {
-			_ = b.buildah(ctx, "rmi", "-f", stored).Run()
+		if strings.HasPrefix(stored, "localhost/"+name+":") && stored != keep {
+			_ = b.buildah(ctx, "rmi", stored).Run()
 		}
-	}
-	archives, _ := filepath.Glob(b.cache("images", name+"-????????????.tar"))
-	for _, archive := range archives {
-		_ = os.Remove(archive)
 	}
 }
 

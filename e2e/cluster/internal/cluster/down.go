@@ -34,9 +34,7 @@ func Down(name string) error {
 	if err := os.Remove(c.Dir()); err != nil {
 		return err
 	}
-	// The last one takes the common folder with it; while it isn't empty this fails.
-	_ = os.Remove(plan.Home)
-	return nil
+	return restoreMachine()
 }
 
 // remove removes all there is of a cluster but the folder itself, which is locked. Only
@@ -59,5 +57,5 @@ func remove(c plan.Cluster) error {
 }
 
 func owner(c plan.Cluster) process.Owner {
-	return process.Owner{Namespace: network.Path(c), Cgroup: c.Cgroup(), Socket: c.ContainerdSocket()}
+	return process.Owner{Namespace: network.Path(c), Cgroup: c.Cgroup(), Dir: c.Dir()}
 }

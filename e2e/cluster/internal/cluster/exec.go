@@ -4,14 +4,11 @@
 package cluster
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,19 +51,4 @@ func useResolver(path string) error {
 		return err
 	}
 	return unix.Mount(path, target, "", unix.MS_BIND, "")
-}
-
-// resolve looks a name up as clients do: at the address of the DNS Service, by way of kube-proxy.
-func resolve(ctx context.Context, c plan.Cluster) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, protocol, _ string) (connection net.Conn, err error) {
-		err = network.Do(c, func() error {
-			connection, err = new(net.Dialer).DialContext(ctx, protocol, net.JoinHostPort(plan.DNSServiceIP, "53"))
-			return err
-		})
-		return connection, err
-	}}
-	_, err := resolver.LookupHost(ctx, "kubernetes.default.svc."+plan.Domain+".")
-	return err
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/headgate/headgate/e2e/cluster/internal/plan"
 )
 
-// Import puts an image of the cache into the cluster, under all its names. One that is
+// Import puts an image of the cache into the cluster. One that is
 // already there costs nothing.
 func Import(ctx context.Context, c plan.Cluster, image build.Image) error {
 	marker := c.Path("images", image.Name)
@@ -29,11 +29,6 @@ func Import(ctx context.Context, c plan.Cluster, image build.Image) error {
 	}
 	if err := ImportArchive(ctx, c, image.Archive); err != nil {
 		return err
-	}
-	for _, tag := range image.Tags {
-		if err := ctr(ctx, c, "images", "tag", "--force", image.Reference, tag); err != nil {
-			return err
-		}
 	}
 	if err := os.MkdirAll(filepath.Dir(marker), 0o755); err != nil {
 		return err

@@ -105,6 +105,9 @@ func claim(name string) (plan.Cluster, error) {
 		return plan.Cluster{}, err
 	}
 	defer unlock()
+	if err := rememberMachine(); err != nil {
+		return plan.Cluster{}, err
+	}
 	names, err := Names()
 	if err != nil {
 		return plan.Cluster{}, err

@@ -72,7 +72,7 @@ func prepare(b build.Builder, name, kubernetes string) (plan.Cluster, error) {
 		return plan.Cluster{}, err
 	}
 	c := plan.Cluster{Name: name, Slot: s.Slot}
-	if s.Prepared && network.Exists(c) && s.Kubernetes == kubernetes {
+	if s.Prepared && network.Exists(c) && sameVersion(s.Kubernetes, kubernetes) {
 		return c, nil
 	}
 	// What is left of an earlier cluster isn't worth saving: it was cut short, or the machine
@@ -84,6 +84,12 @@ func prepare(b build.Builder, name, kubernetes string) (plan.Cluster, error) {
 	c, err = makeAnew(name, kubernetes)
 	step.Done(err)
 	return c, err
+}
+
+// sameVersion compares binaries by the folder in their cache, which names version and content: another
+// clone of the repository has another cache.
+func sameVersion(a, b string) bool {
+	return filepath.Base(filepath.Dir(a)) == filepath.Base(filepath.Dir(b))
 }
 
 func makeAnew(name, kubernetes string) (plan.Cluster, error) {
@@ -167,6 +173,11 @@ func (s *starter) run(ctx context.Context, images []build.Image) (err error) {
 	}
 	if err := s.apply(ctx); err != nil {
 		return err
+	}
+	for _, component := range []string{config.ControllerManager, config.Scheduler, config.Kubelet, config.Proxy} {
+		if err := s.wait(ctx, component, func(ctx context.Context) error { return healthy(ctx, s.cluster, component) }); err != nil {
+			return err
+		}
 	}
 	if err := s.wait(ctx, "the node", api.nodeReady); err != nil {
 		return err

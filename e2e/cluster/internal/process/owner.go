@@ -25,9 +25,9 @@ type Owner struct {
 	// Cgroup is the parent of the containers' control groups. Pods have network
 	// namespaces of their own, and lose their parent with the shim.
 	Cgroup string
-	// Socket is the container runtime's. Shims name it in their arguments, which
+	// Dir is the cluster's folder. Its programs name files there in their arguments, which
 	// still finds them when the namespace's file was removed by hand.
-	Socket string
+	Dir string
 }
 
 // facts is what the kernel says about a process.
@@ -93,7 +93,10 @@ func (o Owner) owns(namespace inode, f facts) bool {
 		return true
 	}
 	args := strings.Split(f.args, "\x00")
-	return strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") && contains(args, o.Socket)
+	program := filepath.Base(args[0])
+	isPart := program == "kubernetes" || program == "containerd" || strings.HasPrefix(program, "containerd-shim")
+	// Others, an editor or a client, may look at the files.
+	return isPart && strings.Contains(f.args, o.Dir+"/")
 }
 
 // kill ends one process for certain. The descriptor pins the process, so what is checked
@@ -152,15 +155,6 @@ func inCgroup(text, parent string) bool {
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
 		_, path, _ := strings.Cut(rest, ":")
 		if path == parent || strings.HasPrefix(path, parent+"/") {
-			return true
-		}
-	}
-	return false
-}
-
-func contains(args []string, want string) bool {
-	for _, arg := range args {
-		if arg == want {
 			return true
 		}
 	}
