@@ -54,12 +54,13 @@ func (st *State) look(s Settings, l Look) {
 	st.InStep = min(st.InStep+dt, maxDuration)
 	st.rates(s)
 	if l.Weight <= 0 {
-		st.Missing, st.Blind = false, 0
+		st.Missing, st.Reason, st.Blind = false, "", 0
 		return
 	}
 	st.metrics(s, l.Metrics, dt)
-	st.Missing = l.Missing
+	st.Missing, st.Reason = l.Missing, ""
 	if l.Missing {
+		st.Reason = bounded(l.Reason, maxMissing)
 		st.Blind = min(st.Blind+dt, maxDuration)
 		return
 	}

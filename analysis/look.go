@@ -20,6 +20,8 @@ type Look struct {
 	// Missing says that the counters could not be read. Candidate and Stable are then ignored, and the
 	// next look's counts span the gap.
 	Missing bool
+	// Reason says why, for people.
+	Reason string
 	// Candidate and Stable are the requests completed by each revision, by the pod whose sidecar made
 	// the split (so both arms come from the same pods). The judge itself only uses the sums.
 	Candidate, Stable map[string]Counts
@@ -83,10 +85,7 @@ func sum(pods map[string]Counts) (requests, errors uint64) {
 }
 
 func addSaturating(a, b uint64) uint64 {
-	if a > maxCount-min(b, maxCount) {
-		return maxCount
-	}
-	return a + b
+	return min(min(a, maxCount)+min(b, maxCount), maxCount)
 }
 
 // maxCount is the largest count kept: above it a float64 can't tell neighbours apart, and sums of a

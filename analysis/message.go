@@ -38,7 +38,7 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 func (st *State) missing() string {
 	var parts []string
 	if st.Missing {
-		parts = append(parts, "request counters")
+		parts = append(parts, "request counters"+orDefault(st.Reason == "", "", " ("+st.Reason+")"))
 	}
 	for i := range st.Metrics {
 		if m := &st.Metrics[i]; m.Missing != "" {
@@ -146,7 +146,7 @@ func count(n uint64) string {
 
 // text is the acceptance margin for people.
 func (m Margin) text() string {
-	return fmt.Sprintf("an error rate of %g times stable's plus %s", m.Ratio, percent(m.Excess))
+	return fmt.Sprintf("%g times stable's error rate plus %g percentage points", m.Ratio, math.Round(m.Excess*1e8)/1e6)
 }
 
 // rangeOf is the range of the metric of that name, for people.

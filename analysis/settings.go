@@ -104,6 +104,16 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
+// StepTime is how long the current step may take when all of the steps that are left, this one included,
+// have to end within some time. Later steps have larger weights and so more data: each is granted only
+// what a healthy candidate needs at least, and the rest goes to the current one. What it does not use is
+// left for the next.
+func (s Settings) StepTime(left time.Duration, steps int) time.Duration {
+	s = s.withDefaults()
+	least := max(time.Duration(s.MinLooks+settleLooks)*s.Interval, s.MinStepTime)
+	return max(left-time.Duration(max(steps-1, 0))*least, least)
+}
+
 // maxRatio keeps coefficients finite; a candidate that may fail a thousand times as often is not judged.
 const maxRatio = 1000
 

@@ -32,6 +32,7 @@ type State struct {
 	StepLooks int64 `json:"stepLooks"`
 	// Missing says that the last look had no counts, Blind for how long that has been so.
 	Missing bool          `json:"missing,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
 	Blind   time.Duration `json:"blind,omitempty"`
 
 	// Total and StepTotal are what was counted since the first look and since the step began.
@@ -63,7 +64,7 @@ type Rate struct {
 	Acceptance Acceptance `json:"acceptance"`
 }
 
-// Restore reads a stored State. Empty text is a new rollout. Text that can't be read, or that another
+// Restore reads a stored State. Empty text and the zero State are a new rollout. Text that can't be read, or that another
 // version wrote, gives the state of a rollout whose beginning was lost: whatever mass its harm
 // processes had put into play is gone, and of the rest only the part of each look still to come is
 // used. So the whole rollout stays within alpha, however often a state is lost.
@@ -72,7 +73,11 @@ func Restore(text []byte) State {
 		return State{}
 	}
 	var st State
-	if err := json.Unmarshal(text, &st); err != nil || st.Version != stateVersion {
+	err := json.Unmarshal(text, &st)
+	if err == nil && st.Version == 0 && st.Looks == 0 {
+		return State{}
+	}
+	if err != nil || st.Version != stateVersion {
 		return State{Version: stateVersion, Lost: true, Injected: firstMass + stepsMass}
 	}
 	return st
@@ -93,6 +98,7 @@ func (st State) next() State {
 	st.Injected = min(max(finite(st.Injected), 0), 1)
 	st.Looks, st.StepLooks = max(st.Looks, 0), max(st.StepLooks, 0)
 	st.InStep, st.Blind = max(st.InStep, 0), max(st.Blind, 0)
+	st.Total, st.StepTotal = st.Total.plus(Totals{}), st.StepTotal.plus(Totals{})
 	st.Share.clean()
 	st.Split.clean()
 	return st

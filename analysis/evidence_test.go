@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// vector is one computation by an independent implementation in another language.
+type vector struct {
+	CandidateRequests, StableRequests, CandidateErrors, StableErrors float64
+	Share, Ratio, Excess                                             float64
+	Odds, A, B                                                       []float64 // harm
+	Bets                                                             []float64 // acceptance
+	Evidence                                                         []float64
+}
+
+func (v vector) arms() arms {
+	return arms{nc: v.CandidateRequests, ns: v.StableRequests, ec: v.CandidateErrors, es: v.StableErrors}
+}
+
+func (v vector) margin() Margin { return Margin{Ratio: v.Ratio, Excess: v.Excess} }
+
+func TestEvidenceEqualsThatOfTheReference(t *testing.T) {
+	text, err := os.ReadFile("testdata/evidence.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors struct{ Harm, Accept []vector }
+	if err := json.Unmarshal(text, &vectors); err != nil {
+		t.Fatal(err)
+	}
+	if len(vectors.Harm) == 0 || len(vectors.Accept) == 0 {
+		t.Fatal("no vectors")
+	}
+	near := cmpopts.EquateApprox(0, 1e-9)
+	for _, v := range vectors.Harm {
+		var got vector
+		for _, theta := range v.Odds {
+			a, b := harmCoefficients(v.Share, v.Ratio, theta)
+			got.A, got.B = append(got.A, a), append(got.B, b)
+			got.Evidence = append(got.Evidence, harmEvidence(v.arms(), v.Share, v.margin(), theta))
+		}
+		want := vector{A: v.A, B: v.B, Evidence: v.Evidence}
+		if diff := cmp.Diff(want, got, near); diff != "" {
+			t.Errorf("harm of %+v (-want +got):\n%s", v, diff)
+		}
+	}
+	for _, v := range vectors.Accept {
+		var got []float64
+		for _, u := range v.Bets {
+			got = append(got, acceptEvidence(v.arms(), v.Share, v.margin(), u))
+		}
+		if diff := cmp.Diff(v.Evidence, got, near); diff != "" {
+			t.Errorf("acceptance of %+v (-want +got):\n%s", v, diff)
+		}
+	}
+}
+
+// The property on which everything rests: at the margin, whatever stable's error rate, the e-value of a
+// look is expected to be at most 1. Exact sums over both arms' binomial distributions, no sampling.
+func TestExpectationAtTheMarginIsAtMostOne(t *testing.T) {
+	worst := 0.0
+	for _, n := range [][2]int{{3, 7}, {10, 90}, {100, 900}, {500, 500}, {50, 950}} {
+		nc, ns := float64(n[0]), float64(n[1])
+		pi := nc / (nc + ns)
+		for _, ps := range []float64{0, 1e-4, 1e-3, 0.01, 0.1, 0.3} {
+			for _, m := range []Margin{{1, 0}, {1.25, 0.001}, {1.25, 0.01}, {3, 0.2}} {
+				for _, bet := range harmBets {
+					a, b := harmCoefficients(pi, m.Ratio, m.Ratio*bet)
+					e := expectation(nc, m.Ratio*ps+m.Excess, a) * expectation(ns, ps, -b) * math.Exp(-nc*m.Excess*math.Expm1(a))
+					worst = max(worst, check(t, e, "harm", n, ps, m, bet))
+				}
+			}
+			for _, m := range []Margin{{2, 0.005}, {1.5, 0.01}, {2, 0.01}} {
+				for _, u := range acceptBets {
+					b := acceptCoefficient(pi, m.Ratio, u)
+					e := expectation(nc, m.Ratio*ps+m.Excess, math.Log(u)) * expectation(ns, ps, b) * math.Exp(nc*m.Excess*(1-u))
+					worst = max(worst, check(t, e, "acceptance", n, ps, m, u))
+				}
+			}
+		}
+	}
+	if worst < 0.999 {
+		t.Errorf("largest expectation is %v: the bound is not reached anywhere, so the test sees nothing", worst)
+	}
+}
+
+func check(t *testing.T, e float64, what string, at ...any) float64 {
+	t.Helper()
+	if e > 1+1e-9 || math.IsNaN(e) {
+		t.Errorf("%s at %v: expectation %v", what, at, e)
+	}
+	return e
+}
+
+// expectation of exp(coefficient * errors) for n requests that fail with probability p.
+func expectation(n, p, coefficient float64) float64 {
+	if p > 1 {
+		return 0 // no such rate
+	}
+	sum := 0.0
+	d := distuv.Binomial{N: n, P: p}
+	for k := 0.0; k <= n; k++ {
+		if prob := d.Prob(k); prob > 0 {
+			sum += math.Exp(math.Log(prob) + coefficient*k)
+		}
+	}
+	return sum
+}
+
+// Within one look in which stable and candidate are the same, outcomes may depend on each other in any
+// way (an outage of a shared database): which arm a failed request was in is still by chance.
+func TestSharedFailuresAreNoEvidence(t *testing.T) {
+	for _, failed := range []int{1, 5, 20, 60} {
+		for _, bet := range harmBets {
+			a, b := harmCoefficients(0.1, 1, bet)
+			e := 0.0
+			for k := 0; k <= min(failed, 100); k++ {
+				e += math.Exp(hypergeometric(k, 1000, 100, failed) + a*float64(k) - b*float64(failed-k))
+			}
+			check(t, e, "shared", failed, bet)
+		}
+	}
+}
+
+// hypergeometric is the logarithm of the chance that k of the failed are among the chosen.
+func hypergeometric(k, all, chosen, failed int) float64 {
+	return choose(chosen, k) + choose(all-chosen, failed-k) - choose(all, failed)
+}
+
+func choose(n, k int) float64 {
+	lg := func(x int) float64 { v, _ := math.Lgamma(float64(x) + 1); return v }
+	return lg(n) - lg(k) - lg(n-k)
+}
+
+func TestOneLookIsNeverEnough(t *testing.T) {
+	// Every request of the candidate fails, none of stable's.
+	var st State
+	for i := 1; ; i++ {
+		var v Verdict
+		st, v = Judge(Settings{}, st, lookAt(i, 10, Counts{100000, 100000}, Counts{900000, 0}))
+		if v.Result == Fail {
+			if i != minLooksToFail {
+				t.Errorf("failed at look %d, want %d", i, minLooksToFail)
+			}
+			return
+		}
+		if i > 10 {
+			t.Fatal("never failed")
+		}
+	}
+}
+
+func TestPercentReadsWell(t *testing.T) {
+	tests := map[float64]string{
+		0: "0 %", 1: "100 %", 0.058: "5.8 %", 0.0008: "0.08 %", 0.00008: "under 0.01 %",
+		0.05: "5 %", 0.123: "12 %", 0.999: "100 %", 0.00123: "0.12 %",
+	}
+	for share, want := range tests {
+		if got := percent(share); got != want {
+			t.Errorf("percent(%v) = %q, want %q", share, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := count(n); got != want {
+			t.Errorf("count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}

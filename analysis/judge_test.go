@@ -1,0 +1,271 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// lookAt is the i-th look, 5 s apart, in step 0.
+func lookAt(i, weight int, candidate, stable Counts) Look {
+	return Look{
+		Time: start.Add(time.Duration(i) * 5 * time.Second), Weight: weight,
+		Candidate: map[string]Counts{"a": candidate}, Stable: map[string]Counts{"a": stable},
+	}
+}
+
+// script is a sequence of looks.
+type script []func(*Look)
+
+func looks(n int, change ...func(*Look)) script {
+	s := make(script, n)
+	for i := range s {
+		s[i] = func(l *Look) {
+			for _, c := range change {
+				c(l)
+			}
+		}
+	}
+	return s
+}
+
+func (s script) then(o script) script { return append(s[:len(s):len(s)], o...) }
+
+func (s script) play(settings Settings) (State, []Verdict) {
+	var st State
+	var all []Verdict
+	for i, change := range s {
+		l := lookAt(i+1, 10, Counts{100, 0}, Counts{900, 1})
+		change(&l)
+		var v Verdict
+		st, v = Judge(settings, st, l)
+		all = append(all, v)
+	}
+	return st, all
+}
+
+func missing(l *Look) {
+	l.Missing, l.Reason, l.Candidate, l.Stable = true, "the query failed", nil, nil
+}
+
+func bad(l *Look) { l.Candidate = map[string]Counts{"a": {100, 40}} }
+
+func idle(l *Look) { l.Candidate, l.Stable = nil, nil }
+
+func silent(l *Look) { l.Candidate = nil }
+
+func outage(l *Look) {
+	l.Candidate, l.Stable = map[string]Counts{"a": {100, 20}}, map[string]Counts{"a": {900, 180}}
+}
+
+func weight(w int) func(*Look) { return func(l *Look) { l.Weight = w } }
+
+func step(n int) func(*Look) { return func(l *Look) { l.Step = n } }
+
+func metric(v float64) func(*Look) {
+	return func(l *Look) { l.Metrics = []MetricValue{{Name: "checkout", Value: v}} }
+}
+
+func TestJudge(t *testing.T) {
+	atLeast := 0.95
+	ranged := Settings{Metrics: []Range{{Name: "checkout", Min: &atLeast}}, MaxStepTime: 75 * time.Second}
+	short := Settings{MaxStepTime: 75 * time.Second}
+	tests := map[string]struct {
+		settings Settings
+		looks    script
+		want     Result
+		cause    string
+		says     string // part of the message
+		from     int    // first look with this result; 0: not checked
+	}{
+		"a healthy candidate is accepted":                           {looks: looks(20), want: Pass, cause: CauseAccepted, says: "0 of 2,000 requests"},
+		"not before six looks, however much traffic":                {looks: looks(6, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{1e6, 0}, Counts{9e6, 0} }), want: Pass, from: 6},
+		"not before the minimum time":                               {settings: Settings{MinStepTime: time.Minute}, looks: looks(12, func(l *Look) { l.Candidate["a"] = Counts{1e6, 0}; l.Stable["a"] = Counts{9e6, 0} }), want: Pass, from: 12},
+		"a bad candidate fails":                                     {looks: looks(4, bad), want: Fail, cause: CauseErrorRate, says: "160 of 400 requests to the candidate failed (40 %), 4 of 3,600 to stable (0.11 %)", from: 4},
+		"and stays failed":                                          {looks: looks(4, bad).then(looks(50)), want: Fail, cause: CauseErrorRate},
+		"an outage of both is nobody's fault":                       {looks: looks(30, outage), want: Pass},
+		"no data is no verdict":                                     {looks: looks(5, missing), want: Undecided, says: "request counters (the query failed)"},
+		"no data for a minute holds":                                {looks: looks(12, missing), want: Hold, cause: CauseBlind, from: 12},
+		"an accepted step does not pass on a look without data":     {looks: looks(20).then(looks(1, missing)), want: Undecided},
+		"a blind rollout goes on when data is back":                 {looks: looks(13, missing).then(looks(15)), want: Pass},
+		"no traffic is inconclusive":                                {settings: short, looks: looks(15, idle), want: Inconclusive, cause: CauseTooLittleData, from: 15},
+		"a candidate that completes nothing is not split":           {looks: looks(7, silent), want: Hold, cause: CauseNoSplit, from: 7},
+		"a split that breaks after a while is found as fast":        {looks: looks(100).then(looks(4, silent)), want: Hold, cause: CauseNoSplit, from: 104},
+		"a split that works again is believed":                      {looks: looks(30, silent).then(looks(25)), want: Pass},
+		"weight 0 compares nothing":                                 {looks: looks(30, weight(0), bad), want: Undecided, says: "gets no requests yet"},
+		"weight 0 is not blind":                                     {looks: looks(30, weight(0), missing), want: Undecided},
+		"weight 100 has nobody to compare with":                     {settings: short, looks: looks(30, weight(100), func(l *Look) { l.Stable = nil }), want: Inconclusive},
+		"a new step is accepted afresh":                             {looks: looks(20).then(looks(5, step(1), weight(25))), want: Undecided},
+		"the old step's time does not count":                        {settings: short, looks: looks(14, idle).then(looks(14, step(1), weight(25), idle)), want: Undecided},
+		"plenty of data that accepts nothing holds":                 {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{5000, 40}, Counts{45000, 240} }), want: Pass},
+		"too little traffic is inconclusive":                        {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{1, 0}, Counts{9, 0} }), want: Inconclusive},
+		"a metric in its range is accepted":                         {settings: ranged, looks: looks(20, metric(0.97)), want: Pass},
+		"a metric on the edge of its range is in it":                {settings: ranged, looks: looks(20, metric(0.95)), want: Pass},
+		"a metric outside for three values fails":                   {settings: ranged, looks: looks(10, metric(0.97)).then(looks(3, metric(0.9))), want: Fail, cause: "Metric/checkout", says: `"checkout" was outside its range (at least 0.95)`, from: 13},
+		"outside for two is not enough":                             {settings: ranged, looks: looks(2, metric(0.9)), want: Undecided},
+		"three outside with one inside between are not in a row":    {settings: ranged, looks: looks(2, metric(0.9)).then(looks(1, metric(1))).then(looks(2, metric(0.9))), want: Undecided},
+		"a missing value neither counts nor ends the row":           {settings: ranged, looks: looks(2, metric(0.9)).then(looks(3)).then(looks(1, metric(0.9))), want: Fail, from: 6},
+		"NaN is missing":                                            {settings: ranged, looks: looks(11, metric(math.NaN())), want: Undecided, says: `metric "checkout" (the value is not a number)`},
+		"a metric missing for a minute holds":                       {settings: ranged, looks: looks(12, metric(math.Inf(1))), want: Hold, cause: CauseBlind, from: 12},
+		"a metric is judged while counters are missing":             {settings: ranged, looks: looks(3, missing, metric(0.5)), want: Fail, cause: "Metric/checkout"},
+		"without error rates the metrics alone are accepted":        {settings: Settings{NoErrorRate: true, Metrics: ranged.Metrics}, looks: looks(6, bad, metric(1)), want: Pass, from: 6},
+		"a metric outside at the time limit holds":                  {settings: ranged, looks: looks(14, metric(1), idle).then(looks(1, metric(0), idle)), want: Hold, cause: "Metric/checkout"},
+		"a late look spans the gap as one look":                     {looks: looks(10).then(looks(1, missing)).then(looks(1, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{1e5, 1e5}, Counts{9e5, 0} })), want: Undecided},
+		"more errors than requests are all of them":                 {looks: looks(4, func(l *Look) { l.Candidate["a"] = Counts{100, 1e18} }), want: Fail, says: "400 of 400"},
+		"a candidate that fails within the tolerance is left alone": {looks: looks(200, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{10000, 12}, Counts{90000, 90} }), want: Pass},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, got := tc.looks.play(tc.settings)
+			last := got[len(got)-1]
+			if last.Result != tc.want || tc.cause != "" && last.Cause != tc.cause || !strings.Contains(last.Message, tc.says) {
+				t.Errorf("last verdict is %s %q %q\nwant %s %q %q", last.Result, last.Cause, last.Message, tc.want, tc.cause, tc.says)
+			}
+			for i, v := range got {
+				if tc.from > 0 && (v.Result == tc.want) != (i+1 >= tc.from) {
+					t.Errorf("look %d: %s %q, want %s from look %d", i+1, v.Result, v.Message, tc.want, tc.from)
+					break
+				}
+			}
+		})
+	}
+}
+
+func TestTheTimeLimitHolds(t *testing.T) {
+	short := Settings{MaxStepTime: 75 * time.Second}
+	// 0.8 % of the candidate's requests fail and 0.1 % of stable's: between the lines, which are at 0.7 % and 1.2 %.
+	_, got := looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{10000, 80}, Counts{90000, 90} }).play(
+		Settings{MaxStepTime: 75 * time.Second, Harm: Margin{2, 0.01}})
+	if v := got[14]; v.Result != Hold || v.Cause != CauseNotAccepted {
+		t.Errorf("plenty of data, not accepted: got %s %q %q", v.Result, v.Cause, v.Message)
+	}
+	_, got = looks(3, bad).then(looks(12, idle)).play(short)
+	if v := got[14]; v.Result != Hold || v.Cause != CauseSuspicious {
+		t.Errorf("signs of harm: got %s %q %q %+v", v.Result, v.Cause, v.Message, v.Evidence)
+	}
+}
+
+func TestALookIsCountedOnce(t *testing.T) {
+	st, _ := looks(7, bad)[:3].play(Settings{})
+	l := lookAt(3, 10, Counts{100, 100}, Counts{900, 0})
+	again, v := Judge(Settings{}, st, l)
+	if v.Result != Undecided {
+		t.Errorf("the same look again gave %s", v.Result)
+	}
+	if diff := cmp.Diff(st, again); diff != "" {
+		t.Errorf("the same look again changed the state:\n%s", diff)
+	}
+	l.Time = l.Time.Add(-20 * time.Second)
+	if again, _ = Judge(Settings{}, st, l); !cmp.Equal(st, again) {
+		t.Error("an older look changed the state")
+	}
+}
+
+func TestAClockThatJumpsShiftsTimeLimitsAndNothingElse(t *testing.T) {
+	for name, jump := range map[string]time.Duration{"a day ahead": 24 * time.Hour, "a day back": -24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			_, want := looks(30).play(Settings{})
+			_, got := looks(10).then(looks(20, func(l *Look) { l.Time = l.Time.Add(jump) })).play(Settings{})
+			for i := range got {
+				if diff := cmp.Diff(want[i], got[i]); diff != "" {
+					t.Fatalf("look %d:\n%s", i+1, diff)
+				}
+			}
+		})
+	}
+}
+
+func TestARestartChangesNothing(t *testing.T) {
+	all := looks(12).then(looks(2, missing)).then(looks(20, step(1), weight(25))).then(looks(6, bad, step(1), weight(25)))
+	_, want := all.play(Settings{})
+	var st State
+	for i, change := range all {
+		text, err := json.Marshal(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(text) > 4096 {
+			t.Fatalf("state of %d bytes", len(text))
+		}
+		l := lookAt(i+1, 10, Counts{100, 0}, Counts{900, 1})
+		change(&l)
+		var v Verdict
+		st, v = Judge(Settings{}, Restore(text), l)
+		if diff := cmp.Diff(want[i], v); diff != "" {
+			t.Fatalf("look %d after a restart:\n%s", i+1, diff)
+		}
+	}
+}
+
+func TestALostStateCostsPowerNotValidity(t *testing.T) {
+	st := Restore([]byte(`{"version":1,"torn`))
+	found := 0
+	for i := 1; ; i++ {
+		var v Verdict
+		st, v = Judge(Settings{}, st, lookAt(i, 10, Counts{100, 40}, Counts{900, 1}))
+		if v.Result == Fail {
+			found = i
+			break
+		}
+		if i > 100 {
+			t.Fatal("a bad candidate was never found after a loss")
+		}
+	}
+	if found <= minLooksToFail {
+		t.Errorf("found at look %d, as if nothing had been lost", found)
+	}
+	// Lost at every look: the mass put into play adds up to less than 1.
+	total := firstMass + stepsMass
+	for i := range defaultPlannedLooks {
+		st, _ = Judge(Settings{}, Restore([]byte("?")), lookAt(i+1, 10, Counts{100, 0}, Counts{900, 1}))
+		total += st.Injected - firstMass - stepsMass
+	}
+	if total > 1+1e-9 {
+		t.Errorf("masses add up to %v", total)
+	}
+}
+
+func TestPodsDoNotMatter(t *testing.T) {
+	one := Look{Time: start, Weight: 10, Candidate: map[string]Counts{"a": {90, 9}}, Stable: map[string]Counts{"a": {900, 3}}}
+	split := Look{Time: start, Weight: 10,
+		Candidate: map[string]Counts{"x": {30, 0}, "y": {30, 9}, "z": {30, 0}},
+		Stable:    map[string]Counts{"x": {1, 1}, "y": {899, 2}}}
+	a, va := Judge(Settings{}, State{}, one)
+	b, vb := Judge(Settings{}, State{}, split)
+	if !cmp.Equal(a, b) || !cmp.Equal(va, vb) {
+		t.Errorf("relabelled and split pods gave another result:\n%s", cmp.Diff(a, b))
+	}
+}
+
+func TestJudgeDoesNotTouchItsInput(t *testing.T) {
+	atMost := 1.0
+	s := Settings{Metrics: []Range{{Name: "checkout", Max: &atMost}}}
+	st, _ := looks(20, metric(2)).play(Settings{})
+	before, _ := json.Marshal(st)
+	for i := range 5 {
+		l := lookAt(21+i, 10, Counts{100, 50}, Counts{900, 0})
+		metric(2)(&l)
+		Judge(s, st, l)
+	}
+	if after, _ := json.Marshal(st); string(before) != string(after) {
+		t.Errorf("state changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+func BenchmarkJudge(b *testing.B) {
+	st, _ := looks(30).play(Settings{})
+	l := lookAt(31, 10, Counts{100, 0}, Counts{900, 1})
+	b.ReportAllocs()
+	for b.Loop() {
+		Judge(Settings{}, st, l)
+	}
+}

@@ -1,0 +1,213 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// Config is how to reach a Prometheus. Only URL has no default.
+type Config struct {
+	// URL is the base address, without /api/v1.
+	URL string
+	// Transport carries credentials and trust. Default: api.DefaultRoundTripper.
+	Transport http.RoundTripper
+	// QueryTimeout bounds one query. Default 2 s.
+	QueryTimeout time.Duration
+	// BatchTimeout bounds all queries of a look. Default 4 s: a look must end before the next.
+	BatchTimeout time.Duration
+	// StaleAfter is how old a workload's newest scrape may be. Default 30 s, half of what makes the
+	// analysis blind.
+	StaleAfter time.Duration
+}
+
+const (
+	defaultQueryTimeout = 2 * time.Second
+	defaultBatchTimeout = 4 * time.Second
+	defaultStaleAfter   = 30 * time.Second
+
+	// maxCounters bounds the answer with everybody's counters: about 300 bytes a series.
+	maxCounters = 256 << 20
+	// maxMetric bounds the answer to a user's query, which holds one number.
+	maxMetric = 64 << 10
+	// lanes is how many namespaces' queries run at once. Within a namespace they run one by one, so
+	// that one tenant's slow queries take one lane and no other tenant's time.
+	lanes = 16
+)
+
+// Client asks one Prometheus. It remembers the last values of the counters, so it must live as long as
+// the rollouts it looks at; after a restart the first look is a missing one.
+type Client struct {
+	counters, metrics v1.API
+	config            Config
+
+	mu     sync.Mutex // one look at a time
+	memory memory
+}
+
+// New makes a client. It does not connect.
+func New(c Config) (*Client, error) {
+	if c.Transport == nil {
+		c.Transport = api.DefaultRoundTripper
+	}
+	c.QueryTimeout = orDefault(c.QueryTimeout, defaultQueryTimeout)
+	c.BatchTimeout = orDefault(c.BatchTimeout, defaultBatchTimeout)
+	c.StaleAfter = orDefault(c.StaleAfter, defaultStaleAfter)
+	counters, err := newAPI(c, maxCounters)
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := newAPI(c, maxMetric)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{counters: counters, metrics: metrics, config: c}, nil
+}
+
+func newAPI(c Config, limit int64) (v1.API, error) {
+	client, err := api.NewClient(api.Config{Address: c.URL, RoundTripper: limitedTransport{next: c.Transport, max: limit}})
+	if err != nil {
+		return nil, fmt.Errorf("making a Prometheus client for %q: %w", c.URL, err)
+	}
+	return v1.NewAPI(client), nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return def
+}
+
+// Looks makes one look at every target, in their order. at must rise from call to call. The error says
+// why counters are missing, for a log: the Looks are complete and usable with it.
+func (c *Client) Looks(ctx context.Context, at time.Time, targets []Target) ([]analysis.Look, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(targets) == 0 {
+		c.memory = memory{}
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.BatchTimeout)
+	defer cancel()
+
+	values := make(chan [][]analysis.MetricValue, 1)
+	go func() { values <- c.values(ctx, targets) }()
+	out, err := c.count(ctx, at, targets)
+	for i, v := range <-values {
+		out[i].Metrics = v
+	}
+	return out, err
+}
+
+// count asks for the counters.
+func (c *Client) count(ctx context.Context, at time.Time, targets []Target) ([]analysis.Look, error) {
+	vector, err := c.vector(ctx, expression(targets))
+	if err != nil {
+		out := make([]analysis.Look, len(targets))
+		for i, t := range targets {
+			out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Missing: true, Reason: "the query failed"}
+		}
+		return out, err
+	}
+	a := parse(vector)
+	before := c.memory
+	next, increments := before.advance(at, a.samples, about(targets))
+	c.memory = next
+	return looks(at, targets, a, before, increments, c.config.StaleAfter), nil
+}
+
+// vector sends the query for counters.
+func (c *Client) vector(ctx context.Context, query string) (model.Vector, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
+	defer cancel()
+	// No time: Prometheus' own clock decides, whatever ours says.
+	v, warnings, err := c.counters.Query(ctx, query, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("querying request counters: %w", err)
+	}
+	// A partial answer would make counters vanish and come back.
+	if len(warnings) > 0 {
+		return nil, fmt.Errorf("querying request counters: partial answer: %s", strings.Join(warnings, "; "))
+	}
+	vector, ok := v.(model.Vector)
+	if !ok {
+		return nil, fmt.Errorf("querying request counters: answer is a %s", v.Type())
+	}
+	return vector, nil
+}
+
+func about(targets []Target) asked {
+	a := make(asked, len(targets))
+	for _, t := range targets {
+		a[t.key()] = t.Created
+	}
+	return a
+}
+
+// values asks for the users' metrics of all targets.
+func (c *Client) values(ctx context.Context, targets []Target) [][]analysis.MetricValue {
+	out := make([][]analysis.MetricValue, len(targets))
+	byNamespace := make(map[string][]int)
+	for i, t := range targets {
+		byNamespace[t.Namespace] = append(byNamespace[t.Namespace], i)
+	}
+	var group errgroup.Group
+	group.SetLimit(lanes)
+	for _, indices := range byNamespace {
+		group.Go(func() error {
+			for _, i := range indices {
+				for _, q := range targets[i].Metrics {
+					n, err := c.metric(ctx, q, targets[i])
+					out[i] = append(out[i], value(q.Name, n, err))
+				}
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // no lane returns an error
+	return out
+}
+
+// metric asks for one user's metric.
+func (c *Client) metric(ctx context.Context, q Query, t Target) (float64, error) {
+	expression, err := Render(q.Expression, t)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
+	defer cancel()
+	v, _, err := c.metrics.Query(ctx, expression, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	if err != nil {
+		return 0, reason(err)
+	}
+	return number(v)
+}
+
+// reason is an error without the address, which is none of a tenant's business, and without the body.
+func reason(err error) error {
+	var bad *v1.Error
+	switch {
+	case errors.As(err, &bad):
+		return fmt.Errorf("%s: %s", bad.Type, bad.Msg)
+	case errors.Is(err, context.DeadlineExceeded):
+		return errors.New("no answer in time")
+	case errors.Is(err, errTooLarge):
+		return errTooLarge
+	}
+	return errors.New("Prometheus could not be reached")
+}

@@ -1,0 +1,23 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package prometheus turns what a Prometheus knows of the sidecars into analysis.Looks. Anything that
+// answers Prometheus' HTTP API will do.
+//
+// At one look it sends one query for the raw request counters of all workloads in a rollout, and one
+// for each of the users' metrics. It never asks for rate() or increase(): those extrapolate, lose the
+// first requests of a new pod, and give fractions; differences of raw counters are exact.
+//
+//	series.go    which series there are, and what each of them counts
+//	tracker.go   samples of counters, look after look, to increments: resets, new and vanished series
+//	look.go      increments to the requests and errors of both revisions
+//	metric.go    the users' metrics
+//	client.go    the network edge
+//
+// All but client.go and its helper limit.go is pure.
+//
+// A request is counted where it was split, at the sidecar of the pod it came to first. So the pods in
+// the looks are those that split, not those that answered, and both revisions' counters come from the
+// same processes at the same scrape. Requests that came to a candidate's pod directly are split by the
+// same weights and count like all others.
+package prometheus

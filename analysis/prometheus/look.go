@@ -1,0 +1,101 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// Target is a workload in a rollout.
+type Target struct {
+	Namespace, Workload string
+	// Candidate and Stable are the revisions' pod-template-hashes.
+	Candidate, Stable string
+	// Step and Weight are in force; they go into the Look as they are.
+	Step, Weight int
+	// Created has the creation times of the workload's pods, of both revisions. One that is absent
+	// only costs the pod's first few requests.
+	Created map[string]time.Time
+	// Metrics are the users' metrics.
+	Metrics []Query
+}
+
+func (t Target) key() workload { return workload{t.Namespace, t.Workload} }
+
+// looks makes one Look per target, in their order. before is the memory without the answer.
+func looks(at time.Time, targets []Target, a answer, before memory, increments []increment, stale time.Duration) []analysis.Look {
+	out := make([]analysis.Look, len(targets))
+	index := make(map[workload]int, len(targets))
+	for i, t := range targets {
+		index[t.key()] = i
+		out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight}
+		out[i].Candidate, out[i].Stable = map[string]analysis.Counts{}, map[string]analysis.Counts{}
+	}
+	known := make([]bool, len(targets))
+	present := make([]bool, len(targets))
+	for _, s := range a.samples {
+		if i, ok := index[s.workload]; ok {
+			present[i] = true
+			known[i] = known[i] || before.knows(s.source)
+		}
+	}
+	for _, inc := range increments {
+		if i, ok := index[inc.workload]; ok {
+			known[i] = true // of a pod created since the look before
+			add(&out[i], targets[i], inc)
+		}
+	}
+	for i, t := range targets {
+		capErrors(out[i].Candidate)
+		capErrors(out[i].Stable)
+		age, hasAge := a.age[t.key()]
+		switch {
+		case !present[i]:
+			out[i].Missing, out[i].Reason = true, "no sidecar's counters found"
+		case hasAge && age > stale.Seconds():
+			out[i].Missing, out[i].Reason = true, fmt.Sprintf("not scraped for %.0f s", age)
+		case !known[i]:
+			out[i].Missing, out[i].Reason = true, "first look at these counters"
+		}
+	}
+	return out
+}
+
+// add counts one increment for the revision that it was meant for.
+func add(l *analysis.Look, t Target, inc increment) {
+	requests, errors := inc.counts()
+	arm := l.Stable
+	switch inc.Revision {
+	case t.Stable:
+	case t.Candidate:
+		arm = l.Candidate
+	default: // a revision that this rollout is not about
+		return
+	}
+	if !requests && !errors {
+		return
+	}
+	n := uint64(math.Round(min(inc.By, 1<<53)))
+	c := arm[inc.Pod]
+	if requests {
+		c.Requests += n
+	}
+	if errors {
+		c.Errors += n
+	}
+	arm[inc.Pod] = c
+}
+
+// capErrors makes sure that no pod has more errors than requests: a request may be an error in more
+// than one way, and a connection may fail before its request is counted.
+func capErrors(pods map[string]analysis.Counts) {
+	for pod, c := range pods {
+		c.Errors = min(c.Errors, c.Requests)
+		pods[pod] = c
+	}
+}

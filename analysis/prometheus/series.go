@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/common/model"
+)
+
+// Names of the series and labels that sidecars expose.
+const (
+	requestsName = "envoy_cluster_upstream_rq_xx"
+	grpcName     = "envoy_cluster_grpc"
+	connectName  = "envoy_cluster_upstream_cx_connect_fail"
+
+	labelNamespace = "hg_namespace"
+	labelWorkload  = "hg_workload"
+	labelPort      = "hg_port"
+	labelHop       = "hg_hop"
+	labelRevision  = "hg_revision"
+	labelClass     = "envoy_response_code_class"
+	labelStatus    = "grpc_status"
+	// The scrape adds these two. They can't be forged by a pod, unlike all labels above.
+	labelPodNamespace = "namespace"
+	labelPod          = "pod"
+
+	hopLocal    = "local"    // answered by this pod's own app
+	hopPeer     = "peer"     // meant for the other revision, also where the app answered in the end
+	hopPeerConn = "peerconn" // connections to the other revision's pods
+)
+
+// workload is a key for what belongs to a workload as a whole.
+type workload struct {
+	Namespace, Workload string
+}
+
+// source is a sidecar.
+type source struct {
+	workload
+	Pod string
+}
+
+// series is one counter of one sidecar. Other labels (job, instance, the replica of a Prometheus pair)
+// don't tell counters apart: a pod that is scraped twice is counted once.
+type series struct {
+	source
+	Name     string
+	Hop      string
+	Port     string
+	Revision string // pod-template-hash of the revision that the requests were meant for
+	Code     string // class of the response code or gRPC status; empty for connections
+}
+
+// sample is the value of a counter at one look.
+type sample struct {
+	series
+	Value float64
+}
+
+// expression selects the counters of the workloads, and beside them, in the same answer, the time of
+// each workload's newest scrape (the only elements without a pod): counters that nobody scrapes any
+// more keep their last value for five minutes and would look like a service without traffic.
+func expression(targets []Target) string {
+	var namespaces, workloads []string
+	for _, t := range targets {
+		namespaces = append(namespaces, t.Namespace)
+		workloads = append(workloads, t.Workload)
+	}
+	labels := labelHop + "=~" + oneOf([]string{hopLocal, hopPeer, hopPeerConn}) +
+		"," + labelNamespace + "=~" + oneOf(namespaces) +
+		"," + labelWorkload + "=~" + oneOf(workloads)
+	all := "{__name__=~" + oneOf([]string{requestsName, grpcName, connectName}) + "," + labels + "}"
+	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
+	// failed connections from the start.
+	return all + " or max by(" + labelNamespace + "," + labelWorkload + ") (" +
+		"timestamp(" + requestsName + "{" + labels + "}) or timestamp(" + connectName + "{" + labels + "}))"
+}
+
+// oneOf is a quoted regular expression for any of the words.
+func oneOf(words []string) string {
+	words = slices.Compact(slices.Sorted(slices.Values(words)))
+	for i, w := range words {
+		words[i] = regexp.QuoteMeta(w)
+	}
+	return strconv.Quote(strings.Join(words, "|"))
+}
+
+// answer is what the query for counters returned.
+type answer struct {
+	samples []sample
+	// age is how long before the look each workload was scraped last, in seconds.
+	age map[workload]float64
+}
+
+// parse sorts the elements of an answer. What does not follow the contract is left out.
+func parse(v model.Vector) answer {
+	a := answer{age: make(map[workload]float64)}
+	for _, e := range v {
+		if e.Metric[model.MetricNameLabel] == "" && e.Metric[labelPod] == "" {
+			key := workload{string(e.Metric[labelNamespace]), string(e.Metric[labelWorkload])}
+			a.age[key] = float64(e.Timestamp)/1000 - float64(e.Value)
+			continue
+		}
+		if s, ok := seriesOf(e.Metric); ok {
+			a.samples = append(a.samples, sample{series: s, Value: float64(e.Value)})
+		}
+	}
+	return a
+}
+
+func seriesOf(m model.Metric) (series, bool) {
+	label := func(name model.LabelName) string { return string(m[name]) }
+	s := series{
+		source:   source{workload: workload{label(labelNamespace), label(labelWorkload)}, Pod: label(labelPod)},
+		Name:     label(model.MetricNameLabel),
+		Hop:      label(labelHop),
+		Port:     label(labelPort),
+		Revision: label(labelRevision),
+	}
+	switch s.Name {
+	case requestsName:
+		s.Code = label(labelClass)
+	case grpcName:
+		s.Code = label(labelStatus)
+	}
+	// A pod of another namespace that claims to belong to this workload is a stranger.
+	ok := s.Pod != "" && s.Namespace == label(labelPodNamespace)
+	return s, ok
+}
+
+// counts says what one more of a series means.
+func (s series) counts() (requests, errors bool) {
+	split := s.Hop == hopLocal || s.Hop == hopPeer
+	switch {
+	case s.Name == requestsName && split:
+		return slices.Contains([]string{"2", "3", "4", "5"}, s.Code), s.Code == "5"
+	case s.Name == grpcName && split:
+		// The same request is in a class too, as a 2xx.
+		return false, grpcFailure(s.Code)
+	case s.Name == connectName && s.Hop == hopPeerConn:
+		// The app of the pod that split answered instead: in a class, too.
+		return false, true
+	}
+	return false, false
+}
+
+// grpcFailure says that a gRPC status is the server's fault: one that Envoy maps to an HTTP code of 500
+// or above (grpcToHttpStatus in source/common/grpc/status.cc), which is what its own load reports count
+// as errors. Those are Unknown, DeadlineExceeded, Unimplemented, Internal, Unavailable, DataLoss and
+// whatever is no status at all.
+func grpcFailure(status string) bool {
+	n, err := strconv.Atoi(status)
+	if err != nil {
+		return false
+	}
+	switch n {
+	case 2, 4, 12, 13, 14, 15:
+		return true
+	}
+	return n < 0 || n > 16
+}
+
+// usable says that v can be the value of a counter.
+func usable(v float64) bool {
+	return v >= 0 && !math.IsInf(v, 0) && !math.IsNaN(v)
+}

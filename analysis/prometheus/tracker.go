@@ -1,0 +1,131 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import "time"
+
+// forgetAfter is for how many looks a counter that is no longer there is remembered: a pod whose scrape
+// fails for a while goes on where it was, and a counter that comes back after a hole in the data is not
+// taken for a new one that counted all its past since the last look. 60 looks are 5 minutes.
+const forgetAfter = 60
+
+// memory is what must be known of earlier looks. The zero value knows nothing.
+type memory struct {
+	// at is the time of the last look with data, looks how many there were.
+	at    time.Time
+	looks int
+	last  map[series]reading
+	// sources are the sidecars seen, with the look at which each was seen last.
+	sources map[source]int
+}
+
+// reading is the last value of a counter and the look at which it was read.
+type reading struct {
+	value float64
+	look  int
+	// unread says that the counter was there, for the first time, with a value that no counter can have.
+	unread bool
+}
+
+// increment is by how much a counter rose since it was read last.
+type increment struct {
+	series
+	By float64
+}
+
+// knows says that a sidecar was there at an earlier look.
+func (m memory) knows(s source) bool {
+	_, ok := m.sources[s]
+	return ok
+}
+
+// asked are the workloads that a look is about, with the creation times of their pods by name.
+type asked map[workload]map[string]time.Time
+
+// created is when a sidecar's pod was created; the zero time where that is not known.
+func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
+
+// advance takes in the samples of one look.
+//
+//   - A counter that rose: the difference. One that fell was reset: all it has counted since.
+//   - A new counter of a sidecar that was there before: all of it. Envoy makes a counter when it first
+//     counts, and the first error must not be lost.
+//   - A new counter of a new sidecar: all of it if the pod was created after the look before; else it
+//     is where counting starts, because most of it happened before anybody looked.
+//   - A counter that is gone: nothing.
+//   - A value that no counter can have (NaN, negative) is as good as none.
+//
+// m is not changed.
+func (m memory) advance(at time.Time, samples []sample, about asked) (memory, []increment) {
+	next := memory{
+		at: at, looks: m.looks + 1,
+		last:    make(map[series]reading, len(samples)),
+		sources: make(map[source]int, len(m.sources)),
+	}
+	for _, s := range samples {
+		next.read(s)
+	}
+	increments := make([]increment, 0, len(next.last))
+	for series, now := range next.last {
+		if now.unread {
+			continue
+		}
+		if by := m.since(series, now.value, about); by > 0 {
+			increments = append(increments, increment{series: series, By: by})
+		}
+	}
+	m.carry(&next, about)
+	return next, increments
+}
+
+// read takes in one sample.
+func (m *memory) read(s sample) {
+	m.sources[s.source] = m.looks
+	have, ok := m.last[s.series]
+	switch {
+	case !usable(s.Value):
+		if !ok {
+			m.last[s.series] = reading{look: m.looks, unread: true}
+		}
+	// Scraped twice: the fresher value is the larger one, except during a reset, which is then seen a
+	// scrape later.
+	case !ok, have.unread, s.Value > have.value:
+		m.last[s.series] = reading{value: s.Value, look: m.looks}
+	}
+}
+
+// since is by how much a counter rose.
+func (m memory) since(s series, value float64, about asked) float64 {
+	before, ok := m.last[s]
+	switch {
+	case before.unread:
+		return 0
+	case ok && value >= before.value:
+		return value - before.value
+	case ok, m.knows(s.source), m.looks > 0 && about.created(s.source).After(m.at):
+		return value
+	}
+	return 0
+}
+
+// carry copies what is gone, but not for long, into the next memory. A workload that is not looked at any
+// more is forgotten, so that its next rollout does not begin with all that happened in between.
+func (m memory) carry(next *memory, about asked) {
+	for s, r := range m.last {
+		if now, ok := next.last[s]; (!ok || now.unread) && about.still(s.source, next.looks-r.look) {
+			next.last[s] = r
+		}
+	}
+	for s, look := range m.sources {
+		if _, ok := next.sources[s]; !ok && about.still(s, next.looks-look) {
+			next.sources[s] = look
+		}
+	}
+}
+
+// still says that what a sidecar showed some looks ago is worth remembering.
+func (a asked) still(s source, looks int) bool {
+	_, ok := a[s.workload]
+	return ok && looks <= forgetAfter
+}
