@@ -17,6 +17,7 @@ type Observation struct {
 	// Now is the only clock there is.
 	Now time.Time
 	// PolicyGoneSince is when it was first seen that no policy selects the workload; zero while one does.
+	// Zero without a policy: every hold must end now (uninstall).
 	PolicyGoneSince time.Time
 	// Deployment is the workload itself.
 	Deployment Deployment

@@ -68,16 +68,18 @@ func (p *pass) failedBefore() bool {
 }
 
 // policyGone does not fire while the user has paused: nothing may change then, and the candidate is
-// still judged.
+// still judged. Only an uninstall can't wait: nothing of Headgate may stay.
 func (p *pass) policyGone() bool {
-	if !p.gone || p.o.Deployment.Hold == nil || p.o.Deployment.Paused {
+	since := p.o.PolicyGoneSince
+	switch {
+	case !p.gone || p.o.Deployment.Hold == nil:
+		return false
+	case p.given == nil && since.IsZero():
+		return true
+	case p.o.Deployment.Paused:
 		return false
 	}
-	if p.given != nil {
-		return true // suspended: at once
-	}
-	since := p.o.PolicyGoneSince
-	return !since.IsZero() && p.o.Now.Sub(since) >= policyGoneFor
+	return p.given != nil || p.o.Now.Sub(since) >= policyGoneFor
 }
 
 func (p *pass) releaseByPolicy() {
