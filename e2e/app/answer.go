@@ -12,8 +12,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/headgate/headgate/e2e/load"
@@ -144,13 +146,17 @@ type echo struct {
 	app *app
 }
 
-// UnaryCall answers with the version as server id and the pod as host name.
+// UnaryCall says in its trailers, whatever its status, which version and which pod answered.
 func (e *echo) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
-	if err := wait(ctx, e.app.behaviour.Latency); err != nil {
+	b := e.app.behaviour
+	if err := grpc.SetTrailer(ctx, metadata.Pairs(load.VersionHeader, b.Version, load.PodHeader, b.Pod)); err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, b.Latency); err != nil {
 		return nil, status.FromContextError(err).Err()
 	}
 	if e.app.fails() {
 		return nil, status.Errorf(codes.Internal, "failing, as asked")
 	}
-	return &grpc_testing.SimpleResponse{ServerId: e.app.behaviour.Version, Hostname: e.app.behaviour.Pod}, nil
+	return &grpc_testing.SimpleResponse{}, nil
 }

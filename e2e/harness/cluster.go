@@ -4,6 +4,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,14 @@ type Cluster struct {
 	rate *semaphore.Weighted
 }
 
+// Access says how a cluster is reached.
+type Access struct {
+	// Kubeconfig is a file.
+	Kubeconfig string
+	// Kubectl and Helm are paths of programs, or names to be found in PATH.
+	Kubectl, Helm string
+}
+
 // Connect uses KUBECONFIG, and the programs named by HEADGATE_KUBECTL and HEADGATE_HELM (else those
 // found in PATH).
 func Connect(ctx context.Context) (*Cluster, error) {
@@ -56,17 +65,26 @@ func Connect(ctx context.Context) (*Cluster, error) {
 	if path == "" {
 		return nil, errors.New("KUBECONFIG is not set: it must name the cluster to test on")
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", path)
+	return ConnectTo(ctx, Access{
+		Kubeconfig: path,
+		Kubectl:    cmp.Or(os.Getenv("HEADGATE_KUBECTL"), "kubectl"),
+		Helm:       cmp.Or(os.Getenv("HEADGATE_HELM"), "helm"),
+	})
+}
+
+// ConnectTo connects and checks that the cluster answers.
+func ConnectTo(ctx context.Context, a Access) (*Cluster, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", a.Kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("reading %q: %w", path, err)
+		return nil, fmt.Errorf("reading %q: %w", a.Kubeconfig, err)
 	}
-	repo, err := findRepo()
+	repo, err := FindRepo()
 	if err != nil {
 		return nil, err
 	}
 	c := &Cluster{
-		Kubectl: program("HEADGATE_KUBECTL", "kubectl"), Helm: program("HEADGATE_HELM", "helm"),
-		Kubeconfig: path, Repo: repo, rate: semaphore.NewWeighted(totalRate),
+		Kubectl: a.Kubectl, Helm: a.Helm,
+		Kubeconfig: a.Kubeconfig, Repo: repo, rate: semaphore.NewWeighted(totalRate),
 	}
 	return c, c.connect(ctx, config)
 }
@@ -93,15 +111,8 @@ func (c *Cluster) connect(ctx context.Context, config *rest.Config) error {
 	return nil
 }
 
-func program(variable, otherwise string) string {
-	if p := os.Getenv(variable); p != "" {
-		return p
-	}
-	return otherwise
-}
-
-// findRepo goes up from the working directory to the folder with the charts.
-func findRepo() (string, error) {
+// FindRepo goes up from the working directory to the folder with the charts.
+func FindRepo() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 )
 
 // grpcSender makes unary calls over one connection for each address.
@@ -28,15 +29,22 @@ func (s *grpcSender) send(ctx context.Context) Outcome {
 	if err != nil {
 		return Outcome{Class: ClassTransport, Detail: err.Error()}
 	}
-	resp, err := grpc_testing.NewTestServiceClient(conn).UnaryCall(ctx, &grpc_testing.SimpleRequest{FillServerId: true})
+	var trailer metadata.MD
+	_, err = grpc_testing.NewTestServiceClient(conn).UnaryCall(ctx, &grpc_testing.SimpleRequest{}, grpc.Trailer(&trailer))
+	o := Outcome{Version: first(trailer.Get(VersionHeader)), Pod: first(trailer.Get(PodHeader))}
 	if err != nil {
-		return Outcome{Class: classOfGRPC(err), Detail: err.Error()}
-	}
-	o := Outcome{Version: resp.GetServerId(), Pod: resp.GetHostname()}
-	if o.Version == "" {
-		o.Class, o.Detail = ClassUnexpected, "an answer without a server id"
+		o.Class, o.Detail = classOfGRPC(err), err.Error()
+	} else if o.Version == "" {
+		o.Class, o.Detail = ClassUnexpected, "an answer without "+VersionHeader
 	}
 	return o
+}
+
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
 }
 
 func (s *grpcSender) conn(addr string) (*grpc.ClientConn, error) {
