@@ -1,0 +1,204 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+)
+
+// The paths under which the webhooks are served.
+const (
+	DeploymentsPath = "/mutate-deployments"
+	PodsPath        = "/mutate-pods"
+	ScalePath       = "/mutate-scale"
+)
+
+// Config is what the webhooks need to know besides the cluster.
+type Config struct {
+	// ControllerUser is the user name of Headgate's controller, the only one whose word in the hold
+	// annotation counts.
+	ControllerUser string
+	// SystemNamespace is Headgate's own; nothing there is ever touched.
+	SystemNamespace string
+	// Injection is what every injection has in common: images and addresses. The rest is filled in for
+	// each pod.
+	Injection InjectConfig
+	// CA gives the current PEM bundle by which sidecars know the xDS server; nil: Injection.CA.
+	CA func() string
+	// Registerer takes the metrics; nil: the default one.
+	Registerer prometheus.Registerer
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Register serves the webhooks on the manager's webhook server, and makes its cache find ReplicaSets and
+// pods by their owner. To be called before the manager starts.
+func Register(mgr ctrl.Manager, cfg Config) error {
+	if err := indexOwners(context.Background(), mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	e, err := newEdge(gatherer{cache: mgr.GetClient(), live: mgr.GetAPIReader()}, cfg)
+	if err != nil {
+		return err
+	}
+	server := mgr.GetWebhookServer()
+	server.Register(DeploymentsPath, &admission.Webhook{Handler: admission.HandlerFunc(e.deployments)})
+	server.Register(PodsPath, &admission.Webhook{Handler: admission.HandlerFunc(e.pods)})
+	server.Register(ScalePath, &admission.Webhook{Handler: admission.HandlerFunc(e.scale)})
+	return nil
+}
+
+// edge is the impure part: it decodes, gathers, asks a pure function, and answers with a patch.
+type edge struct {
+	gatherer
+	cfg     Config
+	metrics *metrics
+}
+
+func newEdge(g gatherer, cfg Config) (*edge, error) {
+	if cfg.Registerer == nil {
+		cfg.Registerer = prometheus.DefaultRegisterer
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &edge{gatherer: g, cfg: cfg, metrics: m}, nil
+}
+
+// errSkip says that a request is none of Headgate's business: it is admitted as it is.
+var errSkip = errors.New("not a request to decide about")
+
+// deployments answers for updates of Deployments. What can't be decided is refused: the user sees why,
+// and nothing slips past.
+func (e *edge) deployments(ctx context.Context, req admission.Request) admission.Response {
+	start := e.cfg.Now()
+	defer func() { e.metrics.observe("deployments", start, e.cfg.Now()) }()
+	in, err := e.holdInput(ctx, req)
+	if errors.Is(err, errSkip) {
+		return admission.Allowed("")
+	}
+	if err != nil {
+		e.metrics.decisions.WithLabelValues("error").Inc()
+		log.FromContext(ctx).Error(err, "Deciding about a Deployment")
+		return admission.Errored(http.StatusInternalServerError, fmt.Errorf("headgate could not decide whether to hold this update, so it is refused; try again: %w", err))
+	}
+	d := DecideHold(in)
+	if !isDryRun(req) {
+		e.metrics.decisions.WithLabelValues(string(d.Row)).Inc()
+		if d.Row != RowNothing && d.Row != RowHeld {
+			log.FromContext(ctx).Info("Decided about a Deployment", "row", d.Row, "action", d.Action, "reason", d.Reason, "user", req.UserInfo.Username)
+		}
+	}
+	resp := patchResponse(in.New, d.Deployment).WithWarnings(d.Warnings...)
+	resp.AuditAnnotations = map[string]string{"row": string(d.Row), "action": string(d.Action)}
+	return resp
+}
+
+// holdInput gathers what DecideHold looks at; pods and autoscalers only where a new template makes them matter.
+func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput, error) {
+	in := HoldInput{Old: &appsv1.Deployment{}, New: &appsv1.Deployment{}, ByController: req.UserInfo.Username == e.cfg.ControllerUser, Now: e.cfg.Now()}
+	if req.Operation != admissionv1.Update || req.SubResource != "" || req.Namespace == e.cfg.SystemNamespace {
+		return in, errSkip
+	}
+	if err := decode(req, in.Old, in.New); err != nil {
+		return in, err
+	}
+	if in.New.DeletionTimestamp != nil {
+		return in, errSkip
+	}
+	ns, enabled, err := e.namespace(ctx, req.Namespace)
+	if err != nil {
+		return in, err
+	}
+	if !enabled {
+		return in, errSkip
+	}
+	selection, err := e.policy(ctx, req.Namespace, in.New.Labels)
+	if err != nil {
+		return in, err
+	}
+	in.Policy = selection.Spec
+	if in.Record, err = e.record(ctx, types.NamespacedName{Namespace: req.Namespace, Name: req.Name}); err != nil {
+		return in, err
+	}
+	if in.ReplicaSets, err = e.replicaSets(ctx, in.Old); err != nil {
+		return in, err
+	}
+	if EqualTemplate(&in.Old.Spec.Template, &in.New.Spec.Template) {
+		return in, nil
+	}
+	if in.Autoscaled, err = e.autoscaled(ctx, in.Old); err != nil {
+		return in, err
+	}
+	stable, err := e.gatherer.pods(ctx, StableReplicaSet(in.Old, in.Record, in.ReplicaSets))
+	if err != nil {
+		return in, err
+	}
+	if replicasOf(in.Old) > 0 {
+		in.StableDownSince = StableDown(stable, e.nodeReady(ctx))
+	}
+	if in.Split = SplitFromPods(stable); in.Split.Possible {
+		cfg, err := e.injection(ctx, ns, in.New.Spec.Template.Labels, e.injectionFor(in.New.Name, "candidate"))
+		if err != nil {
+			return in, err
+		}
+		in.Split = SplitToCandidate(&in.New.Spec.Template, cfg)
+	}
+	return in, nil
+}
+
+// injectionFor is what injections have in common, for one revision of a workload.
+func (e *edge) injectionFor(workload, revision string) InjectConfig {
+	cfg := e.cfg.Injection
+	cfg.Workload, cfg.Revision = workload, revision
+	if e.cfg.CA != nil {
+		cfg.CA = e.cfg.CA()
+	}
+	return cfg
+}
+
+// decode reads the old and the new object of a request.
+func decode(req admission.Request, old, obj any) error {
+	if err := json.Unmarshal(req.OldObject.Raw, old); err != nil {
+		return fmt.Errorf("decoding the old object: %w", err)
+	}
+	if err := json.Unmarshal(req.Object.Raw, obj); err != nil {
+		return fmt.Errorf("decoding the new object: %w", err)
+	}
+	return nil
+}
+
+// patchResponse admits after as a patch of what was changed in before. Both are typed: what this version
+// of the API's types does not know is in neither, so the patch does not touch it.
+func patchResponse(before, after runtime.Object) admission.Response {
+	b, err := json.Marshal(before)
+	if err != nil {
+		return admission.Errored(http.StatusInternalServerError, fmt.Errorf("encoding the object: %w", err))
+	}
+	a, err := json.Marshal(after)
+	if err != nil {
+		return admission.Errored(http.StatusInternalServerError, fmt.Errorf("encoding the admitted object: %w", err))
+	}
+	return admission.PatchResponseFromRaw(b, a)
+}
+
+func isDryRun(req admission.Request) bool { return req.DryRun != nil && *req.DryRun }
