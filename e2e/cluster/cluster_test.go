@@ -72,6 +72,7 @@ func TestTwoClustersSideBySide(t *testing.T) {
 		t.Errorf("up of a cluster that runs replaced processes: %v, then %v", before, after)
 	}
 
+	containers := b.containers(second)
 	// The second loses everything at once, and its namespace's name too.
 	for _, pid := range pidsOf(second) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -80,21 +81,23 @@ func TestTwoClustersSideBySide(t *testing.T) {
 		t.Error(err)
 	}
 	b.run("down", "--name", second.Name)
-	b.nothingLeft(second)
+	b.nothingLeft(second, containers...)
 
 	b.podReady(first)
+	containers = b.containers(first)
 	b.run("down", "--name", first.Name)
-	b.nothingLeft(first)
+	b.nothingLeft(first, containers...)
 	b.run("down", "--name", first.Name)
 }
 
 func TestUpRepairsWhatWasKilled(t *testing.T) {
 	b := newBench(t)
 	c := plan.Cluster{Name: "test-c"}
-	t.Cleanup(func() { b.run("down", "--name", c.Name); b.nothingLeft(c) })
+	t.Cleanup(func() { b.run("down", "--name", c.Name) })
 	b.run("up", "--name", c.Name)
 	b.runPod(c)
 
+	containers := b.containers(c)
 	for _, name := range []string{config.Kubelet, config.Containerd, config.APIServer} {
 		record, err := process.Load(c.Record(name))
 		if err != nil || !record.Alive() {
@@ -102,7 +105,7 @@ func TestUpRepairsWhatWasKilled(t *testing.T) {
 		}
 		_ = syscall.Kill(record.PID, syscall.SIGKILL)
 	}
-	// The pod's container is left without anyone who looks after it.
+	// The containers are left without anyone who looks after them.
 	for _, pid := range pidsOf(c) {
 		args, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 		if bytes.Contains(args, []byte("containerd-shim")) {
@@ -111,6 +114,9 @@ func TestUpRepairsWhatWasKilled(t *testing.T) {
 	}
 	b.run("up", "--name", c.Name)
 	b.podReady(c)
+	containers = append(containers, b.containers(c)...)
+	b.run("down", "--name", c.Name)
+	b.nothingLeft(c, containers...)
 }
 
 func TestDownAfterUpWasKilled(t *testing.T) {
@@ -184,10 +190,42 @@ func (b bench) kube(c plan.Cluster, args ...string) {
 	}
 }
 
+// containers lists the first processes of a cluster's containers, as containerd knows them.
+func (b bench) containers(c plan.Cluster) []process.Record {
+	b.Helper()
+	out, err := exec.Command("ctr", "--address", c.ContainerdSocket(), "--namespace", "k8s.io", "tasks", "list").Output()
+	if err != nil {
+		b.Fatalf("listing the containers of cluster %q: %v", c.Name, err)
+	}
+	var all []process.Record
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line) // id, process, state
+		pid, err := strconv.Atoi(fields[1])
+		if err != nil {
+			continue // the heading
+		}
+		record, err := process.Observe(pid)
+		if err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, record)
+	}
+	// A pod's pause container, and its own.
+	if len(all) < 2 {
+		b.Fatalf("cluster %q has containers %v", c.Name, all)
+	}
+	return all
+}
+
 // nothingLeft looks for traces of a cluster in every place where one could leave some. It doesn't
 // use what Down uses to find them.
-func (b bench) nothingLeft(c plan.Cluster) {
+func (b bench) nothingLeft(c plan.Cluster, containers ...process.Record) {
 	b.Helper()
+	for _, container := range containers {
+		if container.Alive() {
+			b.Errorf("process %d of a container of cluster %q is left", container.PID, c.Name)
+		}
+	}
 	if pids := pidsOf(c); len(pids) > 0 {
 		b.Errorf("processes %v of cluster %q are left", pids, c.Name)
 	}

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +24,8 @@ import (
 const (
 	cniResults = "/var/lib/cni/results"
 	logLinks   = "/var/log/containers"
+	// shimSockets matches those of shims; containerd has no setting for the place.
+	shimSockets = "/run/containerd/s/*"
 )
 
 // unmountBelow detaches everything that is mounted below a folder.
@@ -63,7 +66,8 @@ func mountsBelow(mountinfo []byte, dir string) []string {
 }
 
 // removeShimSockets removes the sockets of shims that were killed. Their names are hashes; each
-// container's folder holds its own.
+// container's folder holds its own. Those of shims that died earlier are named nowhere any more:
+// they are the ones on which nobody listens.
 func removeShimSockets(c plan.Cluster) error {
 	files, err := filepath.Glob(c.Path("containerd", "state", "io.containerd.runtime.v2.task", "*", "*", "address"))
 	if err != nil {
@@ -81,7 +85,26 @@ func removeShimSockets(c plan.Cluster) error {
 			errs = append(errs, removeFile(socket))
 		}
 	}
+	sockets, err := filepath.Glob(shimSockets)
+	if err != nil {
+		return err
+	}
+	for _, socket := range sockets {
+		if deadSocket(socket) {
+			errs = append(errs, removeFile(socket))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// deadSocket says whether nobody listens on a socket, and hasn't for some time: a shim that is just
+// starting has made its socket before it listens.
+func deadSocket(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || time.Since(info.ModTime()) < 10*time.Second {
+		return false
+	}
+	return errors.Is(dial(path), unix.ECONNREFUSED)
 }
 
 // removeCNIResults removes what CNI noted about pods that nobody tore down.
