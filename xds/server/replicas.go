@@ -148,13 +148,13 @@ func (r *Replicas) lost(p *replica, err error) {
 func (r *Replicas) watch(ctx context.Context, address string, p *replica) (synced bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	silence := time.AfterFunc(3*heartbeat, func() { cancel(fmt.Errorf("silent for %s", 3*heartbeat)) })
+	defer silence.Stop()
 	conn, stream, err := r.open(ctx, address)
 	if err != nil {
 		return false, fmt.Errorf("asking replica %s: %w", address, err)
 	}
 	defer conn.Close()
-	silence := time.AfterFunc(3*heartbeat, func() { cancel(fmt.Errorf("silent for %s", 3*heartbeat)) })
-	defer silence.Stop()
 	acks := map[Key][]Ack{}
 	for {
 		var m wrapperspb.BytesValue
