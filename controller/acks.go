@@ -23,23 +23,23 @@ type Ack struct {
 	Rejected string
 }
 
-// Sidecars tells, across all replicas of the xDS server, which sidecars of a workload are connected
+// Sidecars tells, across all replicas of the xDS server, which sidecars of a revision are connected
 // and what they acknowledged.
 type Sidecars interface {
-	Acks(workload types.NamespacedName) []Ack
+	Acks(workload types.NamespacedName, revision string) []Ack
 }
 
 // sidecars are the injected pods of the stable and candidate revisions with their acknowledgements.
 func (r *Reconciler) sidecars(w *workload, key types.NamespacedName) []rollout.Sidecar {
-	acks := map[string]Ack{}
-	for _, a := range r.Sidecars.Acks(key) {
-		acks[a.Pod] = a
-	}
 	s := w.status()
 	var out []rollout.Sidecar
 	for _, hash := range []string{s.Stable.Hash, s.Candidate.Hash} {
 		if hash == "" {
 			continue
+		}
+		acks := map[string]Ack{}
+		for _, a := range r.Sidecars.Acks(key, hash) {
+			acks[a.Pod] = a
 		}
 		for _, pod := range w.pods[hash] {
 			if pod.Labels[v1alpha1.InjectedLabel] != "true" || pod.DeletionTimestamp != nil || !running(pod) {

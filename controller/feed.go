@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	netutils "k8s.io/utils/net"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -87,7 +88,7 @@ func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 	}
 	var out []xds.Workload
 	for hash, ports := range captured {
-		x := xds.Workload{Namespace: w.deployment.Namespace, Name: w.deployment.Name, Revision: hash}
+		x := xds.Workload{Namespace: w.deployment.Namespace, Name: w.deployment.Name, Revision: hash, IPv6: hasIPv6(w.pods[hash])}
 		peer, weight, split := w.split(hash)
 		for _, p := range ports {
 			port := xds.Port{Number: uint32(p.Port), Protocol: protocolOf(w.pods[hash], p, services)}
@@ -97,7 +98,7 @@ func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 			x.Ports = append(x.Ports, port)
 		}
 		if split {
-			x.Split = &xds.Split{Peer: peer, PeerWeight: weight, Endpoints: w.endpoints(peer)}
+			x.Split = &xds.Split{Peer: peer, PeerIsStable: peer == w.status().Stable.Hash, PeerWeight: weight, Endpoints: w.endpoints(peer)}
 		}
 		out = append(out, x)
 	}
@@ -144,6 +145,18 @@ func capturedPorts(pods []*corev1.Pod) []v1alpha1.CapturedPort {
 		}
 	}
 	return nil
+}
+
+// hasIPv6 says whether the pods of a revision have an IPv6 address.
+func hasIPv6(pods []*corev1.Pod) bool {
+	for _, pod := range pods {
+		for _, ip := range pod.Status.PodIPs {
+			if netutils.IsIPv6String(ip.IP) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // protocolOf asks the Services that reach this port; without a word from them it is sniffed.

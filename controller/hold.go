@@ -28,10 +28,7 @@ func (r *Reconciler) writeHold(ctx context.Context, w *workload, d rollout.Decis
 	if d.Hold == nil {
 		return nil
 	}
-	if observed, _ := v1alpha1.ParseHold(w.deployment.Annotations[v1alpha1.HoldAnnotation]); observed != nil && *d.Hold == *observed {
-		return nil
-	}
-	if d.Hold.Release == "" && w.deployment.Annotations[v1alpha1.HoldAnnotation] == d.Hold.String() {
+	if observed, _ := v1alpha1.ParseHold(w.deployment.Annotations[v1alpha1.HoldAnnotation]); sameWish(observed, d.Hold) {
 		return nil
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
@@ -47,10 +44,18 @@ func (r *Reconciler) writeHold(ctx context.Context, w *workload, d rollout.Decis
 	}
 	stable := w.stableTemplate(d.Status.Stable.Hash)
 	rendered := webhook.Render(admitted, *d.Hold, stable)
-	if apiequality.Semantic.DeepEqual(rendered.Spec, admitted.Spec) && apiequality.Semantic.DeepEqual(rendered.Annotations, admitted.Annotations) {
+	acted := apiequality.Semantic.DeepEqual(rendered.Spec, admitted.Spec) &&
+		rendered.Annotations[v1alpha1.GateAnnotation] == admitted.Annotations[v1alpha1.GateAnnotation]
+	if acted || (d.Hold.Release == v1alpha1.ReleaseBack && stable == nil) {
 		return nil
 	}
 	return r.writeDirectly(ctx, rendered)
+}
+
+// sameWish: both say the same; where a hold was derived from does not matter.
+func sameWish(a, b *v1alpha1.Hold) bool {
+	return a != nil && b != nil && a.K == b.K && a.Template == b.Template && a.Release == b.Release &&
+		apiequality.Semantic.DeepEqual(a.User, b.User)
 }
 
 // stableTemplate is the pod template of a revision as the Deployment would carry it; nil when unknown.

@@ -13,7 +13,6 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -101,7 +100,7 @@ func (r *Reconciler) gatherRecord(ctx context.Context, w *workload) error {
 
 func (r *Reconciler) gatherReplicaSets(ctx context.Context, w *workload) error {
 	var list appsv1.ReplicaSetList
-	if err := r.Client.List(ctx, &list, client.InNamespace(w.deployment.Namespace), client.MatchingFields{ownerIndex: string(w.deployment.UID)}); err != nil {
+	if err := r.Client.List(ctx, &list, client.InNamespace(w.deployment.Namespace), client.MatchingFields{webhook.OwnerIndex: string(w.deployment.UID)}); err != nil {
 		return fmt.Errorf("listing replica sets of %s/%s: %w", w.deployment.Namespace, w.deployment.Name, err)
 	}
 	for i := range list.Items {
@@ -113,7 +112,7 @@ func (r *Reconciler) gatherReplicaSets(ctx context.Context, w *workload) error {
 func (r *Reconciler) gatherPods(ctx context.Context, w *workload) error {
 	for _, rs := range w.replicaSets {
 		var list corev1.PodList
-		if err := r.Client.List(ctx, &list, client.InNamespace(rs.Namespace), client.MatchingFields{ownerIndex: string(rs.UID)}); err != nil {
+		if err := r.Client.List(ctx, &list, client.InNamespace(rs.Namespace), client.MatchingFields{webhook.OwnerIndex: string(rs.UID)}); err != nil {
 			return fmt.Errorf("listing pods of replica set %s/%s: %w", rs.Namespace, rs.Name, err)
 		}
 		hash := rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
@@ -252,14 +251,3 @@ func (w *workload) copies(hash string) []corev1.Pod {
 func (w *workload) splitState() webhook.SplitState {
 	return webhook.SplitFromPods(w.copies(w.status().Stable.Hash))
 }
-
-// ownedBy is the uid of the controlling owner, for the index.
-func ownedBy(o client.Object) []string {
-	if ref := metav1.GetControllerOf(o); ref != nil {
-		return []string{string(ref.UID)}
-	}
-	return nil
-}
-
-// ownerIndex finds objects by the uid of their controlling owner.
-const ownerIndex = "headgate.owner"

@@ -24,16 +24,6 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// Index makes the caches find ReplicaSets and pods by the uid of their controlling owner. Before the manager starts.
-func Index(ctx context.Context, mgr ctrl.Manager) error {
-	for _, o := range []client.Object{&appsv1.ReplicaSet{}, &corev1.Pod{}} {
-		if err := mgr.GetFieldIndexer().IndexField(ctx, o, ownerIndex, ownedBy); err != nil {
-			return fmt.Errorf("indexing %T by owner: %w", o, err)
-		}
-	}
-	return nil
-}
-
 // Setup registers the Reconciler (leader only) and the Feeder (every replica) with the manager. wake
 // carries the keys of workloads about which something changed outside the API: acknowledgements, verdicts.
 func Setup(mgr ctrl.Manager, r *Reconciler, f *Feeder, wake <-chan types.NamespacedName) error {

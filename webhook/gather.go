@@ -19,13 +19,13 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// ownerIndex finds ReplicaSets and pods by the uid of their controlling owner.
-const ownerIndex = "headgate.webhook.owner"
+// OwnerIndex finds ReplicaSets and pods by the uid of their controlling owner.
+const OwnerIndex = "headgate.webhook.owner"
 
-// indexOwners makes a cache answer by ownerIndex.
+// indexOwners makes a cache answer by OwnerIndex.
 func indexOwners(ctx context.Context, indexer client.FieldIndexer) error {
 	for _, o := range []client.Object{&appsv1.ReplicaSet{}, &corev1.Pod{}} {
-		if err := indexer.IndexField(ctx, o, ownerIndex, ownerUID); err != nil {
+		if err := indexer.IndexField(ctx, o, OwnerIndex, ownerUID); err != nil {
 			return fmt.Errorf("indexing %T by owner: %w", o, err)
 		}
 	}
@@ -83,7 +83,7 @@ func (g gatherer) record(ctx context.Context, key types.NamespacedName) (*v1alph
 
 func (g gatherer) replicaSets(ctx context.Context, d *appsv1.Deployment) ([]*appsv1.ReplicaSet, error) {
 	var list appsv1.ReplicaSetList
-	if err := g.list(ctx, &list, d.Namespace, client.MatchingFields{ownerIndex: string(d.UID)}); err != nil {
+	if err := g.list(ctx, &list, d.Namespace, client.MatchingFields{OwnerIndex: string(d.UID)}); err != nil {
 		return nil, err
 	}
 	owned := make([]*appsv1.ReplicaSet, len(list.Items))
@@ -99,7 +99,7 @@ func (g gatherer) pods(ctx context.Context, rs *appsv1.ReplicaSet) ([]corev1.Pod
 		return nil, nil
 	}
 	var list corev1.PodList
-	err := g.list(ctx, &list, rs.Namespace, client.MatchingFields{ownerIndex: string(rs.UID)})
+	err := g.list(ctx, &list, rs.Namespace, client.MatchingFields{OwnerIndex: string(rs.UID)})
 	return list.Items, err
 }
 

@@ -40,6 +40,8 @@ type Config struct {
 	Injection InjectConfig
 	// CA gives the current PEM bundle by which sidecars know the xDS server; nil: Injection.CA.
 	CA func() string
+	// Releasing says that every hold is to end: then no policy counts. Nil: never.
+	Releasing func(context.Context) bool
 	// Registerer takes the metrics; nil: the default one.
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -136,7 +138,9 @@ func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput,
 	if err != nil {
 		return in, err
 	}
-	in.Policy = selection.Spec
+	if e.cfg.Releasing == nil || !e.cfg.Releasing(ctx) {
+		in.Policy = selection.Spec
+	}
 	if in.Record, err = e.record(ctx, types.NamespacedName{Namespace: req.Namespace, Name: req.Name}); err != nil {
 		return in, err
 	}

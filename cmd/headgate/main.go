@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,14 +25,10 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	err := newCommand(os.Stdout).ExecuteContext(ctx)
-	var exit *sidecar.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.Code)
-	case err != nil:
+	if err := newCommand(os.Stdout).ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "headgate:", err)
-		os.Exit(1)
+		stop()
+		os.Exit(sidecar.ExitCode(err)) // of Envoy where it was Envoy that ended, else 1
 	}
 }
 

@@ -11,6 +11,7 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -97,6 +98,15 @@ func (k *Keeper) CA() string {
 		return p.ca
 	}
 	return ""
+}
+
+// ClientTLS trusts the current CA for a server of this name.
+func (k *Keeper) ClientTLS(serverName string) (*tls.Config, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(k.CA())) {
+		return nil, errNotReady
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: serverName}, nil
 }
 
 // Ready is a readiness check.
