@@ -130,10 +130,14 @@ type Step struct {
 	// +kubebuilder:validation:Maximum=99
 	Weight int32 `json:"weight"`
 
+	// The percentage is checked by a pattern, because the API server reckons the cost of a CEL rule on
+	// a number-or-string with the largest string that fits into a request, and refuses the rule.
+
 	// Replicas is k, the number of candidate pods: a number or a percentage of N, rounded up, at
 	// least 1. Default: weight percent of N.
 	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 10000 : self.matches('^([1-9][0-9]?|100)%$')",message="replicas must be a number from 1 to 10000 or a percentage from 1% to 100%"
+	// +kubebuilder:validation:Pattern=`^([1-9][0-9]?|100)%$`
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || self >= 1 && self <= 10000",message="replicas must be a number from 1 to 10000 or a percentage from 1% to 100%"
 	// +optional
 	Replicas *IntOrPercent `json:"replicas,omitempty"`
 
