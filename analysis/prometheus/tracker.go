@@ -5,9 +5,10 @@ package prometheus
 
 import "time"
 
-// forgetAfter is for how many looks a counter that is no longer there is remembered: a pod whose scrape
-// fails for a while goes on where it was, and a counter that comes back after a hole in the data is not
-// taken for a new one that counted all its past since the last look. 60 looks are 5 minutes.
+// forgetAfter is for how many looks a sidecar that is no longer there is remembered: one whose scrape fails
+// for a while goes on where it was. Its counters are remembered as long as it is itself, because one that
+// comes back after a hole in the data must not be taken for a new one that counted all its past since the
+// last look. 60 looks are 5 minutes.
 const forgetAfter = 60
 
 // memory is what must be known of earlier looks. The zero value knows nothing.
@@ -20,10 +21,9 @@ type memory struct {
 	sources map[source]int
 }
 
-// reading is the last value of a counter and the look at which it was read.
+// reading is the last value of a counter.
 type reading struct {
 	value float64
-	look  int
 	// unread says that the counter was there, for the first time, with a value that no counter can have.
 	unread bool
 }
@@ -86,12 +86,12 @@ func (m *memory) read(s sample) {
 	switch {
 	case !usable(s.Value):
 		if !ok {
-			m.last[s.series] = reading{look: m.looks, unread: true}
+			m.last[s.series] = reading{unread: true}
 		}
 	// Scraped twice: the fresher value is the larger one, except during a reset, which is then seen a
 	// scrape later.
 	case !ok, have.unread, s.Value > have.value:
-		m.last[s.series] = reading{value: s.Value, look: m.looks}
+		m.last[s.series] = reading{value: s.Value}
 	}
 }
 
@@ -109,23 +109,20 @@ func (m memory) since(s series, value float64, about asked) float64 {
 	return 0
 }
 
-// carry copies what is gone, but not for long, into the next memory. A workload that is not looked at any
-// more is forgotten, so that its next rollout does not begin with all that happened in between.
+// carry copies what is gone into the next memory: sidecars for a while, and their counters with them. A
+// workload that is not looked at any more is forgotten, so that its next rollout does not begin with all
+// that happened in between.
 func (m memory) carry(next *memory, about asked) {
-	for s, r := range m.last {
-		if now, ok := next.last[s]; (!ok || now.unread) && about.still(s.source, next.looks-r.look) {
-			next.last[s] = r
-		}
-	}
 	for s, look := range m.sources {
-		if _, ok := next.sources[s]; !ok && about.still(s, next.looks-look) {
+		_, seen := next.sources[s]
+		_, wanted := about[s.workload]
+		if !seen && wanted && next.looks-look <= forgetAfter {
 			next.sources[s] = look
 		}
 	}
-}
-
-// still says that what a sidecar showed some looks ago is worth remembering.
-func (a asked) still(s source, looks int) bool {
-	_, ok := a[s.workload]
-	return ok && looks <= forgetAfter
+	for s, r := range m.last {
+		if now, ok := next.last[s]; (!ok || now.unread) && next.knows(s.source) {
+			next.last[s] = r
+		}
+	}
 }

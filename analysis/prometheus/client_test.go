@@ -1,0 +1,202 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// fake answers instant queries with whatever the test returns for them.
+func fake(t *testing.T, config Config, answer func(w http.ResponseWriter, query string)) *Client {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r.FormValue("query"))
+	}))
+	t.Cleanup(server.Close)
+	config.URL = server.URL
+	c, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// vector writes an answer; elements are label sets with a value.
+func vector(w http.ResponseWriter, extra string, elements ...map[string]string) {
+	type result struct {
+		Metric map[string]string `json:"metric"`
+		Value  [2]any            `json:"value"`
+	}
+	out := []result{}
+	for _, e := range elements {
+		v := e["value"]
+		delete(e, "value")
+		out = append(out, result{e, [2]any{1000, v}})
+	}
+	body, _ := json.Marshal(out)
+	fmt.Fprintf(w, `{"status":"success"%s,"data":{"resultType":"vector","result":%s}}`, extra, body)
+}
+
+func webCounter(value string) map[string]string {
+	return map[string]string{"__name__": requestsName, "hg_namespace": "shop", "hg_workload": "web", "hg_port": "8080", "hg_hop": "local",
+		"hg_revision": "old", "envoy_response_code_class": "2", "namespace": "shop", "pod": "a", "value": value}
+}
+
+func isCounters(query string) bool { return strings.HasPrefix(query, "{__name__=~") }
+
+func shop(metrics ...Query) Target {
+	return Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Weight: 10, Metrics: metrics}
+}
+
+func TestOneQueryForAllWorkloads(t *testing.T) {
+	var queries atomic.Int32
+	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+		queries.Add(1)
+		for _, part := range []string{`hg_namespace=~"bank|shop"`, `hg_workload=~"api|web\\.v1"`, `hg_hop=~"local|peer|peerconn"`} {
+			if !strings.Contains(query, part) {
+				t.Errorf("query %s does not contain %s", query, part)
+			}
+		}
+		vector(w, "")
+	})
+	targets := []Target{{Namespace: "shop", Workload: "web.v1"}, {Namespace: "bank", Workload: "api"}, {Namespace: "bank", Workload: "web.v1"}}
+	got, err := c.Looks(t.Context(), start, targets)
+	if err != nil || len(got) != 3 || queries.Load() != 1 {
+		t.Errorf("%d looks, %d queries, error %v; want 3, 1, none", len(got), queries.Load(), err)
+	}
+	if got, err := c.Looks(t.Context(), start, nil); len(got) != 0 || err != nil || queries.Load() != 1 {
+		t.Errorf("no workloads: %v, %v, %d queries", got, err, queries.Load())
+	}
+}
+
+func TestAnswersThatAreNone(t *testing.T) {
+	short := Config{QueryTimeout: 100 * time.Millisecond, BatchTimeout: 300 * time.Millisecond}
+	tests := map[string]func(w http.ResponseWriter){
+		"an error": func(w http.ResponseWriter) {
+			http.Error(w, `{"status":"error","errorType":"execution","error":"boom"}`, 422)
+		},
+		"a broken gateway": func(w http.ResponseWriter) { http.Error(w, "<html>", 502) },
+		"garbage":          func(w http.ResponseWriter) { fmt.Fprint(w, `{"status":`) },
+		"another type": func(w http.ResponseWriter) {
+			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}`)
+		},
+		"a partial answer":  func(w http.ResponseWriter) { vector(w, `,"warnings":["store x is down"]`, webCounter("9")) },
+		"no answer in time": func(http.ResponseWriter) { time.Sleep(400 * time.Millisecond) },
+	}
+	for name, broken := range tests {
+		t.Run(name, func(t *testing.T) {
+			var now atomic.Value // how it answers
+			now.Store(func(w http.ResponseWriter) { vector(w, "", webCounter("100")) })
+			c := fake(t, short, func(w http.ResponseWriter, _ string) { now.Load().(func(http.ResponseWriter))(w) })
+			look := func(i int) (requests uint64, missing bool, err error) {
+				l, err := c.Looks(t.Context(), start.Add(time.Duration(i)*5*time.Second), []Target{shop()})
+				return l[0].Stable["a"].Requests, l[0].Missing, err
+			}
+			if _, missing, err := look(1); !missing || err != nil {
+				t.Errorf("first look: missing %v, %v; want true, none", missing, err)
+			}
+			now.Store(broken)
+			if _, missing, err := look(2); !missing || err == nil {
+				t.Errorf("broken: missing %v, error %v; want true, some", missing, err)
+			}
+			now.Store(func(w http.ResponseWriter) { vector(w, "", webCounter("160")) })
+			if n, missing, err := look(3); n != 60 || missing || err != nil {
+				t.Errorf("after it: %d requests, missing %v, %v; want the 60 of both looks", n, missing, err)
+			}
+		})
+	}
+}
+
+func TestUsersMetrics(t *testing.T) {
+	config := Config{QueryTimeout: 200 * time.Millisecond, BatchTimeout: time.Second}
+	c := fake(t, config, func(w http.ResponseWriter, query string) {
+		switch {
+		case isCounters(query):
+			vector(w, "", webCounter("1"))
+		case query == "slow":
+			time.Sleep(300 * time.Millisecond)
+		case query == "huge":
+			fmt.Fprintf(w, `{"status":"success","data":"%s"}`, strings.Repeat("x", maxMetric))
+		case query == "empty":
+			vector(w, "")
+		case query == "bad":
+			http.Error(w, `{"status":"error","errorType":"bad_data","error":"parse error"}`, 400)
+		case query == `ok{w="web"}`:
+			vector(w, "", map[string]string{"value": "0.25"})
+		default:
+			t.Errorf("unexpected query %q", query)
+		}
+	})
+	got, err := c.Looks(t.Context(), start, []Target{shop(
+		Query{"ok", `ok{w="{{.Workload}}"}`}, Query{"slow", "slow"}, Query{"huge", "huge"}, Query{"empty", "empty"}, Query{"bad", "bad"}, Query{"typo", "{{.Typo}}"},
+	)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, m := range got[0].Metrics {
+		lines = append(lines, fmt.Sprint(m.Name, " ", m.Value, " ", m.Err))
+	}
+	want := []string{
+		"ok 0.25 ", "slow 0 no answer in time", "huge 0 the answer is too large", "empty 0 the result is empty",
+		"bad 0 bad_data: parse error", `typo 0 unknown variable ".Typo"`,
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+func TestASlowTenantCostsNobodyElse(t *testing.T) {
+	config := Config{QueryTimeout: 300 * time.Millisecond, BatchTimeout: 500 * time.Millisecond}
+	c := fake(t, config, func(w http.ResponseWriter, query string) {
+		switch {
+		case isCounters(query):
+			vector(w, "", webCounter("1"))
+		case query == "slow":
+			time.Sleep(400 * time.Millisecond)
+		default:
+			vector(w, "", map[string]string{"value": "7"})
+		}
+	})
+	var targets []Target
+	for i := range 8 {
+		slow := Query{Name: "m", Expression: "slow"}
+		targets = append(targets, Target{Namespace: "evil", Workload: fmt.Sprint(i), Metrics: []Query{slow, slow, slow}})
+	}
+	targets = append(targets, shop(Query{Name: "m", Expression: "7"}))
+	began := time.Now()
+	got, err := c.Looks(t.Context(), start, targets)
+	if took := time.Since(began); took > 2*config.BatchTimeout {
+		t.Errorf("the look took %v", took)
+	}
+	if m := got[8].Metrics; err != nil || len(m) != 1 || m[0].Value != 7 {
+		t.Errorf("the other tenant's metric: %+v, %v", m, err)
+	}
+}
+
+func TestACancelledLookIsMissing(t *testing.T) {
+	c := fake(t, Config{}, func(w http.ResponseWriter, _ string) { vector(w, "", webCounter("1")) })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	got, err := c.Looks(ctx, start, []Target{shop(Query{"m", "x"})})
+	if err == nil || !got[0].Missing || got[0].Metrics[0].Err == "" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestAWrongAddressIsAnError(t *testing.T) {
+	if _, err := New(Config{URL: "http://[::1"}); err == nil {
+		t.Error("no error")
+	}
+}

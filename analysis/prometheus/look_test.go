@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/common/model"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// element is one element of an answer, from text like the exposition format's.
+func element(t *testing.T, text string, value float64) *model.Sample {
+	t.Helper()
+	name, rest, _ := strings.Cut(strings.TrimSuffix(text, "}"), "{")
+	m := model.Metric{}
+	if name != "" {
+		m[model.MetricNameLabel] = model.LabelValue(name)
+	}
+	for _, pair := range strings.Split(rest, ",") {
+		k, v, _ := strings.Cut(pair, "=")
+		m[model.LabelName(k)] = model.LabelValue(v)
+	}
+	return &model.Sample{Metric: m, Value: model.SampleValue(value), Timestamp: model.TimeFromUnix(1000)}
+}
+
+const labels = "hg_namespace=shop,hg_workload=web,hg_port=8080,namespace=shop,pod="
+
+func requests(pod, hop, revision, class string) string {
+	return requestsName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + ",envoy_response_code_class=" + class + "}"
+}
+
+func grpc(pod, hop, revision, status string) string {
+	return grpcName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + ",grpc_status=" + status + "}"
+}
+
+func connects(pod, revision string) string {
+	return connectName + "{" + labels + pod + ",hg_hop=peerconn,hg_revision=" + revision + "}"
+}
+
+const scraped = "{hg_namespace=shop,hg_workload=web}"
+
+func TestLooks(t *testing.T) {
+	type arm = map[string]analysis.Counts
+	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Step: 1, Weight: 25}
+	// In every case all series stand at 0 at the look before.
+	tests := map[string]struct {
+		answer            map[string]float64
+		candidate, stable arm
+		missing           string
+	}{
+		"own app and peer": {
+			answer:    map[string]float64{requests("a", "local", "old", "2"): 75, requests("a", "peer", "new", "2"): 25, scraped: 999},
+			candidate: arm{"a": {Requests: 25}}, stable: arm{"a": {Requests: 75}},
+		},
+		"a candidate's pod splits too": {
+			answer:    map[string]float64{requests("c", "local", "new", "2"): 5, requests("c", "peer", "old", "2"): 15},
+			candidate: arm{"c": {Requests: 5}}, stable: arm{"c": {Requests: 15}},
+		},
+		"classes: only 5xx is an error, 1xx is no answer": {
+			answer: map[string]float64{requests("a", "local", "old", "2"): 10, requests("a", "local", "old", "3"): 1, requests("a", "local", "old", "4"): 2,
+				requests("a", "local", "old", "5"): 3, requests("a", "local", "old", "1"): 50},
+			candidate: arm{}, stable: arm{"a": {Requests: 16, Errors: 3}},
+		},
+		"hop in would count twice": {
+			answer:    map[string]float64{requests("c", "in", "new", "2"): 25, requests("a", "local", "old", "2"): 1},
+			candidate: arm{}, stable: arm{"a": {Requests: 1}},
+		},
+		"gRPC statuses that are the server's fault": {
+			answer: map[string]float64{requests("a", "peer", "new", "2"): 100, grpc("a", "peer", "new", "0"): 80, grpc("a", "peer", "new", "5"): 9,
+				grpc("a", "peer", "new", "13"): 6, grpc("a", "peer", "new", "14"): 3, grpc("a", "peer", "new", "12"): 1, grpc("a", "peer", "new", "99"): 1},
+			candidate: arm{"a": {Requests: 100, Errors: 11}}, stable: arm{},
+		},
+		"a peer that can't be reached, answered locally": {
+			answer:    map[string]float64{requests("a", "peer", "new", "2"): 10, connects("a", "new"): 4},
+			candidate: arm{"a": {Requests: 10, Errors: 4}}, stable: arm{},
+		},
+		"not more errors than requests": {
+			answer:    map[string]float64{requests("a", "peer", "new", "5"): 10, connects("a", "new"): 30},
+			candidate: arm{"a": {Requests: 10, Errors: 10}}, stable: arm{},
+		},
+		"another revision is not part of this rollout": {
+			answer:    map[string]float64{requests("a", "peer", "older", "5"): 10, requests("a", "local", "old", "2"): 1},
+			candidate: arm{}, stable: arm{"a": {Requests: 1}},
+		},
+		"a stranger that claims to be this workload": {
+			answer: map[string]float64{strings.ReplaceAll(requests("x", "local", "new", "5"), ",namespace=shop", ",namespace=evil"): 1000,
+				requests("a", "local", "old", "2"): 1},
+			candidate: arm{}, stable: arm{"a": {Requests: 1}},
+		},
+		"nothing":                 {answer: nil, candidate: arm{}, stable: arm{}, missing: "no sidecar's counters found"},
+		"scraped too long ago":    {answer: map[string]float64{requests("a", "local", "old", "2"): 0, scraped: 960}, candidate: arm{}, stable: arm{}, missing: "not scraped for 40 s"},
+		"no traffic is not blind": {answer: map[string]float64{connects("a", "new"): 0, scraped: 998}, candidate: arm{}, stable: arm{}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			var before, now model.Vector
+			for text, value := range tc.answer {
+				before = append(before, element(t, text, 0))
+				now = append(now, element(t, text, value))
+			}
+			m, _ := memory{}.advance(start, parse(before).samples, about([]Target{target}))
+			a := parse(now)
+			_, incs := m.advance(start.Add(5*time.Second), a.samples, about([]Target{target}))
+			got := looks(start, []Target{target}, a, m, incs, 30*time.Second)
+			want := []analysis.Look{{Time: start, Step: 1, Weight: 25, Candidate: tc.candidate, Stable: tc.stable, Missing: tc.missing != "", Reason: tc.missing}}
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("looks (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRender(t *testing.T) {
+	target := Target{Namespace: "shop", Workload: "web.v1", Candidate: "7d9f", Stable: "5c4b"}
+	tests := map[string]struct{ in, want, err string }{
+		"all variables":      {in: `x{ns="{{.Namespace}}",w="{{ .Workload }}",r=~"{{.Revision}}|{{.StableRevision}}"}`, want: `x{ns="shop",w="web.v1",r=~"7d9f|5c4b"}`},
+		"no variable":        {in: `sum(up{a="{b}"})`, want: `sum(up{a="{b}"})`},
+		"unknown variable":   {in: `{{.Secret}}`, err: `unknown variable ".Secret"`},
+		"no template at all": {in: `{{printf "%1000000000d" 1}}`, err: `unknown variable`},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := Render(tc.in, target)
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Errorf("error %v, want %q", err, tc.err)
+				}
+				return
+			}
+			if err != nil || got != tc.want {
+				t.Errorf("got %q, %v; want %q", got, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestNumber(t *testing.T) {
+	one := func(v float64) model.Vector { return model.Vector{{Value: model.SampleValue(v)}} }
+	nan := (model.SampleValue)(0)
+	nan /= nan
+	tests := map[string]struct {
+		in   model.Value
+		want float64
+		err  error
+	}{
+		"scalar":       {in: &model.Scalar{Value: 3}, want: 3},
+		"one element":  {in: one(0.5), want: 0.5},
+		"empty":        {in: model.Vector{}, err: ErrEmpty},
+		"two elements": {in: append(one(1), one(2)...), err: ErrNotOne},
+		"NaN":          {in: &model.Scalar{Value: nan}, err: ErrNaN},
+		"a string":     {in: &model.String{Value: "3"}, err: ErrNotOne},
+		"a matrix":     {in: model.Matrix{}, err: ErrNotOne},
+		"nothing":      {in: nil, err: ErrNotOne},
+		"a histogram":  {in: model.Vector{{Histogram: &model.SampleHistogram{}}}, err: ErrNotOne},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := number(tc.in)
+			if !errors.Is(err, tc.err) || got != tc.want {
+				t.Errorf("got %v, %v; want %v, %v", got, err, tc.want, tc.err)
+			}
+		})
+	}
+}
