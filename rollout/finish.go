@@ -49,7 +49,7 @@ func (p *pass) promoting() {
 		// The annotation was wiped by hand in the middle of the promotion.
 		p.release = v1alpha1.ReleaseForward
 		p.because("promoting: the hold was lost, releasing it properly")
-	case ready >= k:
+	case ready >= k || p.released():
 		p.release = v1alpha1.ReleaseForward
 		p.because("promoting: all candidate pods are ready, the user's fields go back")
 	default:
@@ -211,7 +211,11 @@ func (p *pass) failureMessage() string {
 	if v := p.s.Verdict; v != nil && v.Message != "" {
 		m = fmt.Sprintf("rolled back (%s): %s", v.Cause, v.Message)
 	}
-	return "headgate: " + m + ". Stable serves all requests. Look: kubectl describe rollouts.headgate.dev; undo: kubectl rollout undo"
+	serves := "Stable serves all requests"
+	if p.fromPromotion() {
+		serves = "The stable version is put back"
+	}
+	return "headgate: " + m + ". " + serves + ". Look: kubectl describe rollouts.headgate.dev; undo: kubectl rollout undo"
 }
 
 // quarantined keeps one candidate pod, gate closed, weight 0, until the next template.

@@ -34,11 +34,14 @@ func (p *pass) held() bool {
 }
 
 // finishHold says which annotation the Deployment should carry. One that was wiped is restored from the
-// copy in the record. While the user has paused, k stays what it is.
+// copy in the record. While the user has paused, k stays what it is, and so does a release that waits.
 func (p *pass) finishHold() {
 	base := p.o.Deployment.Hold
 	if base == nil && p.held() {
 		base = p.recordedHold()
+	}
+	if base != nil && base.Release != "" && p.release == "" && !p.o.Deployment.Paused {
+		p.release = base.Release // it waited for the user to resume
 	}
 	switch {
 	case p.d.Hold != nil: // decided already
@@ -47,9 +50,8 @@ func (p *pass) finishHold() {
 		return // the copy in the record stays until the release is seen
 	case p.isIdle() || base == nil:
 	default:
-		h := *base
-		h.Release = ""
-		h.Template = p.s.Candidate.Template
+		h := *base // with a release that waits for the user to resume
+		h.Template = p.o.Deployment.Template
 		if !p.o.Deployment.Paused && p.gatesClosed() {
 			h.K = max(1, p.s.CandidateReplicas)
 		}

@@ -9,7 +9,8 @@ import "github.com/headgate/headgate/api/v1alpha1"
 // After a promotion failed, the hold has been over for long and the revert may not be written yet.
 func (p *pass) releasedByWebhook() bool {
 	dep := p.o.Deployment
-	return dep.Hold == nil && dep.Template == p.s.Candidate.Template && dep.Gate == v1alpha1.GateOpen &&
+	over := dep.Hold == nil || dep.Hold.Release == v1alpha1.ReleaseForward // the latter waits for a resume
+	return over && dep.Template == p.s.Candidate.Template && dep.Gate == v1alpha1.GateOpen &&
 		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion()
 }
 
