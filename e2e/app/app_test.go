@@ -37,7 +37,7 @@ func TestBehaviour(t *testing.T) {
 		},
 		"all that goes wrong at the start": {
 			env:  map[string]string{"BEHAVIOUR": "crash", "NEVER_READY": "1", "HANG": "true", "DEAF": "true", "READY_DELAY": "3s", "LATENCY": "1ms"},
-			want: Behaviour{Version: "crash", CrashAfter: 2 * time.Second, NeverReady: true, Hang: true, Deaf: true, ReadyDelay: 3 * time.Second, Latency: time.Millisecond, Drain: 5 * time.Second},
+			want: Behaviour{Version: "crash", CrashAfter: time.Second, NeverReady: true, Hang: true, Deaf: true, ReadyDelay: 3 * time.Second, Latency: time.Millisecond, Drain: 5 * time.Second},
 		},
 		"unknown":             {env: map[string]string{"BEHAVIOUR": "v0"}, wantErr: "unknown BEHAVIOUR"},
 		"a share above 1":     {env: map[string]string{"ERROR_RATE": "5"}, wantErr: "reading ERROR_RATE"},

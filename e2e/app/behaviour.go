@@ -47,7 +47,7 @@ func presets() map[string]map[string]string {
 		"v5":          {},
 		"errors":      {"ERROR_RATE": "0.05"},
 		"slow":        {"LATENCY": "300ms"},
-		"crash":       {"CRASH_AFTER": "2s"},
+		"crash":       {"CRASH_AFTER": "1s", "NEVER_READY": "true"},
 		"hang":        {"HANG": "true"},
 		"deaf":        {"DEAF": "true"},
 		"never-ready": {"NEVER_READY": "true"},
