@@ -146,11 +146,11 @@ func TestUpSaysWhyAComponentEnds(t *testing.T) {
 	t.Cleanup(func() { b.run("down", "--name", c.Name); b.nothingLeft(c) })
 	b.run("up", "--name", c.Name)
 	b.run("stop", "--name", c.Name, config.Kubelet)
-	if err := os.WriteFile(c.Path("kubelet.yaml"), []byte("kind: Nonsense\n"), 0o600); err != nil {
+	if err := os.WriteFile(c.Path("pki", "kubelet-serving.key"), []byte("Nonsense\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(b.command, "up", "--name", c.Name).CombinedOutput()
-	if err == nil || !bytes.Contains(out, []byte("kubelet ended")) || !bytes.Contains(out, []byte("Nonsense")) {
+	if err == nil || !bytes.Contains(out, []byte("kubelet ended")) || !bytes.Contains(out, []byte("failed to find any PEM data")) {
 		t.Errorf("up of a cluster with a broken kubelet: %v\n%s", err, out)
 	}
 }

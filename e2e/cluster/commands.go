@@ -45,6 +45,7 @@ missing is installed from the distribution (Debian or Ubuntu).`,
 func newUp() *cobra.Command {
 	var name, kubeconfig string
 	var images bool
+	var options cluster.Options
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring a cluster up; print the path of its kubeconfig",
@@ -56,7 +57,7 @@ kubeconfig as the only line of the standard output. Installs and builds what is 
 			if err != nil {
 				return err
 			}
-			c, err := cluster.Up(cmd.Context(), b, name)
+			c, err := cluster.Up(cmd.Context(), b, name, options)
 			if err != nil {
 				return err
 			}
@@ -77,6 +78,7 @@ kubeconfig as the only line of the standard output. Installs and builds what is 
 	}
 	nameFlag(cmd, &name)
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "also write the kubeconfig to this file, and print its path instead")
+	cmd.Flags().BoolVar(&options.Metrics, "metrics", false, "also run metrics-server, which horizontal pod autoscaling needs")
 	cmd.Flags().BoolVar(&images, "images", false, "also build and load the project's images")
 	return cmd
 }

@@ -26,6 +26,7 @@ const (
 var recipes = []recipe{
 	{name: "pause", reference: config.PauseImage, dockerfile: ownDockerfile, context: pauseFiles},
 	{name: "coredns", reference: config.CoreDNSImage, dockerfile: ownDockerfile, context: coreDNSFiles},
+	{name: MetricsServerImage, reference: config.MetricsServerImage, dockerfile: ownDockerfile, context: metricsServerFiles},
 	{name: "envoy", reference: "ghcr.io/headgate/envoy:local", dockerfile: ownDockerfile, context: envoyFiles},
 	{name: "prometheus", reference: "ghcr.io/headgate/prometheus:dev", dockerfile: ownDockerfile, context: prometheusFiles},
 	testApp("v1"), testApp("v2"), testApp("v3"), testApp("v4"), testApp("v5"),
@@ -44,6 +45,9 @@ var recipes = []recipe{
 
 // OwnImages are those without which no cluster starts.
 var OwnImages = []string{"pause", "coredns"}
+
+// MetricsServerImage is the one that Up needs besides when it is asked for metrics.
+const MetricsServerImage = "metrics-server"
 
 // ProjectImages are those that tests install and roll out.
 var ProjectImages = []string{
@@ -86,6 +90,11 @@ func pauseFiles(ctx context.Context, b Builder) (map[string]string, error) {
 func coreDNSFiles(ctx context.Context, b Builder) (map[string]string, error) {
 	path, err := b.Program(ctx, "coredns")
 	return map[string]string{"coredns": path}, err
+}
+
+func metricsServerFiles(ctx context.Context, b Builder) (map[string]string, error) {
+	path, err := b.Program(ctx, "metrics-server")
+	return map[string]string{"metrics-server": path}, err
 }
 
 func testAppFiles(ctx context.Context, b Builder) (map[string]string, error) {

@@ -11,6 +11,7 @@ const (
 	KubernetesVersion = "v1.36.3"
 	coreDNSVersion    = "v1.14.7"
 	helmVersion       = "v4.3.1"
+	metricsVersion    = "v0.9.0"
 	envoyVersion      = "1.40.0"
 )
 
@@ -30,8 +31,8 @@ type program struct {
 	links []string
 }
 
-// programs in the order in which they are built: the cluster needs all but Helm, which
-// tests and the demonstration use.
+// programs in the order in which they are built. Every cluster needs the first two; Helm is what
+// tests and demonstrations use, metrics-server what a HorizontalPodAutoscaler needs.
 var programs = []program{
 	{
 		name: "kubernetes", version: KubernetesVersion, cold: 7 * time.Minute, module: "kubernetes",
@@ -47,5 +48,10 @@ var programs = []program{
 		install:          "helm.sh/helm/v4/cmd/helm",
 		versionVariables: []string{"helm.sh/helm/v4/internal/version.version"},
 		links:            []string{"helm"},
+	},
+	{
+		name: "metrics-server", version: metricsVersion, cold: 150 * time.Second,
+		install:          "sigs.k8s.io/metrics-server/cmd/metrics-server",
+		versionVariables: []string{"k8s.io/client-go/pkg/version.gitVersion"},
 	},
 }

@@ -57,6 +57,10 @@ func (a api) dnsReady(ctx context.Context) error {
 	return a.condition(ctx, "/apis/apps/v1/namespaces/kube-system/deployments/coredns", "Available")
 }
 
+func (a api) metricsReady(ctx context.Context) error {
+	return a.condition(ctx, "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io", "Available")
+}
+
 // condition succeeds when the object has the condition with status True.
 func (a api) condition(ctx context.Context, path, want string) error {
 	body, err := a.get(ctx, path)

@@ -44,10 +44,7 @@ func Status(ctx context.Context, out io.Writer, name string) error {
 	if err != nil {
 		return err
 	}
-	for _, check := range []struct {
-		what string
-		of   func(context.Context) error
-	}{{"node", a.nodeReady}, {"DNS (CoreDNS)", a.dnsReady}} {
+	for _, check := range []check{{"node", a.nodeReady}, {"DNS (CoreDNS)", a.dnsReady}} {
 		verdict := "ready"
 		if err := check.of(ctx); err != nil {
 			verdict = err.Error()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,9 +26,15 @@ import (
 // machine, since a test machine may be busy.
 const startTimeout = 3 * time.Minute
 
+// Options say what a cluster has beyond what every cluster has.
+type Options struct {
+	// Metrics adds metrics-server, which a HorizontalPodAutoscaler needs.
+	Metrics bool
+}
+
 // Up brings the cluster up, or completes one of which parts are missing, and returns
 // when pods can be created and names resolve.
-func Up(ctx context.Context, b build.Builder, name string) (plan.Cluster, error) {
+func Up(ctx context.Context, b build.Builder, name string, options Options) (plan.Cluster, error) {
 	if err := errors.Join(plan.CheckName(name), needRoot()); err != nil {
 		return plan.Cluster{}, err
 	}
@@ -38,9 +45,13 @@ func Up(ctx context.Context, b build.Builder, name string) (plan.Cluster, error)
 	if err != nil {
 		return plan.Cluster{}, err
 	}
+	names := slices.Clone(build.OwnImages)
+	if options.Metrics {
+		names = append(names, build.MetricsServerImage)
+	}
 	var images []build.Image
-	for _, image := range build.OwnImages {
-		built, err := b.Image(ctx, image)
+	for _, name := range names {
+		built, err := b.Image(ctx, name)
 		if err != nil {
 			return plan.Cluster{}, err
 		}
@@ -55,7 +66,7 @@ func Up(ctx context.Context, b build.Builder, name string) (plan.Cluster, error)
 	if err != nil {
 		return plan.Cluster{}, err
 	}
-	return c, newStarter(c, b.Log, kubernetes).run(ctx, images)
+	return c, newStarter(c, b.Log, kubernetes).run(ctx, images, options)
 }
 
 func needRoot() error {
@@ -73,7 +84,8 @@ func prepare(b build.Builder, name, kubernetes string) (plan.Cluster, error) {
 	}
 	c := plan.Cluster{Name: name, Slot: s.Slot}
 	if s.Prepared && network.Exists(c) && sameVersion(s.Kubernetes, kubernetes) {
-		return c, nil
+		// What runs has read its own; parts that are started now get those of this version.
+		return c, writeConfiguration(c)
 	}
 	// What is left of an earlier cluster isn't worth saving: it was cut short, or the machine
 	// was restarted, or its binary is another version.
@@ -101,19 +113,21 @@ func makeAnew(name, kubernetes string) (plan.Cluster, error) {
 	if err != nil {
 		return plan.Cluster{}, err
 	}
-	files, err := config.Files(c, build.CNIPlugins)
-	if err != nil {
+	if err := errors.Join(write(c, keys), writeConfiguration(c)); err != nil {
 		return plan.Cluster{}, err
-	}
-	for _, set := range []map[string][]byte{keys, files} {
-		if err := write(c, set); err != nil {
-			return plan.Cluster{}, err
-		}
 	}
 	if err := network.Create(c); err != nil {
 		return plan.Cluster{}, err
 	}
 	return c, state{Slot: c.Slot, Prepared: true, Kubernetes: kubernetes}.save(name)
+}
+
+func writeConfiguration(c plan.Cluster) error {
+	files, err := config.Files(c, build.CNIPlugins)
+	if err != nil {
+		return err
+	}
+	return write(c, files)
 }
 
 // write puts files below the cluster's folder. They are root's: keys are among them.
@@ -131,7 +145,7 @@ func write(c plan.Cluster, files map[string][]byte) error {
 }
 
 // run starts what doesn't run and waits for each part as far as the next ones need it.
-func (s *starter) run(ctx context.Context, images []build.Image) (err error) {
+func (s *starter) run(ctx context.Context, images []build.Image, options Options) (err error) {
 	step := s.log.Start("starting cluster "+s.cluster.Name, "")
 	defer func() { step.Done(err) }()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -171,36 +185,55 @@ func (s *starter) run(ctx context.Context, images []build.Image) (err error) {
 	if err := s.start(config.Kubelet, config.Proxy); err != nil {
 		return err
 	}
-	if err := s.apply(ctx); err != nil {
+	return s.finish(ctx, api, options)
+}
+
+// finish adds what runs in the cluster itself, and waits until all of it works.
+func (s *starter) finish(ctx context.Context, api api, options Options) error {
+	if err := s.apply(ctx, config.AddonsManifest); err != nil {
 		return err
 	}
-	for _, component := range []string{config.ControllerManager, config.Scheduler, config.Kubelet, config.Proxy} {
-		if err := s.wait(ctx, component, func(ctx context.Context) error { return healthy(ctx, s.cluster, component) }); err != nil {
+	if options.Metrics {
+		if err := s.apply(ctx, config.MetricsServerManifest); err != nil {
 			return err
 		}
 	}
-	if err := s.wait(ctx, "the node", api.nodeReady); err != nil {
-		return err
+	checks := []check{
+		{"the node", api.nodeReady},
+		// Without it no pod can be created in the default namespace.
+		{"the default service account", api.serviceAccountExists},
+		{"CoreDNS", api.dnsReady},
+		// kube-proxy may be a second behind.
+		{"the DNS Service", func(ctx context.Context) error { return resolve(ctx, s.cluster) }},
 	}
-	// Without it no pod can be created in the default namespace.
-	if err := s.wait(ctx, "the default service account", api.serviceAccountExists); err != nil {
-		return err
+	for _, component := range []string{config.ControllerManager, config.Scheduler, config.Kubelet, config.Proxy} {
+		checks = append(checks, check{component, func(ctx context.Context) error { return healthy(ctx, s.cluster, component) }})
 	}
-	if err := s.wait(ctx, "CoreDNS", api.dnsReady); err != nil {
-		return err
+	if options.Metrics {
+		checks = append(checks, check{"the metrics API", api.metricsReady})
 	}
-	// kube-proxy may be a second behind.
-	return s.wait(ctx, "the DNS Service", func(ctx context.Context) error { return resolve(ctx, s.cluster) })
+	for _, check := range checks {
+		if err := s.wait(ctx, check.what, check.of); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// apply creates the objects that make up the cluster's DNS. Right after the start the API server
-// may still refuse, so it is tried until it works.
-func (s *starter) apply(ctx context.Context) error {
-	return s.wait(ctx, "the addons", func(ctx context.Context) error {
+// check is something that has to become true.
+type check struct {
+	what string
+	of   func(context.Context) error
+}
+
+// apply creates the objects of a manifest. Right after the start the API server may still refuse, so
+// it is tried until it works.
+func (s *starter) apply(ctx context.Context, manifest string) error {
+	return s.wait(ctx, manifest, func(ctx context.Context) error {
 		cmd := exec.CommandContext(ctx, s.kubernetes, "kubectl", "apply", "--server-side", "--force-conflicts",
-			"--kubeconfig", s.cluster.Kubeconfig(), "--cache-dir", s.cluster.Path("kubectl"), "-f", s.cluster.Path("addons.yaml"))
+			"--kubeconfig", s.cluster.Kubeconfig(), "--cache-dir", s.cluster.Path("kubectl"), "-f", s.cluster.Path(manifest))
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("applying the addons: %w: %s", err, out)
+			return fmt.Errorf("applying %s: %w: %s", manifest, err, out)
 		}
 		return nil
 	})
@@ -211,7 +244,7 @@ func Restart(ctx context.Context, b build.Builder, name string, components []str
 	if err := Stop(name, components); err != nil {
 		return err
 	}
-	_, err := Up(ctx, b, name)
+	_, err := Up(ctx, b, name, Options{})
 	return err
 }
 

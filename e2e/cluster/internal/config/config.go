@@ -24,17 +24,26 @@ var templates embed.FS
 const (
 	PauseImage   = "ghcr.io/headgate/pause:local"
 	CoreDNSImage = "ghcr.io/headgate/coredns:local"
+	// MetricsServerImage is needed only where metrics are asked for.
+	MetricsServerImage = "ghcr.io/headgate/metrics-server:local"
+)
+
+// Manifests that are applied once the API server answers.
+const (
+	AddonsManifest        = "addons.yaml"
+	MetricsServerManifest = "metrics-server.yaml"
 )
 
 // files maps each template to the file, below the cluster's folder, that it becomes.
 var files = map[string]string{
-	"containerd.toml":    "containerd.toml",
-	"hosts.toml":         "registries/_default/hosts.toml",
-	"cni.conflist":       "cni/10-headgate.conflist",
-	"kubelet.yaml":       "kubelet.yaml",
-	"kube-proxy.yaml":    "kube-proxy.yaml",
-	"addons.yaml":        "addons.yaml",
-	"resolv.client.conf": "resolv.client.conf",
+	"containerd.toml":     "containerd.toml",
+	"hosts.toml":          "registries/_default/hosts.toml",
+	"cni.conflist":        "cni/10-headgate.conflist",
+	"kubelet.yaml":        "kubelet.yaml",
+	"kube-proxy.yaml":     "kube-proxy.yaml",
+	"addons.yaml":         AddonsManifest,
+	"metrics-server.yaml": MetricsServerManifest,
+	"resolv.client.conf":  "resolv.client.conf",
 }
 
 // values is what the templates may name.
@@ -42,6 +51,7 @@ type values struct {
 	Dir, Socket, Cgroup, CNINetwork, CNIPlugins string
 	Node, PodCIDR, DNSServiceIP, Domain         string
 	PauseImage, CoreDNSImage                    string
+	MetricsServerImage                          string
 }
 
 // Files renders all configuration files: content by path below the cluster's folder.
@@ -54,7 +64,7 @@ func Files(c plan.Cluster, cniPlugins string) (map[string][]byte, error) {
 	v := values{
 		Dir: c.Dir(), Socket: c.ContainerdSocket(), Cgroup: c.Cgroup(), CNINetwork: c.CNINetwork(), CNIPlugins: cniPlugins,
 		Node: plan.Node, PodCIDR: plan.PodCIDR, DNSServiceIP: plan.DNSServiceIP, Domain: plan.Domain,
-		PauseImage: PauseImage, CoreDNSImage: CoreDNSImage,
+		PauseImage: PauseImage, CoreDNSImage: CoreDNSImage, MetricsServerImage: MetricsServerImage,
 	}
 	// An empty resolver file: pods with the machine's DNS settings have none.
 	rendered := map[string][]byte{"resolv.conf": nil}
