@@ -22,6 +22,8 @@ type discovery struct {
 	server discoveryv3.AggregatedDiscoveryServiceClient
 	// live tells whether Envoy has once had a whole configuration; false, nil means that it is known not to.
 	live func(context.Context) (bool, error)
+	// unreachable tells that the server was tried and could not be reached, just now.
+	unreachable func() bool
 	log  logr.Logger
 }
 
@@ -75,9 +77,11 @@ func receiveRequests(ctx context.Context, envoy envoyStream, requests chan<- *di
 	}
 }
 
-// rescue gives an Envoy that waits too long for its first configuration the one at rest.
+// rescue gives an Envoy that waits too long for its first configuration the one at rest. Too long is
+// no time at all where there is nobody to wait for: this may be an Envoy after a crash, and requests
+// are being refused.
 func (d *discovery) rescue(ctx context.Context, p *pipe) error {
-	if !p.relay.waiting() || time.Now().Before(p.relay.impatient()) {
+	if !p.relay.waiting() || !d.unreachable() && time.Now().Before(p.relay.impatient()) {
 		return nil
 	}
 	if live, err := d.live(ctx); live || err != nil {

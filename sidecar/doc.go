@@ -18,8 +18,9 @@
 //   - Whatever the server says is passed on, as it says it.
 //   - Without a server Envoy keeps what it has. It is never pushed back to an older or another
 //     configuration, so no weight jumps because a server restarts.
-//   - Only an Envoy that is not live yet, and that the server has left without an answer for
-//     a second, gets the configuration at rest: everything local. So an app starts without a server.
+//   - Only an Envoy that is not live yet, and that the server can't be reached for or has left without
+//     an answer for a second, gets the configuration at rest: everything local. So an app starts
+//     without a server.
 //
 // The configuration at rest is made by the same function as the server's, from what the Pod webhook
 // wrote down; equal content has equal versions, so the change-over to the server is an ordinary

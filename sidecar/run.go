@@ -17,6 +17,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/headgate/headgate/xds"
 )
@@ -56,7 +57,11 @@ func Run(ctx context.Context, cfg Config) error {
 	s := &supervisor{cfg: cfg, bootstrap: string(bootstrap), socket: lis, admin: newAdmin(), log: logr.FromContextOrDiscard(ctx)}
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, &discovery{
-		rest: rest, server: discoveryv3.NewAggregatedDiscoveryServiceClient(server), live: s.admin.live, log: s.log,
+		rest:        rest,
+		server:      discoveryv3.NewAggregatedDiscoveryServiceClient(server),
+		live:        s.admin.live,
+		unreachable: func() bool { return server.GetState() == connectivity.TransientFailure },
+		log:         s.log,
 	})
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(lis) }()
