@@ -125,7 +125,7 @@ func (c *Client) count(ctx context.Context, at time.Time, targets []Target) ([]a
 		return out, err
 	}
 	a := parse(vector)
-	before := c.memory
+	before := c.memory.fresh(at)
 	next, increments := before.advance(at, a.samples, about(targets))
 	c.memory = next
 	return looks(at, targets, a, before, increments, c.config.StaleAfter), nil

@@ -11,6 +11,10 @@ import "time"
 // last look. 60 looks are 5 minutes.
 const forgetAfter = 60
 
+// maxGap is how long may pass between two looks. More is not one look any more: nobody was looking, as
+// between two rollouts of a workload, and counting starts again.
+const maxGap = 5 * time.Minute
+
 // memory is what must be known of earlier looks. The zero value knows nothing.
 type memory struct {
 	// at is the time of the last look with data, looks how many there were.
@@ -40,6 +44,14 @@ func (m memory) knows(s source) bool {
 	return ok
 }
 
+// fresh is the memory as it is worth something at a time: nothing after more than maxGap.
+func (m memory) fresh(at time.Time) memory {
+	if at.Sub(m.at) > maxGap {
+		return memory{}
+	}
+	return m
+}
+
 // asked are the workloads that a look is about, with the creation times of their pods by name.
 type asked map[workload]map[string]time.Time
 
@@ -56,8 +68,9 @@ func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
 //   - A counter that is gone: nothing.
 //   - A value that no counter can have (NaN, negative) is as good as none.
 //
-// m is not changed.
+// After more than maxGap all counters are new, of sidecars never seen. m is not changed.
 func (m memory) advance(at time.Time, samples []sample, about asked) (memory, []increment) {
+	m = m.fresh(at)
 	next := memory{
 		at: at, looks: m.looks + 1,
 		last:    make(map[series]reading, len(samples)),

@@ -150,6 +150,19 @@ func TestAPodScrapedTwiceIsCountedOnce(t *testing.T) {
 	}
 }
 
+func TestAfterALongPauseCountingStartsAgain(t *testing.T) {
+	about := asked{web: {"b": start.Add(time.Minute)}}
+	m, _ := memory{}.advance(start, values{"a/2": 1}.samples(), about)
+	at := start.Add(time.Hour)
+	m, incs := m.advance(at, values{"a/2": 5000, "b/2": 70}.samples(), about)
+	if len(incs) != 0 {
+		t.Errorf("counted an hour in which nobody looked: %v", incs)
+	}
+	if _, incs = m.advance(at.Add(5*time.Second), values{"a/2": 5001, "b/2": 70}.samples(), about); len(incs) != 1 || incs[0].By != 1 {
+		t.Errorf("the look after it: %v", incs)
+	}
+}
+
 func TestWhatIsLongGoneIsForgotten(t *testing.T) {
 	var m memory
 	about := asked{web: nil}
