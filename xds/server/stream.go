@@ -68,6 +68,7 @@ func (st *stream) retarget(next *target) {
 	st.target, st.wantedAt = next, time.Now()
 	st.replan()
 	st.advance()
+	st.settle()
 }
 
 // rename is retarget for equal content.
@@ -92,6 +93,9 @@ func (st *stream) replan() {
 		return
 	}
 	st.plan = xds.Stages(st.at, st.target.resources)
+	if len(st.plan) == 0 {
+		st.at = st.target.resources // the same, and all of its content known
+	}
 }
 
 // begin takes in the first request of a type, with the versions that the sidecar has from an earlier
@@ -192,9 +196,13 @@ func (st *stream) push(t xds.Type) {
 	w.out <- r // never blocks: see watch.out
 }
 
-// settle notes that the target is confirmed completely; it reports whether that is new.
+// settle notes that the target is in force completely; it reports whether that is new. A version that was
+// confirmed once is not enough: a later one may be on its way, which the target has taken back since.
 func (st *stream) settle() bool {
-	if st.target == nil || st.settled == st.target || !st.confirmed.Has(&st.target.resources) {
+	if st.target == nil || st.settled == st.target || len(st.flights) > 0 {
+		return false
+	}
+	if want := &st.target.resources; !st.sent.Has(want) || !st.confirmed.Has(want) {
 		return false
 	}
 	st.settled, st.refused = st.target, ""
