@@ -162,6 +162,7 @@ func (s *script) deployment(a args) error {
 	}
 	s.w.create(template, n)
 	s.w.fields = fields
+	s.pass()
 	return nil
 }
 
@@ -209,6 +210,7 @@ func (s *script) exported(a args) error {
 	if err := s.deployment(a); err != nil {
 		return err
 	}
+	s.w.status = status{} // nobody has seen it yet
 	s.w.hold = &v1alpha1.Hold{K: 1, Template: digest(s.w.template), User: s.w.fields}
 	s.w.fields = heldFields(1)
 	return nil

@@ -108,6 +108,8 @@ type pass struct {
 	acked bool
 	// release is how the hold should end in this pass; empty: it goes on.
 	release v1alpha1.Release
+	// rescue: the candidate serves because stable can't; its gates stay open until the hold has ended.
+	rescue bool
 }
 
 func newPass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, o Observation) *pass {

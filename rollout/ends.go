@@ -32,6 +32,7 @@ func (p *pass) idle() {
 		p.openGates(p.o.revision(current))
 		p.because("the template goes out natively")
 		if dep.Complete && current.Hash != "" {
+			p.recordNative(current)
 			p.s.Stable = current
 			if r := p.s.Rejected; r != nil && r.Template == current.Template {
 				p.s.Rejected = nil // it is good after all; a later return to it must not be quarantined
@@ -251,6 +252,19 @@ func (p *pass) record(outcome v1alpha1.Outcome) {
 		Outcome: outcome, From: p.s.Stable.Hash, To: p.s.Candidate.Hash,
 		StartedAt: started.Rfc3339Copy(), EndedAt: metav1.NewTime(p.o.Now.Truncate(time.Second)),
 		Verdict: p.s.Verdict.DeepCopy(),
+	}), 10)
+}
+
+// recordNative notes that another revision became stable without a rollout (bypass, earlier stable,
+// nothing to split): one that was rejected once must not look rejected, or tidy would delete it from the
+// native history.
+func (p *pass) recordNative(to v1alpha1.Revision) {
+	if p.s.Stable.Hash == "" || p.s.Stable.Hash == to.Hash {
+		return
+	}
+	now := metav1.NewTime(p.o.Now.Truncate(time.Second))
+	p.s.History = lastN(append(p.s.History, v1alpha1.HistoryEntry{
+		Outcome: v1alpha1.OutcomeReleased, From: p.s.Stable.Hash, To: to.Hash, StartedAt: now, EndedAt: now,
 	}), 10)
 }
 

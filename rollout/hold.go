@@ -81,7 +81,7 @@ func (p *pass) lastHold(base *v1alpha1.Hold) *v1alpha1.Hold {
 // itself. In a roll back they close after weight 0.
 func (p *pass) finishGates() {
 	p.openGates(p.stable)
-	if !p.gatesClosed() || slices.Contains(p.d.OpenGates, p.candidate.Hash) {
+	if !p.gatesClosed() || p.rescue {
 		return
 	}
 	if p.s.Phase == v1alpha1.PhaseRollingBack && !p.noWeight() {

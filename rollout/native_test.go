@@ -161,7 +161,7 @@ func (w *world) gates(v *version) bool {
 	if v.gate != "" {
 		return v.gate == v1alpha1.GateClosed
 	}
-	return w.status.Stable.Hash != "" && w.status.Stable.Hash != v.name
+	return w.status.DeploymentUID == w.uid && w.status.Stable.Hash != "" && w.status.Stable.Hash != v.name
 }
 
 // run is the kubelet: a pod is ready two seconds after it was made, but for what it suffers from.

@@ -112,6 +112,7 @@ func (p *pass) stableDown() bool {
 
 func (p *pass) releaseToRescue() {
 	p.d.Requeue = tick
+	p.rescue = true
 	p.openGates(p.candidate)
 	p.noteOnce(causeStableDown, "No stable pod is available; the candidate is released, because it can only help", true)
 	p.endHold(v1alpha1.ReleaseForward, "stable serves nobody: the candidate is released")

@@ -62,6 +62,9 @@ func play(t *testing.T, story string) []byte {
 			if !s.looked {
 				s.look()
 			}
+			if s.out.Len() == 0 {
+				s.out.WriteString("nothing new\n")
+			}
 			text.Write(s.out.Bytes())
 			s.out.Reset()
 			for i+1 < len(lines) && lines[i+1] != "" {
@@ -91,7 +94,12 @@ func words(line string) []string {
 	return out
 }
 
+// command runs one line. `quickly run 5s` prints nothing: what every reader knows by now.
 func (s *script) command(line []string) error {
+	if line[0] == "quickly" {
+		defer func() { s.looked = false; s.out.Reset() }()
+		line = line[1:]
+	}
 	f, ok := commands[line[0]]
 	if !ok {
 		return fmt.Errorf("unknown command; there are %v", slices.Sorted(maps.Keys(commands)))
@@ -162,7 +170,9 @@ func describe(before status, o rollout.Observation, d rollout.Decision) decision
 	list("sizes", sizes)
 	list("delete pods", d.DeletePods)
 	list("delete revisions", d.DeleteRevisions)
-	list("left out", d.Status.Unacknowledged)
+	if !slices.Equal(d.Status.Unacknowledged, before.Unacknowledged) {
+		list("left out", d.Status.Unacknowledged)
+	}
 	if n := len(d.Status.History); n > len(before.History) {
 		h := d.Status.History[n-1]
 		say("history", "%s %s to %s", h.Outcome, h.From, h.To)

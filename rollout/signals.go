@@ -38,29 +38,30 @@ func podSignals(o *Observation, stable, candidate Revision) *v1alpha1.Verdict {
 		if p.Terminating || !p.NodeReady {
 			continue
 		}
-		if v := podSignal(o.Now, p); v != nil && !stableShows(o.Now, stable, v.Cause) {
+		if v := podSignal(o.Now, p); v != nil && !stableShows(stable, v.Cause, p.ProblemSince) {
 			return v
 		}
-		if lost := p.LostReadySince; !lost.IsZero() && o.Now.Sub(lost) >= readinessLostFor && !stableShows(o.Now, stable, v1alpha1.CauseReadinessLost) {
+		if lost := p.LostReadySince; !lost.IsZero() && o.Now.Sub(lost) >= readinessLostFor && !stableShows(stable, v1alpha1.CauseReadinessLost, lost) {
 			return fail(v1alpha1.CauseReadinessLost, "pod %s was ready and is no longer, while stable pods stay ready", p.Name)
 		}
 	}
 	return nil
 }
 
-// stableShows: some stable pod has the same trouble at the same time. An OOM kill and a loss of readiness
-// are moments: one of last week (a pod that is broken by itself) must not hide the candidate's of today.
-// The other problems last as long as they are shown. When it began may be unknown: then it is the same.
-func stableShows(now time.Time, stable Revision, cause string) bool {
-	recent := func(t time.Time) bool { return t.IsZero() || now.Sub(t) < sameWindow }
+// stableShows: some stable pod has the same trouble, since about the same time as the candidate. An OOM
+// kill and a loss of readiness are moments: one of last week (a pod that is broken by itself) must not
+// hide the candidate's of today. The other problems last as long as they are shown. When it began may be
+// unknown: then it is the same.
+func stableShows(stable Revision, cause string, since time.Time) bool {
+	near := func(t time.Time) bool { return t.IsZero() || since.IsZero() || t.Sub(since).Abs() < sameWindow }
 	return stable.count(func(p Pod) bool {
 		switch {
 		case p.Terminating:
 			return false
 		case cause == v1alpha1.CauseReadinessLost:
-			return !p.LostReadySince.IsZero() && recent(p.LostReadySince)
+			return !p.LostReadySince.IsZero() && near(p.LostReadySince)
 		case cause == v1alpha1.CauseOOMKilled:
-			return p.Problem == ProblemOOMKilled && recent(p.ProblemSince)
+			return p.Problem == ProblemOOMKilled && near(p.ProblemSince)
 		}
 		return string(p.Problem) == cause
 	}) > 0

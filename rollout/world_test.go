@@ -252,7 +252,7 @@ func (w *world) observe() rollout.Observation {
 // apply makes the world what the Decision says, in the order that the package demands.
 func (w *world) apply(d rollout.Decision) {
 	w.status = d.Status
-	if s := d.Status.Stable.Hash; s != "" && d.Status.Phase == v1alpha1.PhaseIdle && !slices.Contains(w.stableWas, s) {
+	if s := d.Status.Stable.Hash; s != "" && !slices.Contains(w.stableWas, s) {
 		w.stableWas = append(w.stableWas, s)
 	}
 	if d.ClearRetry {
