@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -148,7 +149,7 @@ func requireQuietReapply(c *harness.Case, w way, values []string) {
 	after := c.AwaitDeployment(time.Minute, "the Deployment is observed", func(d *appsv1.Deployment) bool {
 		return d.Status.ObservedGeneration == d.Generation
 	})
-	if after.Generation != before.Generation {
-		c.T.Errorf("applying the same again changed the Deployment: generation %d, was %d", after.Generation, before.Generation)
+	if diff := cmp.Diff(before.Spec, after.Spec); diff != "" {
+		c.T.Errorf("applying the same again changed the Deployment: %s", diff)
 	}
 }

@@ -212,3 +212,26 @@ func TestReadStream(t *testing.T) {
 		t.Error("a stream without its end passed")
 	}
 }
+
+func TestAwaitListening(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	port := l.Addr().(*net.TCPAddr).Port
+	targets := &Targets{addrs: []string{"127.0.0.1"}}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	targets.AwaitListening(ctx, port)
+	if ctx.Err() != nil {
+		t.Error("a port that accepts was not seen to")
+	}
+	_ = l.Close()
+	gone, cancelGone := context.WithCancel(ctx)
+	cancelGone()
+	targets.AwaitListening(gone, port)
+	if listening(ctx, hostPort("127.0.0.1", port)) {
+		t.Error("a closed port accepts")
+	}
+}

@@ -35,6 +35,7 @@ func Run(ctx context.Context, c Config, each func(Report)) (Report, error) {
 		return Report{}, err
 	}
 	go targets.Follow(ctx)
+	targets.AwaitListening(ctx, c.ports()...)
 
 	grpcSender := &grpcSender{targets: targets, port: c.GRPCPort, authority: c.authority(), conns: map[string]*grpc.ClientConn{}}
 	defer grpcSender.close()
@@ -129,6 +130,20 @@ func (c Config) timeout(k Kind) time.Duration {
 		return c.StreamFor + c.Timeout
 	}
 	return c.Timeout
+}
+
+// ports are those that this configuration sends to.
+func (c Config) ports() []int {
+	var ports []int
+	if c.Rates[KindGRPC] > 0 {
+		ports = append(ports, c.GRPCPort)
+	}
+	for k, rate := range c.Rates {
+		if k != KindGRPC && rate > 0 {
+			return append(ports, c.HTTPPort)
+		}
+	}
+	return ports
 }
 
 func (c Config) authority() string {

@@ -44,6 +44,38 @@ func NewTargets(ctx context.Context, host string) (*Targets, error) {
 	}
 }
 
+// patience is how long AwaitListening waits.
+const patience = 30 * time.Second
+
+// AwaitListening waits until these ports accept connections, so that a Service that was made a moment
+// ago, and is not known on every node yet, is not counted as failing. When patience runs out the
+// requests themselves tell.
+func (t *Targets) AwaitListening(ctx context.Context, ports ...int) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for _, port := range ports {
+		for !listening(ctx, hostPort(t.Next(), port)) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+func listening(ctx context.Context, addr string) bool {
+	d := net.Dialer{Timeout: time.Second}
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
 // Follow keeps the addresses fresh until ctx ends.
 func (t *Targets) Follow(ctx context.Context) {
 	tick := time.NewTicker(refresh)
