@@ -24,7 +24,7 @@ type discovery struct {
 	live func(context.Context) (bool, error)
 	// unreachable tells that the server was tried and could not be reached, just now.
 	unreachable func() bool
-	log  logr.Logger
+	log         logr.Logger
 }
 
 // envoyStream is the server's end of Envoy's stream.

@@ -239,7 +239,7 @@ func TestRunsOnAReadOnlyFileSystemAsAnotherUser(t *testing.T) {
 	}
 	for file, want := range map[string][]string{
 		"status": {"Uid:\t1337\t1337", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"},
-		"mounts": {" / "+rootType(t)+" ro,"},
+		"mounts": {" / " + rootType(t) + " ro,"},
 	} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 		if err != nil {

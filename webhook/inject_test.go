@@ -9,13 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/internal/golden"
 )
 
 func injectConfig(change ...func(*InjectConfig)) InjectConfig {
@@ -59,7 +59,7 @@ func readPod(t *testing.T, file string) *corev1.Pod {
 	return &pod
 }
 
-// TestInjectGolden keeps the whole result of typical pods on file. UPDATE_GOLDEN=1 rewrites them.
+// TestInjectGolden keeps the whole result of typical pods on file.
 func TestInjectGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/inject/*.in.yaml")
 	if err != nil || len(inputs) == 0 {
@@ -75,19 +75,7 @@ func TestInjectGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := strings.TrimSuffix(input, ".in.yaml") + ".out.yaml"
-			if os.Getenv("UPDATE_GOLDEN") != "" {
-				if err := os.WriteFile(golden, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", golden, diff)
-			}
+			golden.Check(t, strings.TrimSuffix(input, ".in.yaml")+".out.yaml", got)
 		})
 	}
 }
