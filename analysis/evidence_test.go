@@ -65,6 +65,42 @@ func TestEvidenceEqualsThatOfTheReference(t *testing.T) {
 	}
 }
 
+// A whole rollout, look by look: restarts, caps, windows and steps, from the first look to the Fail.
+func TestPathEqualsThatOfTheReference(t *testing.T) {
+	text, err := os.ReadFile("testdata/path.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var path []struct {
+		Weight                               int
+		Counts                               [4]uint64 // requests and errors of candidate, then of stable
+		Share, Harm, Acceptance, Information float64   // all but the share as logarithms
+	}
+	if err := json.Unmarshal(text, &path); err != nil {
+		t.Fatal(err)
+	}
+	steps := map[int]int{10: 0, 25: 1, 50: 2}
+	var st State
+	var v Verdict
+	for i, want := range path {
+		l := lookAt(i+1, want.Weight, Counts{want.Counts[0], want.Counts[1]}, Counts{want.Counts[2], want.Counts[3]})
+		l.Step = steps[want.Weight]
+		st, v = Judge(Settings{}, st, l)
+		s := Settings{}.withDefaults()
+		got := want
+		got.Share = st.Share.share(float64(want.Weight) / 100)
+		got.Harm = math.Log(st.evidence(s).harm)
+		got.Acceptance = math.Log(st.evidence(s).accepted)
+		got.Information = st.Rates[0].Acceptance.Information
+		if diff := cmp.Diff(want, got, cmpopts.EquateApprox(0, 1e-9)); diff != "" {
+			t.Fatalf("look %d (-want +got):\n%s", i+1, diff)
+		}
+		if (v.Result == Fail) != (i == len(path)-1) {
+			t.Fatalf("look %d of %d: %s", i+1, len(path), v.Result)
+		}
+	}
+}
+
 // The property on which everything rests: at the margin, whatever stable's error rate, the e-value of a
 // look is expected to be at most 1. Exact sums over both arms' binomial distributions, no sampling.
 func TestExpectationAtTheMarginIsAtMostOne(t *testing.T) {

@@ -5,6 +5,7 @@ package analysis
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -154,6 +155,7 @@ func conclude(s Settings, st *State) Verdict {
 	return v
 }
 
+// decide is the list of rules.
 func decide(s Settings, st *State, e evidence) (Result, string) {
 	if st.Weight <= 0 {
 		return Undecided, ""
@@ -161,17 +163,10 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if e.harm >= 1/s.Alpha {
 		return Fail, CauseErrorRate
 	}
-	outside := ""
-	for i := range st.Metrics {
-		m := &st.Metrics[i]
-		if m.Outside >= looksOutside {
-			return Fail, CauseMetric + m.Name
-		}
-		if m.Outside > 0 && outside == "" {
-			outside = m.Name
-		}
+	if name := st.outside(looksOutside); name != "" {
+		return Fail, CauseMetric + name
 	}
-	if st.Blind >= s.BlindAfter || st.blindMetric(s) != nil {
+	if st.Blind >= s.BlindAfter || st.blindMetric(s) {
 		return Hold, CauseBlind
 	}
 	if st.Split.broken() {
@@ -180,28 +175,41 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if st.accepted(s, e) {
 		return Pass, CauseAccepted
 	}
+	// A look without data says nothing, not even that the time is up: it may be the next that decides.
 	if st.InStep < s.MaxStepTime || st.Missing {
 		return Undecided, ""
 	}
-	switch {
-	case e.suspicion:
+	return timeUp(s, st, e)
+}
+
+// timeUp is what a step is that was not accepted in time.
+func timeUp(s Settings, st *State, e evidence) (Result, string) {
+	if e.suspicion {
 		return Hold, CauseSuspicious
-	case outside != "":
-		return Hold, CauseMetric + outside
-	case st.StepLooks > 0 && len(st.Rates) > 0 && e.enough && e.accepted < 1/s.Beta:
+	}
+	if name := st.outside(1); name != "" {
+		return Hold, CauseMetric + name
+	}
+	if len(st.Rates) > 0 && e.enough && e.accepted < 1/s.Beta {
 		return Hold, CauseNotAccepted
 	}
 	return Inconclusive, CauseTooLittleData
 }
 
-// blindMetric is a user's metric that has had no value for too long; nil when there is none.
-func (st *State) blindMetric(s Settings) *Metric {
+// outside is the first of the users' metrics that was outside its range n times in a row; empty when
+// there is none.
+func (st *State) outside(n int) string {
 	for i := range st.Metrics {
-		if m := &st.Metrics[i]; m.Missing != "" && m.Age >= s.BlindAfter {
-			return m
+		if st.Metrics[i].Outside >= n {
+			return st.Metrics[i].Name
 		}
 	}
-	return nil
+	return ""
+}
+
+// blindMetric says that one of the users' metrics has had no value for too long.
+func (st *State) blindMetric(s Settings) bool {
+	return slices.ContainsFunc(st.Metrics, func(m Metric) bool { return m.Missing != "" && m.Age >= s.BlindAfter })
 }
 
 // accepted says that nothing speaks against advancing, and everything that is judged for it.
@@ -209,10 +217,8 @@ func (st *State) accepted(s Settings, e evidence) bool {
 	if st.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
 		return false
 	}
-	for i := range st.Metrics {
-		if !st.Metrics[i].accepted() {
-			return false
-		}
+	if slices.ContainsFunc(st.Metrics, func(m Metric) bool { return !m.accepted() }) {
+		return false
 	}
 	if len(st.Rates) == 0 {
 		return true

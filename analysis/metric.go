@@ -29,7 +29,7 @@ type Metric struct {
 }
 
 // accepted says that the metric was in its range at the last look.
-func (m *Metric) accepted() bool {
+func (m Metric) accepted() bool {
 	return m.Seen && m.Outside == 0 && m.Missing == ""
 }
 

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/headgate/headgate/analysis"
 )
 
 // fake answers instant queries with whatever the test returns for them.
@@ -115,6 +117,34 @@ func TestAnswersThatAreNone(t *testing.T) {
 				t.Errorf("after it: %d requests, missing %v, %v; want the 60 of both looks", n, missing, err)
 			}
 		})
+	}
+}
+
+// The whole way from counters to a verdict.
+func TestABadCandidateIsFound(t *testing.T) {
+	look := 0
+	c := fake(t, Config{}, func(w http.ResponseWriter, _ string) {
+		counter := func(hop, revision, class string, perLook int) map[string]string {
+			e := webCounter(fmt.Sprint(1000 + perLook*look))
+			e["hg_hop"], e["hg_revision"], e["envoy_response_code_class"] = hop, revision, class
+			return e
+		}
+		vector(w, "", counter("local", "old", "2", 900), counter("local", "old", "5", 1), counter("peer", "new", "2", 90), counter("peer", "new", "5", 10))
+	})
+	var st analysis.State
+	var v analysis.Verdict
+	for look = range 10 {
+		l, err := c.Looks(t.Context(), start.Add(time.Duration(look)*5*time.Second), []Target{shop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, v = analysis.Judge(analysis.Settings{Candidate: "new", Stable: "old"}, st, l[0]); v.Result == analysis.Fail {
+			break
+		}
+	}
+	want := "40 of 400 requests to new failed (10 %), 4 of 3,604 to old (0.11 %); chance of that without harm under 1 %"
+	if v.Result != analysis.Fail || v.Message != want {
+		t.Errorf("got %s %q at look %d, want Fail %q", v.Result, v.Message, look, want)
 	}
 }
 
