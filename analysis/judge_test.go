@@ -208,7 +208,7 @@ func TestARestartChangesNothing(t *testing.T) {
 
 func TestALostStateCostsPowerNotValidity(t *testing.T) {
 	st := Restore([]byte(`{"version":1,"torn`))
-	found := 0
+	var found int
 	for i := 1; ; i++ {
 		var v Verdict
 		st, v = Judge(Settings{}, st, lookAt(i, 10, Counts{100, 40}, Counts{900, 1}))

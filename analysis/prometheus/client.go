@@ -209,5 +209,5 @@ func reason(err error) error {
 	case errors.Is(err, errTooLarge):
 		return errTooLarge
 	}
-	return errors.New("Prometheus could not be reached")
+	return errors.New("no connection to Prometheus")
 }

@@ -86,9 +86,9 @@ func TestAnswersThatAreNone(t *testing.T) {
 	short := Config{QueryTimeout: 100 * time.Millisecond, BatchTimeout: 300 * time.Millisecond}
 	tests := map[string]func(w http.ResponseWriter){
 		"an error": func(w http.ResponseWriter) {
-			http.Error(w, `{"status":"error","errorType":"execution","error":"boom"}`, 422)
+			http.Error(w, `{"status":"error","errorType":"execution","error":"boom"}`, http.StatusUnprocessableEntity)
 		},
-		"a broken gateway": func(w http.ResponseWriter) { http.Error(w, "<html>", 502) },
+		"a broken gateway": func(w http.ResponseWriter) { http.Error(w, "<html>", http.StatusBadGateway) },
 		"garbage":          func(w http.ResponseWriter) { fmt.Fprint(w, `{"status":`) },
 		"another type": func(w http.ResponseWriter) {
 			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}`)
@@ -161,7 +161,7 @@ func TestUsersMetrics(t *testing.T) {
 		case query == "empty":
 			vector(w, "")
 		case query == "bad":
-			http.Error(w, `{"status":"error","errorType":"bad_data","error":"parse error"}`, 400)
+			http.Error(w, `{"status":"error","errorType":"bad_data","error":"parse error"}`, http.StatusBadRequest)
 		case query == `ok{w="web"}`:
 			vector(w, "", map[string]string{"value": "0.25"})
 		default:

@@ -168,7 +168,6 @@ func exposedGRPC(hop, revision, status string) string {
 func TestRealPrometheus(t *testing.T) {
 	t.Parallel()
 	type pods = map[string]map[string]string
-	type show = map[string]string
 	e := newExporter(t, "a", "b", "c")
 	e.series["c"] = nil // does not exist yet
 	s := newServer(t, e)
