@@ -24,7 +24,7 @@ const (
 	tokenMode int32 = 0o644
 	// defaultLogLevel is Envoy's.
 	defaultLogLevel = "warning"
-	// headgateBinary is the same in both images.
+	// headgateBinary is named in full: hooks know no entrypoint.
 	headgateBinary = "/usr/local/bin/headgate"
 )
 
@@ -91,6 +91,7 @@ func (in *injection) prepareContainer(resources corev1.ResourceRequirements) cor
 		Name:            v1alpha1.PrepareContainer,
 		Image:           in.cfg.Image,
 		ImagePullPolicy: in.cfg.PullPolicy,
+		Command:         []string{headgateBinary},
 		Args:            []string{"prepare"},
 		Env:             []corev1.EnvVar{{Name: "HEADGATE_INJECTION", Value: in.now.String()}},
 		Resources:       *resources.DeepCopy(),
@@ -114,6 +115,7 @@ func (in *injection) proxyContainer(resources corev1.ResourceRequirements) corev
 		Name:            v1alpha1.ProxyContainer,
 		Image:           in.cfg.Image,
 		ImagePullPolicy: in.cfg.PullPolicy,
+		Command:         []string{headgateBinary},
 		Args:            []string{"run"},
 		Env:             in.proxyEnvironment(),
 		// A PodMonitor finds the statistics by this name. The port is not captured.
