@@ -75,10 +75,10 @@ func mergeWishes(written v1alpha1.UserFields, recorded v1alpha1.UserFields, rend
 	}
 	if !typeSeen {
 		wish.StrategyType = written.StrategyType
-	}
-	if written.StrategyType == string(appsv1.RecreateDeploymentStrategyType) {
-		wish.MaxSurge, wish.MaxUnavailable = nil, nil
-		return wish
+		if wish.StrategyType == string(appsv1.RecreateDeploymentStrategyType) {
+			wish.MaxSurge, wish.MaxUnavailable = nil, nil
+			return wish
+		}
 	}
 	if !surgeSeen || !unavailableSeen {
 		// He who writes parameters of a rolling update wants one, even if he wanted Recreate before.

@@ -187,13 +187,16 @@ func (r *request) renderReleased(d *appsv1.Deployment, v verdict) {
 	if !v.back {
 		stable = nil
 	}
-	if r.hold == nil || !r.fieldsStay() {
+	if !r.waits(v.back) {
 		renderRelease(d, h, stable)
 		return
 	}
 	h.K, h.Template = r.hold.K, TemplateDigest(d.Spec.Template)
 	h.From = r.derivedFrom(h)
-	setFields(d, FieldsOf(r.in.Old))
+	setFields(d, r.user)
+	if r.fieldsStay() {
+		setFields(d, FieldsOf(r.in.Old))
+	}
 	renderWaitingRelease(d, h, r.stableTemplate())
 }
 
@@ -204,6 +207,10 @@ func (r *request) renderLeftAlone(d *appsv1.Deployment) {
 		setFields(d, r.user) // a hold came with the manifest
 	}
 	_, marked := r.in.Old.Annotations[v1alpha1.GateAnnotation]
+	if r.in.ByController && GateOf(r.in.New.Annotations, r.digest()) == v1alpha1.GateOpen {
+		setGate(d, v1alpha1.GateOpen) // a direct write, or the webhook is called again after a release
+		return
+	}
 	if r.changed && (r.policy != nil || r.record != nil || marked) {
 		setGate(d, v1alpha1.GateOpen)
 	}

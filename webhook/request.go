@@ -84,9 +84,13 @@ func (r *request) findHold() {
 	}
 	// An open gate says that the hold ended; the record may not know yet.
 	template := TemplateDigest(old.Spec.Template)
-	if h.Template == template && GateOf(old.Annotations, template) != v1alpha1.GateOpen {
-		r.hold = h
+	if h.Template != template || GateOf(old.Annotations, template) == v1alpha1.GateOpen {
+		return
 	}
+	if f := FieldsOf(old); !isRendered(f) {
+		h.User = f
+	}
+	r.hold = h
 }
 
 // isOurs: the hold was put on this Deployment. One without a mark counts where there is a record.
@@ -144,6 +148,12 @@ func (r *request) calledAgain() bool {
 // in the write that resumes, or the native rolling update would begin with them.
 func (r *request) fieldsStay() bool {
 	return r.paused && r.hold != nil && isRendered(FieldsOf(r.in.Old))
+}
+
+// waits: a release has to wait for the user to resume, for the fields' sake or, when the stable template is
+// to be rendered, for the template's.
+func (r *request) waits(back bool) bool {
+	return r.fieldsStay() || r.hold != nil && back && r.in.New.Spec.Paused
 }
 
 // stableTemplate is the template to go back to; nil when it is not known.

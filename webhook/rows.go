@@ -52,48 +52,39 @@ func controllerReleased(r *request) (verdict, bool) {
 	return verdict{row: RowController, action: ActionReleaseForward, asIs: true, reason: "the controller has released"}, !there && opened
 }
 
-// controllerReleases: the hold ends as the controller says. A wish about another template than the one
-// in the object is stale: it must not let out what nobody judged.
+// controllerReleases: the hold ends as the controller says. What can't be done now is no wish: nothing is
+// released while the user has paused, nor back to a template that is gone. The controller asks again.
 func controllerReleases(r *request) (verdict, bool) {
-	if !r.in.ByController || r.arrived == nil || r.arrived.Release == "" || r.arrived.Template != r.digest() {
+	if !r.controllerSpeaks() || r.arrived.Release == "" || r.calledAgain() || r.paused {
 		return verdict{}, false
 	}
-	v := verdict{row: RowController, action: ActionReleaseForward, reason: "the controller releases forward"}
-	back := r.arrived.Release == v1alpha1.ReleaseBack
-	if back {
-		v = verdict{row: RowController, action: ActionReleaseBack, back: true, reason: "the controller releases back"}
+	if r.arrived.Release != v1alpha1.ReleaseBack {
+		return verdict{row: RowController, action: ActionReleaseForward, reason: "the controller releases forward"}, true
 	}
-	if r.paused || back && r.stable == nil {
-		return r.putOff(), true
-	}
-	return v, true
+	return verdict{row: RowController, action: ActionReleaseBack, back: true, reason: "the controller releases back"}, r.stable != nil
 }
 
-// putOff keeps everything as it is: the controller will ask again.
-func (r *request) putOff() verdict {
-	v := verdict{row: RowController, action: ActionLeaveAlone, warning: "not released: the Deployment is paused", reason: "paused"}
-	if !r.paused {
-		v.warning, v.reason = "not released: the stable revision's ReplicaSet is gone", "no stable template"
-	}
-	if r.hold != nil {
-		v.action, v.k = ActionKeep, r.hold.K
-	}
-	return v
+// controllerSpeaks: there is a wish of the controller's about the template that is there. About another one
+// it is stale, and must not let out what nobody judged; together with a new one it is none: the controller
+// never writes both.
+func (r *request) controllerSpeaks() bool {
+	return r.in.ByController && r.arrived != nil && !r.changed && r.arrived.Template == r.digest()
+}
+
+// keepsWaiting: the webhook is called again, and kept a release that waits while it took the new k.
+func (r *request) keepsWaiting() bool {
+	return r.calledAgain() && r.hold != nil && r.hold.Release == r.arrived.Release
 }
 
 // controllerHolds: another k, or a hold where an update slipped past the webhook.
 func controllerHolds(r *request) (verdict, bool) {
-	if !r.in.ByController || r.arrived == nil || r.arrived.Release != "" || r.arrived.Template != r.digest() {
+	if !r.controllerSpeaks() || r.arrived.Release != "" && !r.keepsWaiting() {
 		return verdict{}, false
 	}
-	if r.in.New.Annotations[v1alpha1.HoldAnnotation] == r.in.Old.Annotations[v1alpha1.HoldAnnotation] {
-		return verdict{}, false
-	}
-	v := verdict{row: RowController, action: ActionHold, k: r.arrived.K, reason: "the controller wants a hold"}
 	if r.hold != nil {
-		v.action, v.reason = ActionKeep, "the controller states k"
+		return verdict{row: RowController, action: ActionKeep, k: r.arrived.K, reason: "the controller states k"}, r.arrived.K != r.hold.K
 	}
-	return v, true
+	return verdict{row: RowController, action: ActionHold, k: r.arrived.K, reason: "the controller wants a hold"}, r.foreign == nil
 }
 
 // nothingToDecide: a write that neither begins nor meets a hold.
@@ -271,7 +262,7 @@ func held(r *request) (verdict, bool) {
 	}
 	v.k = r.hold.K
 	switch {
-	case r.fieldsStay():
+	case r.waits(r.hold.Release == v1alpha1.ReleaseBack):
 	case r.hold.Release == v1alpha1.ReleaseForward:
 		v.action, v.reason = ActionReleaseForward, "resumed: the release that waited"
 	case r.hold.Release == v1alpha1.ReleaseBack && r.stable != nil:

@@ -235,6 +235,11 @@ func TestControllerWrites(t *testing.T) {
 	checkHold(t, map[string]holdCase{
 		"a new k is rendered":          {in: update(held, wish(held, h(5, "v2", "")), byController), want: keep(5, 5, 0)},
 		"while paused k is only noted": {in: update(with(held, paused), with(wish(held, h(5, "v2", "")), paused), byController), want: keep(5, 2, 0)},
+		"paused while the fields were the user's again: not released back": {
+			in: update(deployment("v2", gated(open), paused), wish(deployment("v2", gated(open), paused), h(2, "v2", v1alpha1.ReleaseBack)), byController,
+				withRecord(trying("v2", v1alpha1.PhaseRollingBack))),
+			want: outcome{Row: RowNothing, Action: ActionLeaveAlone, Version: "v2", Fields: defaults(), Gate: open},
+		},
 		"a stale copy of the user's fields does not win": {
 			in: update(held, wish(held, v1alpha1.Hold{K: 5, Template: digestOf("v2"), User: rolling("9", "9", 9)}), byController), want: keep(5, 5, 0),
 		},
@@ -255,8 +260,8 @@ func TestControllerWrites(t *testing.T) {
 				withRecord(trying("v2", v1alpha1.PhaseRollingBack))),
 			want: outcome{Row: RowController, Action: ActionReleaseBack, Version: "v1", Fields: defaults(), Gate: open},
 		},
-		"no release while paused":                   {in: update(with(held, paused), with(wish(held, h(2, "v2", v1alpha1.ReleaseForward)), paused), byController), want: keep(2, 2, 1)},
-		"no release back without a stable template": {in: update(held, wish(held, h(2, "v2", v1alpha1.ReleaseBack)), byController, owning()), want: keep(2, 2, 1)},
+		"no release while paused":                   {in: update(with(held, paused), with(wish(held, h(2, "v2", v1alpha1.ReleaseForward)), paused), byController), want: untouched},
+		"no release back without a stable template": {in: update(held, wish(held, h(2, "v2", v1alpha1.ReleaseBack)), byController, owning()), want: untouched},
 		"a hold that was lost comes back with the user's fields": {
 			in:   update(lost, wish(lost, h(3, "v2", "")), byController),
 			want: outcome{Row: RowController, Action: ActionHold, Version: "v2", Fields: heldFields(3), K: 3, User: user, Gate: closed},
