@@ -123,7 +123,7 @@ func show(parent context.Context, o Options, cluster *harness.Cluster) ([]Update
 		if !o.NoColor {
 			p = colours()
 		}
-		viewers = onScreen(model, p, cancel)
+		viewers = onScreen(screenModel{model: model, palette: p, quit: cancel})
 	}
 	reports := &reports{}
 	ended := make(chan error, 1)

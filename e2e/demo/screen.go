@@ -66,14 +66,14 @@ type audience struct {
 	leave func()
 }
 
-// onScreen shows on the terminal.
-func onScreen(m Model, p Palette, quit func()) audience {
-	program := tea.NewProgram(screenModel{model: m, palette: p, quit: quit}, tea.WithoutSignalHandler())
+// onScreen shows on the terminal, or where the options say.
+func onScreen(s screenModel, options ...tea.ProgramOption) audience {
+	program := tea.NewProgram(s, append(options, tea.WithoutSignalHandler())...)
 	return audience{
 		emit: func(e Event) { program.Send(e) },
 		run: func() error {
 			_, err := program.Run()
-			quit()
+			s.quit()
 			if err != nil {
 				return fmt.Errorf("showing the screen: %w", err)
 			}
@@ -96,20 +96,25 @@ func inLines(m Model, w io.Writer) audience {
 		run: func() error {
 			second := time.NewTicker(time.Second)
 			defer second.Stop()
-			for {
-				var e Event
-				select {
-				case <-left:
-					return nil
-				case e = <-events:
-				case t := <-second.C:
-					e = Ticked{Time: t}
-				}
+			show := func(e Event) {
 				next := m.Apply(e)
 				for _, line := range plainLines(m, next) {
 					_, _ = fmt.Fprintln(w, line)
 				}
 				m = next
+			}
+			for {
+				select {
+				case e := <-events:
+					show(e)
+				case t := <-second.C:
+					show(Ticked{Time: t})
+				case <-left:
+					for len(events) > 0 { // what was sent before
+						show(<-events)
+					}
+					return nil
+				}
 			}
 		},
 		leave: func() { close(left) },
