@@ -197,7 +197,7 @@ func (s *script) retry(a args) error {
 
 // recreate deletes the Deployment and creates another one of that name, from the same manifest.
 func (s *script) recreate(args) error {
-	s.w.uid, s.w.hold, s.w.gate = "uid-2", nil, ""
+	s.w.uid, s.w.hold, s.w.gate = s.w.uid+"+", nil, ""
 	for _, v := range s.w.versions {
 		v.pods, v.size, v.exists, v.gate = nil, 0, false, ""
 	}

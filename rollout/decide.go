@@ -119,7 +119,7 @@ func newPass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, 
 	if policy == nil {
 		p.policy = &v1alpha1.RolloutPolicySpec{}
 	}
-	if p.s.Policy != "" && p.s.Phase != v1alpha1.PhaseIdle {
+	if p.s.Policy != "" && p.s.Phase != v1alpha1.PhaseIdle && p.s.DeploymentUID == o.Deployment.UID {
 		var began v1alpha1.RolloutPolicySpec
 		if json.Unmarshal([]byte(p.s.Policy), &began) == nil {
 			p.policy = &began

@@ -24,10 +24,13 @@ func (p *pass) idle() {
 	switch {
 	case dep.Hold != nil:
 		p.begin(dep.Template)
-	case p.s.Stable.Template != "" && dep.Template == p.s.Stable.Template:
-		p.because("stable is the template")
 	case p.slippedPast(current):
 		p.holdNow()
+	case p.held():
+		p.d.Requeue = tick
+		p.endHold(v1alpha1.ReleaseForward, "a hold was wiped: the user's fields go back")
+	case p.s.Stable.Template != "" && dep.Template == p.s.Stable.Template:
+		p.because("stable is the template")
 	default:
 		p.openGates(p.o.revision(current))
 		p.because("the template goes out natively")
@@ -47,8 +50,8 @@ func (p *pass) idle() {
 // the user's own strategy leaves no room for a hold, is left alone here too.
 func (p *pass) slippedPast(current v1alpha1.Revision) bool {
 	dep := p.o.Deployment
-	return !p.gone && p.s.Stable.Hash != "" && current.Hash != "" && p.o.NoSplit == "" && canSurge(dep.User) &&
-		dep.Gate == "" && dep.Replicas > 0 && !dep.Paused && !dep.Complete
+	return !p.gone && p.s.Stable.Hash != "" && dep.Template != p.s.Stable.Template && current.Hash != "" &&
+		p.o.NoSplit == "" && canSurge(p.userFields()) && dep.Gate == "" && dep.Replicas > 0 && !dep.Paused && !dep.Complete
 }
 
 // canSurge: with Recreate, or without any surge, there is never a candidate next to stable.
@@ -65,7 +68,7 @@ func canSurge(u v1alpha1.UserFields) bool {
 
 func (p *pass) holdNow() {
 	k := p.steps()[0].CandidateReplicas(p.o.Deployment.Replicas, p.o.Autoscaled)
-	p.d.Hold = &v1alpha1.Hold{K: k, Template: p.o.Deployment.Template, User: p.o.Deployment.User}
+	p.d.Hold = &v1alpha1.Hold{K: k, Template: p.o.Deployment.Template, User: p.userFields()}
 	p.d.Requeue = tick
 	p.because("an update slipped past the webhook: hold it now")
 }
@@ -169,7 +172,6 @@ func (p *pass) endBack() {
 	verdict := p.s.Verdict
 	p.clearRollout()
 	p.s.Verdict = verdict
-	p.s.Hold = ""
 	p.enter(v1alpha1.PhaseIdle)
 }
 
@@ -195,8 +197,7 @@ func (p *pass) supersededNatively() bool {
 }
 
 func (p *pass) followNative() {
-	hold := p.recordedHold()
-	if p.o.Deployment.Gate != v1alpha1.GateOpen && hold != nil && !p.gone {
+	if hold := p.lastKnownHold(); hold != nil && !p.gone {
 		// It slipped past the webhook mid-rollout: the fields are still those of the hold.
 		p.setWeight(0) // the candidate's pods are on their way out, natively
 		p.d.Hold = &v1alpha1.Hold{K: hold.K, Template: p.o.Deployment.Template, User: hold.User}
@@ -206,7 +207,6 @@ func (p *pass) followNative() {
 	}
 	p.recordUnlessEnded(v1alpha1.OutcomeSuperseded)
 	p.clearRollout()
-	p.s.Hold = ""
 	p.enter(v1alpha1.PhaseIdle)
 	p.because("a third template goes out natively")
 }

@@ -4,6 +4,7 @@
 package rollout
 
 import (
+	"math"
 	"slices"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -27,19 +28,41 @@ func (p *pass) recordedHold() *v1alpha1.Hold {
 }
 
 // held: the Deployment's three fields are those of the hold. So too when the annotation was wiped by
-// hand: only a gate that the webhook has opened says that the user's fields are back.
+// hand: only a gate that the webhook has opened says that the user's fields are back, and not even that
+// when the release waited for a resume; then the fields themselves tell.
 func (p *pass) held() bool {
-	dep, recorded := p.o.Deployment, p.recordedHold()
-	return dep.Hold != nil || (dep.Gate != v1alpha1.GateOpen && recorded != nil && recorded.Template == dep.Template)
+	dep := p.o.Deployment
+	return dep.Hold != nil || (p.recordedHold() != nil && (dep.Gate != v1alpha1.GateOpen || isRendered(dep.User)))
+}
+
+// heldDeadline is the progressDeadlineSeconds of a hold: as good as none, and a number that nobody writes
+// by hand (the largest one would make the Deployment controller drop the condition).
+const heldDeadline = math.MaxInt32 - 1
+
+func isRendered(f v1alpha1.UserFields) bool {
+	return f.ProgressDeadlineSeconds != nil && *f.ProgressDeadlineSeconds == heldDeadline
+}
+
+// lastKnownHold is the hold in force, or the copy of one that was wiped; nil when there is none.
+func (p *pass) lastKnownHold() *v1alpha1.Hold {
+	if h := p.o.Deployment.Hold; h != nil || !p.held() {
+		return h
+	}
+	return p.recordedHold()
+}
+
+// userFields are the three fields as the user wants them.
+func (p *pass) userFields() v1alpha1.UserFields {
+	if h := p.lastKnownHold(); h != nil {
+		return h.User
+	}
+	return p.o.Deployment.User
 }
 
 // finishHold says which annotation the Deployment should carry. One that was wiped is restored from the
 // copy in the record. While the user has paused, k stays what it is, and so does a release that waits.
 func (p *pass) finishHold() {
-	base := p.o.Deployment.Hold
-	if base == nil && p.held() {
-		base = p.recordedHold()
-	}
+	base := p.lastKnownHold()
 	if base != nil && base.Release != "" && p.release == "" && !p.o.Deployment.Paused {
 		p.release = base.Release // it waited for the user to resume
 	}
@@ -47,7 +70,10 @@ func (p *pass) finishHold() {
 	case p.d.Hold != nil: // decided already
 	case p.release != "":
 		p.d.Hold = p.lastHold(base)
-		return // the copy in the record stays until the release is seen
+		if base != nil {
+			p.s.Hold = base.String() // until the release is seen
+		}
+		return
 	case p.isIdle() || base == nil:
 	default:
 		h := *base // with a release that waits for the user to resume
@@ -60,7 +86,7 @@ func (p *pass) finishHold() {
 	switch {
 	case p.d.Hold != nil:
 		p.s.Hold = p.d.Hold.String()
-	case !p.isIdle() && !p.held():
+	case !p.held():
 		p.s.Hold = ""
 	}
 }
@@ -68,13 +94,11 @@ func (p *pass) finishHold() {
 // lastHold is the annotation that ends the hold. The fields it gives back are the user's: as recorded
 // while the hold is on, as they stand when it is over already (a promotion that failed).
 func (p *pass) lastHold(base *v1alpha1.Hold) *v1alpha1.Hold {
-	h := v1alpha1.Hold{
-		K: max(1, p.s.CandidateReplicas), Template: p.o.Deployment.Template, User: p.o.Deployment.User, Release: p.release,
-	}
+	k := p.s.CandidateReplicas
 	if base != nil {
-		h.K, h.User = max(1, base.K), base.User
+		k = base.K
 	}
-	return &h
+	return &v1alpha1.Hold{K: max(1, k), Template: p.o.Deployment.Template, User: p.userFields(), Release: p.release}
 }
 
 // finishGates: stable's gates are open in every phase, the candidate's closed where it must not serve by

@@ -46,6 +46,8 @@ type script struct {
 	// block has shown one already.
 	last   string
 	looked bool
+	// check, if set, sees every Decision before it is applied.
+	check func(status, rollout.Observation, rollout.Decision)
 }
 
 // play plays a story and returns it with its output.
@@ -116,6 +118,9 @@ func (s *script) pass() decision {
 	before := s.w.status
 	o := s.w.observe()
 	d := rollout.Decide(s.w.policy, before, o)
+	if s.check != nil {
+		s.check(before, o, d)
+	}
 	s.w.apply(d)
 	return describe(before, o, d)
 }

@@ -123,6 +123,10 @@ func (w *world) update(template, bypass string) {
 		return
 	}
 	w.generation++
+	rendered := w.fields.ProgressDeadlineSeconds != nil && *w.fields.ProgressDeadlineSeconds != 600
+	if h, _ := v1alpha1.ParseHold(w.status.Hold); w.hold == nil && rendered && h != nil && w.status.DeploymentUID == w.uid {
+		w.hold = h // the webhook restores a wiped one from the record
+	}
 	w.template = template
 	stable := w.status.Stable.Hash
 	if w.status.DeploymentUID != w.uid || stable == "" {
