@@ -14,7 +14,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 )
 
 const (
@@ -32,9 +31,15 @@ const (
 	podUIDExtra          = "authentication.kubernetes.io/pod-uid"
 )
 
+// TokenReviewer is the part of client-go's TokenReviewInterface that is needed. (Importing that would
+// put all of client-go into the sidecar's binary.)
+type TokenReviewer interface {
+	Create(ctx context.Context, review *authenticationv1.TokenReview, options metav1.CreateOptions) (*authenticationv1.TokenReview, error)
+}
+
 // TokenReviews asks the API server whose a token is. It implements Authenticator.
 type TokenReviews struct {
-	client   authenticationclient.TokenReviewInterface
+	client   TokenReviewer
 	audience string
 	now      func() time.Time
 	slots    chan struct{}
@@ -50,7 +55,7 @@ type answer struct {
 }
 
 // NewTokenReviews accepts tokens with this audience only. now is the clock; nil is the real one.
-func NewTokenReviews(client authenticationclient.TokenReviewInterface, audience string, now func() time.Time) *TokenReviews {
+func NewTokenReviews(client TokenReviewer, audience string, now func() time.Time) *TokenReviews {
 	if now == nil {
 		now = time.Now
 	}
