@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/e2e/load"
@@ -42,6 +43,10 @@ func LoadPod(name string, c load.Config) *corev1.Pod {
 			TerminationGracePeriodSeconds: &grace,
 			Containers: []corev1.Container{{
 				Name: "load", Image: AppImage + "v1", Args: args,
+				// Ready: it has sent something.
+				ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
+					HTTPGet: &corev1.HTTPGetAction{Path: "/report", Port: intstr.Parse(controlPort)},
+				}},
 			}},
 		},
 	}
@@ -104,7 +109,7 @@ func (c *Case) StartLoad(name string, config load.Config) *Load {
 	if err := c.Client.Create(c.Ctx, pod); err != nil {
 		c.T.Fatalf("creating client %q: %v", l.pod, err)
 	}
-	l.awaitPod("it runs", func(p *corev1.Pod) bool { return p.Status.Phase != corev1.PodPending })
+	l.awaitPod("it sends", func(p *corev1.Pod) bool { return Ready(p) || p.Status.Phase == corev1.PodSucceeded })
 	return l
 }
 
