@@ -69,6 +69,9 @@ func Setup(ctx context.Context, mgr ctrl.Manager, keeper *certs.Keeper, o Option
 	if err := setupWebhooks(mgr, keeper, o); err != nil {
 		return err
 	}
+	if err := mgr.AddMetricsServerExtraHandler(TargetsPath, Targets(mgr.GetClient())); err != nil {
+		return fmt.Errorf("adding the list of sidecars for Prometheus: %w", err)
+	}
 	return setupHealth(ctx, mgr, keeper)
 }
 
