@@ -86,23 +86,20 @@ func (d *director) update(ctx context.Context, index int, u Update, pods *harnes
 		}
 	}
 	result.RolloutStatusExit = <-exit
-	return d.count(ctx, result, before.Counts, u.Tag, pods)
+	delta, err := d.count(ctx, before.Counts, pods)
+	result.Requests, result.FailedRequests, result.CandidateRequests = delta.Sent, delta.Failed, delta.Versions[u.Tag].Total()
+	return result, err
 }
 
-// count adds what users noticed until the last pod of the update was gone.
-func (d *director) count(ctx context.Context, r Result, before load.Counts, tag string, pods *harness.PodLog) (Result, error) {
+// count is what users noticed since before, until the last pod of the update was gone.
+func (d *director) count(ctx context.Context, before load.Counts, pods *harness.PodLog) (load.Counts, error) {
 	quiet, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := pods.AwaitQuiet(quiet); err != nil && ctx.Err() != nil {
-		return r, err
+		return load.Counts{}, err
 	}
 	after, err := d.reports.after(ctx, time.Now())
-	if err != nil {
-		return r, err
-	}
-	delta := after.Counts.Minus(before)
-	r.Requests, r.FailedRequests, r.CandidateRequests = delta.Sent, delta.Failed, delta.Versions[tag].Total()
-	return r, nil
+	return after.Counts.Minus(before), err
 }
 
 // history is what ended before.
@@ -123,7 +120,7 @@ func (d *director) awaitEnd(ctx context.Context, seen map[string]bool) (*v1alpha
 	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var entry *v1alpha1.HistoryEntry
-	err := harness.Follow(limit, d.cluster.Client, &v1alpha1.RolloutList{}, inShop(), func(state map[types.UID]*v1alpha1.Rollout) bool {
+	err := harness.Follow(limit, d.cluster.Client, harness.Selected{List: &v1alpha1.RolloutList{}, Options: inShop()}, func(state map[types.UID]*v1alpha1.Rollout) bool {
 		for _, r := range state {
 			if r.Name == workload {
 				entry = newest(r.Status.History, seen)

@@ -151,7 +151,7 @@ func (s stage) openShop(ctx context.Context, c *harness.Cluster) error {
 func awaitShop(ctx context.Context, c *harness.Cluster) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	err := harness.Follow(ctx, c.Client, &appsv1.DeploymentList{}, inShop(), func(state map[types.UID]*appsv1.Deployment) bool {
+	err := harness.Follow(ctx, c.Client, harness.Selected{List: &appsv1.DeploymentList{}, Options: inShop()}, func(state map[types.UID]*appsv1.Deployment) bool {
 		for _, d := range state {
 			return harness.Complete(d)
 		}
@@ -160,7 +160,7 @@ func awaitShop(ctx context.Context, c *harness.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("waiting for the shop's pods: %w", err)
 	}
-	err = harness.Follow(ctx, c.Client, &v1alpha1.RolloutList{}, inShop(), func(state map[types.UID]*v1alpha1.Rollout) bool {
+	err = harness.Follow(ctx, c.Client, harness.Selected{List: &v1alpha1.RolloutList{}, Options: inShop()}, func(state map[types.UID]*v1alpha1.Rollout) bool {
 		for _, r := range state {
 			return r.Status.Phase == v1alpha1.PhaseIdle && r.Status.Stable.Hash != ""
 		}
@@ -183,7 +183,7 @@ func closeShop(ctx context.Context, c *harness.Cluster) error {
 	if err != nil {
 		return fmt.Errorf("deleting namespace %s: %w", namespace, err)
 	}
-	err = harness.Follow(ctx, c.Client, &corev1.NamespaceList{}, nil, func(state map[types.UID]*corev1.Namespace) bool {
+	err = harness.Follow(ctx, c.Client, harness.Selected{List: &corev1.NamespaceList{}}, func(state map[types.UID]*corev1.Namespace) bool {
 		for _, ns := range state {
 			if ns.Name == namespace {
 				return false

@@ -48,7 +48,7 @@ func watchAll(ctx context.Context, c *harness.Cluster, reports *reports, emit fu
 }
 
 func watchRollout(ctx context.Context, c *harness.Cluster, emit func(Event)) error {
-	return harness.Follow(ctx, c.Client, &v1alpha1.RolloutList{}, inShop(), func(state map[types.UID]*v1alpha1.Rollout) bool {
+	return harness.Follow(ctx, c.Client, harness.Selected{List: &v1alpha1.RolloutList{}, Options: inShop()}, func(state map[types.UID]*v1alpha1.Rollout) bool {
 		for _, r := range state {
 			if r.Name == workload {
 				emit(Recorded{Time: time.Now(), Status: r.Status})
@@ -60,7 +60,7 @@ func watchRollout(ctx context.Context, c *harness.Cluster, emit func(Event)) err
 
 func watchPods(ctx context.Context, c *harness.Cluster, emit func(Event)) error {
 	opts := append(inShop(), client.MatchingLabels{"app": workload})
-	return harness.Follow(ctx, c.Client, &corev1.PodList{}, opts, func(state map[types.UID]*corev1.Pod) bool {
+	return harness.Follow(ctx, c.Client, harness.Selected{List: &corev1.PodList{}, Options: opts}, func(state map[types.UID]*corev1.Pod) bool {
 		var pods []PodView
 		for _, p := range state {
 			pods = append(pods, PodView{Name: p.Name, Revision: harness.Revision(p), State: podState(p)})

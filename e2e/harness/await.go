@@ -39,7 +39,7 @@ func (c *Case) AwaitEvent(within time.Duration, what string, ok func(*corev1.Eve
 	c.T.Helper()
 	var found *corev1.Event
 	c.await(within, what, func(ctx context.Context) error {
-		return Follow(ctx, c.Client, &corev1.EventList{}, c.in(), func(state map[types.UID]*corev1.Event) bool {
+		return Follow(ctx, c.Client, Selected{&corev1.EventList{}, c.in()}, func(state map[types.UID]*corev1.Event) bool {
 			for _, e := range state {
 				if ok(e) {
 					found = e
@@ -64,7 +64,7 @@ func awaitOne[T client.Object](c *Case, list client.ObjectList, a awaited[T]) T 
 	var last T
 	c.await(a.within, a.what, func(ctx context.Context) error {
 		opts := append(c.in(), client.MatchingFields{"metadata.name": a.name})
-		return Follow(ctx, c.Client, list, opts, func(state map[types.UID]T) bool {
+		return Follow(ctx, c.Client, Selected{list, opts}, func(state map[types.UID]T) bool {
 			o, there := one(state, a.name)
 			if !there {
 				return false

@@ -54,7 +54,7 @@ func (c *Cluster) EnsureInstalled(ctx context.Context) error {
 func (c *Cluster) awaitInstalled(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	err := Follow(ctx, c.Client, &appsv1.DeploymentList{}, []client.ListOption{client.InNamespace(SystemNamespace)},
+	err := Follow(ctx, c.Client, Selected{&appsv1.DeploymentList{}, []client.ListOption{client.InNamespace(SystemNamespace)}},
 		func(state map[types.UID]*appsv1.Deployment) bool {
 			for _, d := range state {
 				if !Complete(d) {

@@ -184,7 +184,7 @@ func (l *Load) awaitPod(what string, ok func(*corev1.Pod) bool) {
 	l.c.T.Helper()
 	l.c.await(10*time.Minute, fmt.Sprintf("client %q: %s", l.pod, what), func(ctx context.Context) error {
 		opts := append(l.c.in(), client.MatchingFields{"metadata.name": l.pod})
-		return Follow(ctx, l.c.Client, &corev1.PodList{}, opts, func(state map[types.UID]*corev1.Pod) bool {
+		return Follow(ctx, l.c.Client, Selected{&corev1.PodList{}, opts}, func(state map[types.UID]*corev1.Pod) bool {
 			p, there := one(state, l.pod)
 			return there && ok(p)
 		})

@@ -38,7 +38,7 @@ func (c *Cluster) WatchPods(ctx context.Context, namespace, selector string) (*P
 	begun := make(chan struct{})
 	var once sync.Once
 	go func() {
-		err := Follow(ctx, c.Client, &corev1.PodList{}, opts, func(state map[types.UID]*corev1.Pod) bool {
+		err := Follow(ctx, c.Client, Selected{&corev1.PodList{}, opts}, func(state map[types.UID]*corev1.Pod) bool {
 			l.see(state)
 			once.Do(func() { close(begun) })
 			return false

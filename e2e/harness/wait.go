@@ -19,12 +19,19 @@ import (
 // errWatchEnded asks for a new list.
 var errWatchEnded = errors.New("the watch ended")
 
-// Follow lists the objects that the options select and hands the whole state to see: at first, and
-// after each change. It ends when see returns true (nil), or when ctx ends (its error). list says the
-// type; T is the type of its items.
-func Follow[T client.Object](ctx context.Context, c client.WithWatch, list client.ObjectList, opts []client.ListOption, see func(map[types.UID]T) bool) error {
+// Selected are the objects that a Follow is about.
+type Selected struct {
+	// List is an empty list of their kind.
+	List client.ObjectList
+	// Options select them; none: all of the cluster.
+	Options []client.ListOption
+}
+
+// Follow lists objects and hands the whole state to see: at first, and after each change. It ends when
+// see returns true (nil), or when ctx ends (its error). T is the type of the list's items.
+func Follow[T client.Object](ctx context.Context, c client.WithWatch, what Selected, see func(map[types.UID]T) bool) error {
 	for {
-		err := followOnce(ctx, c, list.DeepCopyObject().(client.ObjectList), opts, see)
+		err := followOnce(ctx, c, what, see)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -34,8 +41,9 @@ func Follow[T client.Object](ctx context.Context, c client.WithWatch, list clien
 	}
 }
 
-func followOnce[T client.Object](ctx context.Context, c client.WithWatch, list client.ObjectList, opts []client.ListOption, see func(map[types.UID]T) bool) error {
-	if err := c.List(ctx, list, opts...); err != nil {
+func followOnce[T client.Object](ctx context.Context, c client.WithWatch, what Selected, see func(map[types.UID]T) bool) error {
+	list := what.List.DeepCopyObject().(client.ObjectList)
+	if err := c.List(ctx, list, what.Options...); err != nil {
 		return fmt.Errorf("listing %T: %w", list, err)
 	}
 	state := map[types.UID]T{}
@@ -51,7 +59,7 @@ func followOnce[T client.Object](ctx context.Context, c client.WithWatch, list c
 		return nil
 	}
 	from := &client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()}}
-	w, err := c.Watch(ctx, list, append([]client.ListOption{from}, opts...)...)
+	w, err := c.Watch(ctx, list, append([]client.ListOption{from}, what.Options...)...)
 	if err != nil {
 		return fmt.Errorf("watching %T: %w", list, err)
 	}
