@@ -139,7 +139,7 @@ func (p *pod) kill(sig syscall.Signal) {
 	}
 }
 
-// TestStopWaitsForRequestsUnderWay: SIGTERM while a request is being answered.
+// TestStopWaitsForRequestsUnderWay: SIGTERM while a request is being answered and a connection is open.
 func TestStopWaitsForRequestsUnderWay(t *testing.T) {
 	if !inPod(t) {
 		return
@@ -159,13 +159,28 @@ func TestStopWaitsForRequestsUnderWay(t *testing.T) {
 	if !resp.Close || resp.StatusCode != http.StatusOK {
 		t.Errorf("after drain: status %d, connection closed: %t; want 200, true", resp.StatusCode, resp.Close)
 	}
+	connection, err := p.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", podIP+":9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	talk := func() {
+		t.Helper()
+		if _, err := connection.Write([]byte("x")); err != nil {
+			t.Errorf("writing on the connection under way: %v", err)
+		}
+		if _, err := connection.Read(make([]byte, 1)); err != nil {
+			t.Errorf("reading from the connection under way: %v", err)
+		}
+	}
+	talk()
 	answered := make(chan error, 1)
 	go func() {
 		_, err := p.get("/slow")
 		answered <- err
 	}()
-	eventually(t, "the request is under way", 5*time.Second, func() error {
-		if n, err := newAdmin().active(t.Context()); err != nil || n != 1 {
+	eventually(t, "both are under way", 5*time.Second, func() error {
+		if n, err := newAdmin().active(t.Context()); err != nil || n != 2 {
 			return fmt.Errorf("%d active, %v", n, err)
 		}
 		return nil
@@ -174,12 +189,19 @@ func TestStopWaitsForRequestsUnderWay(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Errorf("the request under way failed: %v", err)
 	}
+	select {
+	case err := <-p.ended:
+		t.Fatalf("ended (%v) while a TCP connection was open", err)
+	case <-time.After(time.Second):
+	}
+	talk()
+	connection.Close()
 	start := time.Now()
 	if err := <-p.ended; err != nil {
 		t.Errorf("Run = %v, want nil after it was told to stop", err)
 	}
 	p.ended <- nil
-	t.Logf("ended %v after the last answer", time.Since(start))
+	t.Logf("ended %v after the last connection", time.Since(start))
 }
 
 // TestOnlyEnvoyMayAskForConfiguration: the socket is in reach of the app.

@@ -115,12 +115,13 @@ func newPod(t *testing.T) *pod {
 	p.client = clientIn(t, client)
 
 	injection := v1alpha1.Injection{Workload: "web", Revision: "v1", Ports: []v1alpha1.CapturedPort{
-		{Port: 8080, Protocol: v1alpha1.ProtocolAuto, Alias: 15620},
+		{Port: 8080, Protocol: v1alpha1.ProtocolAuto, Alias: 15620}, {Port: 9000, Protocol: v1alpha1.ProtocolTCP},
 	}}
 	if err := capture.Apply(capture.Rules(injection)); err != nil {
 		t.Fatal(err)
 	}
 	p.serve(podIP+":8080", "local")
+	p.echo(podIP + ":9000")
 	p.serve(peerIP+":15601", "peer")
 	p.cfg = Config{
 		Injection: injection, Namespace: "shop", Pod: "web-1",
@@ -153,6 +154,28 @@ func (p *pod) serve(address, body string) {
 	})}
 	go s.Serve(lis)
 	p.t.Cleanup(func() { s.Close() })
+}
+
+// echo sends back whatever arrives.
+func (p *pod) echo(address string) {
+	p.t.Helper()
+	lis, err := net.Listen("tcp", address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { lis.Close() })
+	go func() {
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
 }
 
 // clientIn is an HTTP client whose connections start in another namespace, on a thread that is never

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/headgate/headgate/sidecar"
 	"github.com/headgate/headgate/sidecar/capture"
@@ -50,7 +51,10 @@ What it needs to know is in the environment, set by the Pod webhook.`,
 			if err != nil {
 				return err
 			}
-			return sidecar.Run(cmd.Context(), config)
+			if err := setLogger("info", "json"); err != nil {
+				return err
+			}
+			return sidecar.Run(ctrl.LoggerInto(cmd.Context(), ctrl.Log.WithName("sidecar")), config)
 		},
 	}
 }
