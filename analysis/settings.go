@@ -107,11 +107,16 @@ func (s Settings) withDefaults() Settings {
 // StepTime is how long the current step may take when all of the steps that are left, this one included,
 // have to end within some time. Later steps have larger weights and so more data: each is granted only
 // what a healthy candidate needs at least, and the rest goes to the current one. What it does not use is
-// left for the next.
+// left for the next. Where there is too little for all, each gets the same share: steps shrink to fit,
+// and end inconclusive. Never less than one look.
 func (s Settings) StepTime(left time.Duration, steps int) time.Duration {
 	s = s.withDefaults()
 	least := max(time.Duration(s.MinLooks+settleLooks)*s.Interval, s.MinStepTime)
-	return max(left-time.Duration(max(steps-1, 0))*least, least)
+	n := time.Duration(max(steps, 1))
+	if left < n*least {
+		return max(left/n, s.Interval)
+	}
+	return left - (n-1)*least
 }
 
 // maxRatio keeps coefficients finite; a candidate that may fail a thousand times as often is not judged.

@@ -247,12 +247,13 @@ func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
 		Interval:     LookInterval,
 		PlannedLooks: int(policy.EffectiveMaxDuration()/LookInterval) + 1,
 		Steps:        len(steps),
-		MaxStepTime:  rollout.StepBudget(policy, s),
 		NoErrorRate:  policy.Analysis.SuccessRate.Disabled,
 	}
 	for _, m := range policy.Analysis.Metrics {
 		out.Metrics = append(out.Metrics, analysis.Range{Name: m.Name, Min: number(m.Range.Min), Max: number(m.Range.Max)})
 	}
+	// Steps that finish early leave their time to the later ones; those need less anyway.
+	out.MaxStepTime = out.StepTime(policy.EffectiveMaxDuration()-s.JudgedFor.Duration, len(steps)-int(s.Step))
 	return out
 }
 

@@ -5,7 +5,6 @@ package rollout
 
 import (
 	"slices"
-	"time"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
@@ -75,11 +74,4 @@ func (p *pass) weightOf(step v1alpha1.Step) int32 {
 		return min(step.Weight, carries(1, p.o.Deployment.Replicas))
 	}
 	return step.Weight
-}
-
-// StepBudget is how long the current step may be judged: an equal share of what is left of
-// maxDuration, so that early steps that finish soon leave more to later ones.
-func StepBudget(policy *v1alpha1.RolloutPolicySpec, s *v1alpha1.RolloutStatus) time.Duration {
-	left := int32(len(EffectiveSteps(policy, s.Replicas, s.Autoscaled))) - s.Step
-	return max(0, policy.EffectiveMaxDuration()-s.JudgedFor.Duration) / time.Duration(max(1, left))
 }
