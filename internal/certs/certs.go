@@ -34,6 +34,9 @@ const (
 	checkEvery     = 12 * time.Hour
 )
 
+// MountPath is where the chart mounts the Secret.
+const MountPath = "/certs"
+
 // errNotReady is what a TLS client causes, and readiness says, before the Secret holds a certificate.
 var errNotReady = errors.New("the Secret holds no certificate yet")
 
@@ -129,9 +132,9 @@ func Rotate(mgr ctrl.Manager, secret types.NamespacedName, webhookConfiguration 
 		IsReady:        make(chan struct{}),
 		Webhooks:       []rotator.WebhookInfo{{Name: webhookConfiguration, Type: rotator.Mutating}},
 		FieldOwner:     "headgate",
-		// The rotator waits for a file of a mounted volume. There is none: the Keeper reads the Secret,
-		// and readiness is its check. So it is given a file that always exists.
-		CertDir: "/proc/self", CertName: "exe",
+		// The rotator ends the program when the mounted Secret does not show a certificate within a
+		// quarter of an hour. That is all the mount is for: what is served comes from the Keeper.
+		CertDir:                MountPath,
 		RequireLeaderElection:  true,
 		CaCertDuration:         caValidity,
 		ServerCertDuration:     serverValidity,
