@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: The Headgate Authors
+# SPDX-License-Identifier: Apache-2.0
+
+# Everything needs Go and make only; e2e and the demo also need root (they run a whole Kubernetes on this
+# machine) and install what else is missing from the distribution, saying what. `make` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Modules whose code is checked and tested. e2e/cluster/kubernetes holds only what compiles Kubernetes.
+MODULES := . charts/tests e2e/cluster e2e/demo
+
+# Tools at the versions of tools/go.mod, compiled once and then taken from the build cache.
+TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
+
+# An existing cluster, which must have the images; empty: a local one is brought up and taken down.
+KUBECONFIG ?=
+# What of the end-to-end tests to run, and how long they may take.
+RUN ?= .
+E2E_TIMEOUT ?= 40m
+# How long `make fuzz` spends on each fuzz test.
+FUZZTIME ?= 30s
+# Arguments of `make demo`, for example ARGS=--plain.
+ARGS ?=
+
+export HEADGATE_KUBECTL ?= $(CURDIR)/.cache/bin/kubectl
+export HEADGATE_HELM ?= $(CURDIR)/.cache/bin/helm
+
+##@ To see it
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Show three updates of a shop under load: a good one, a bad one, one that crashes
+	@go -C e2e/demo run . $(ARGS)
+
+.PHONY: demo-down
+demo-down: ## Remove what the demo brought up
+	@go -C e2e/cluster run . down --name demo
+
+##@ To change it
+
+.PHONY: unit
+unit: ## Vet and run the tests that need neither root nor a cluster (under a minute once compiled)
+	@VET=1 hack/gotest.sh unit -- $(MODULES)
+
+.PHONY: test
+test: ## Run everything: unit, race, lint, verify, end to end; print what took how long
+	@hack/test.sh
+
+.PHONY: race
+race: ## Run the tests under the race detector
+	@hack/gotest.sh race -race -short -- . e2e/demo
+
+.PHONY: fuzz
+fuzz: ## Let every fuzz test look for new inputs for FUZZTIME (30s)
+	@hack/fuzz.sh $(FUZZTIME)
+
+.PHONY: e2e
+e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them; RUN=regexp selects
+	@RUN='$(RUN)' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: lint
+lint: ## Check the house rules (.golangci.yml) and lint the chart
+	@for m in $(MODULES); do (cd $$m && $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: fmt
+fmt: ## Format the code as lint wants it
+	@for m in $(MODULES); do (cd $$m && $(TOOL) golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: generate
+generate: ## Write generated code and the chart's definitions anew
+	@$(TOOL) controller-gen object paths=./api/...
+	@$(TOOL) controller-gen crd paths=./api/... output:crd:dir=charts/headgate/crds
+# Helm lets an upgrade adopt objects that name the release as their owner (templates/crds.yaml).
+	@sed -i '/^    controller-gen.kubebuilder.io\/version:/a\    helm.sh/resource-policy: keep\n    meta.helm.sh/release-name: headgate\n    meta.helm.sh/release-namespace: headgate-system\n  labels:\n    app.kubernetes.io/managed-by: Helm' charts/headgate/crds/*.yaml
+
+.PHONY: verify
+verify: ## Fail if generated files, formatting or go.mod files are not up to date
+	@hack/verify.sh
+
+.PHONY: image
+image: ## Build the images, into .cache/images
+	@go -C e2e/cluster run . images

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: The Headgate Authors
+# SPDX-License-Identifier: Apache-2.0
+
+# Runs the end-to-end tests. With KUBECONFIG, on that cluster, which must have the images; they leave Headgate
+# installed there. Without it, on a local cluster that is made for them and taken down at the end, whatever
+# happens. RUN selects tests, E2E_TIMEOUT bounds them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cluster() { go -C e2e/cluster run . "$@"; }
+
+if [[ -n ${KUBECONFIG-} ]]; then
+  KUBECONFIG=$(realpath "$KUBECONFIG")
+  for program in HEADGATE_KUBECTL HEADGATE_HELM; do
+    [[ -x ${!program-} ]] || unset "$program" # those of PATH, then
+  done
+else
+  name=e2e
+  trap 'cluster down --name "$name"' EXIT
+  trap 'exit 130' INT TERM
+  # The certificates and test tools of a cluster that was left behind would do, its state would not.
+  cluster down --name "$name"
+  cluster build helm
+  KUBECONFIG=$(cluster up --name "$name" --images --metrics)
+  # Nothing else lives on this cluster.
+  export HEADGATE_E2E_UNINSTALL=true
+fi
+export KUBECONFIG
+
+# One package after the other, because they share the cluster. In this order: webhooks are tried before the
+# chart is installed.
+PACKAGES='./api/v1alpha1 ./webhook ./e2e/...' hack/gotest.sh e2e -tags e2e -count=1 -p 1 \
+  -timeout "${E2E_TIMEOUT:-40m}" -run "${RUN:-.}" -- .

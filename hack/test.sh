@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: The Headgate Authors
+# SPDX-License-Identifier: Apache-2.0
+
+# Runs everything, one step after the other, also after one has failed; says at the end what took how long, and
+# in the last line how many tests passed and failed.
+#
+#   hack/test.sh [STEP...]     default: all of them
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+steps=("$@")
+[[ $# -gt 0 ]] || steps=(unit race lint verify e2e)
+declare -A about=(
+  [unit]="vet, tests, fuzz seeds, the rendered chart"
+  [race]="tests under the race detector"
+  [lint]="house rules, chart"
+  [verify]="generated files, formatting, go.mod"
+  [e2e]="a real cluster, from nothing"
+)
+
+rm -rf out/tests
+failed=0
+summary=()
+for step in "${steps[@]}"; do
+  printf '\n== make %s: %s\n\n' "$step" "${about[$step]-}"
+  start=$SECONDS
+  result=ok
+  make --no-print-directory "$step" </dev/null || { result=FAILED; failed=1; }
+  took=$((SECONDS - start))
+  summary+=("$(printf '%-7s %3dm %02ds  %-7s %s' "$result" $((took / 60)) $((took % 60)) "$step" "${about[$step]-}")")
+done
+
+# Events of tests have a name; those of packages have not, and a package that does not compile has no tests.
+count() {
+  local files=(out/tests/*.json)
+  [[ -e ${files[0]} ]] || { echo 0; return; }
+  cat "${files[@]}" | grep -c "\"Action\":\"$1\".*\"Test\":" || true
+}
+failures=$(count fail)
+if [[ $failed -eq 1 && $failures -eq 0 ]]; then
+  failures=1 # a step without tests, or one that did not come to them
+fi
+
+printf '\n== Result, after %dm %02ds\n\n' $((SECONDS / 60)) $((SECONDS % 60))
+printf '%s\n' "${summary[@]}"
+printf '\n%d passed, %d failed\n' "$(count pass)" "$failures"
+exit $failed
