@@ -6,21 +6,22 @@
 //
 // A request that reaches a pod of a split workload:
 //
-//	client ──> pod:8080 ──nftables──> :15600 capture listener, chain by original destination
-//	                                     │ HTTP                         │ other bytes
-//	                             routes "capture|8080"                  │
-//	              authority is an address │        │ split             │
-//	                                      │   weight w │ 100-w         │
-//	                                      │            │    └──────┐   │
-//	                                      │   peer|8080|<rev>      │   │      composite: first the one,
-//	                                      │     │ 1.      │ 2.     │   │      then, if it can't be reached,
-//	                                      │ peerconn|..   │        │   │      the other
-//	                                      │     │         └──┬─────┴───┘
-//	                                      └─────┼──────> local|8080 ──> the pod's own address, port 8080
-//	                                            v
-//	            other revision's pod:15601 ──nftables──> :15600, chain of destination 15601
-//	                                                        │ routes "peers", by x-headgate-port
-//	                                                     in|8080 ──> that pod's own address, port 8080
+//	client ──> pod:8080 ──nftables──> :15600, chain of destination 8080
+//	                                     │ HTTP: routes "capture|8080"        │ other bytes
+//	                                     ├── authority is an address ─────────┤
+//	                                     ├── 100-w of 100 ────────────────────┤
+//	                                     │ w of 100                           │
+//	                                peer|8080|<rev>   composite:              v
+//	                                     ├── 2. if that can't be reached ──> local|8080
+//	                                     │ 1.                                 └──> the pod's own address, port 8080
+//	                                     v
+//	                                peerconn|8080|<rev>, adds x-headgate-port
+//	                                     │
+//	   other revision's pod:15601 <──────┘
+//	            └─nftables──> :15600, chain of destination 15601
+//	                             │ routes "peers", by x-headgate-port
+//	                             v
+//	                          in|8080 ──> that pod's own address, port 8080
 //
 // Vocabulary. A hop is the role of a cluster: local, peer, peerconn, in. At rest a workload has only
 // local and in, and its configuration holds no address at all. The weight of a peer is in its routes, its

@@ -88,7 +88,7 @@ func (r *Resources) SafeFor(sent, acknowledged *Versions) bool {
 			}
 		}
 	}
-	return !r.removes(sent) || acknowledged.hasAll(Listeners, r[Listeners]) && acknowledged.hasAll(Routes, r[Routes])
+	return !r.Removes(sent) || acknowledged.hasAll(Listeners, r[Listeners]) && acknowledged.hasAll(Routes, r[Routes])
 }
 
 // warm says that all these clusters, and those they are made of, are there, with endpoints.
@@ -104,7 +104,8 @@ func (r *Resources) warm(clusters []string, acknowledged *Versions) bool {
 	return true
 }
 
-func (r *Resources) removes(sent *Versions) bool {
+// Removes says that r lacks clusters that a sidecar has.
+func (r *Resources) Removes(sent *Versions) bool {
 	for name := range sent[Clusters] {
 		if _, kept := r.Get(Clusters, name); !kept {
 			return true

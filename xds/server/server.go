@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -42,11 +43,23 @@ type Config struct {
 	// OnChange is called after the acknowledgements of a key may have changed, once or several times,
 	// from many goroutines and without any lock held. It must not block.
 	OnChange func(Key)
+	// Linger is how long clusters stay after the last route to them was confirmed to be gone; zero is
+	// DefaultLinger.
+	Linger time.Duration
 	// Metrics may be nil.
 	Metrics *Metrics
 	// Log gets one line for each refused configuration. The zero value drops it.
 	Log logr.Logger
 }
+
+// DefaultLinger is far more than what it must outlast:
+//   - requests that were on their way to a peer when the weight became 0, and go local when it can't be
+//     reached: connect timeout and back-off, some 0.5 s. Without the cluster they would fail (503).
+//   - Envoy's workers, which learn of a cluster later than its main thread confirms it. Removing a composite
+//     cluster that a busy worker has not made yet crashes Envoy 1.40: its factory keeps a reference to
+//     what the main thread has deleted. Seen within seconds when splits come and go as fast as they are
+//     acknowledged.
+const DefaultLinger = 30 * time.Second
 
 // Server serves delta ADS and knows what each connected sidecar has acknowledged. Its methods may be
 // called concurrently.
@@ -95,6 +108,9 @@ func EndpointsHash(addresses []string) string {
 
 // New makes a server whose streams end when ctx does.
 func New(ctx context.Context, cfg Config) *Server {
+	if cfg.Linger == 0 {
+		cfg.Linger = DefaultLinger
+	}
 	s := &Server{
 		cfg:     cfg,
 		targets: map[Key]*target{},

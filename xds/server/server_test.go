@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,6 +96,20 @@ func TestASplitIsMadeBeforeItIsUsedAndUnmadeAfter(t *testing.T) {
 		t.Errorf("removed %v, want %v", removal.GetRemovedResources(), want)
 	}
 	c.ack(removal)
+}
+
+func TestClustersLingerAfterTheirRoutes(t *testing.T) {
+	f := serve(t, Config{Identify: Anyone(webKey), Linger: time.Hour})
+	set(t, f.Server, split(10, "10.0.0.1"))
+	c := f.connect(t, "")
+	c.start(f, split(10, "10.0.0.1"))
+	set(t, f.Server, atRest())
+	c.ack(c.want(xds.Routes, "capture|8080"))
+	f.until(t, webKey, settledAt(0))
+	c.fence() // no removal
+	set(t, f.Server, split(20, "10.0.0.1"))
+	c.ack(c.want(xds.Routes, "capture|8080")) // the clusters are still there
+	f.until(t, webKey, settledAt(20))
 }
 
 // The endpoints of the same change are not acknowledged, nor is an earlier weight; the lower one goes out.

@@ -34,6 +34,9 @@ type fixture struct {
 func serve(t *testing.T, cfg Config) *fixture {
 	t.Helper()
 	f := &fixture{listener: bufconn.Listen(1 << 20), changed: make(chan Key, 1<<16)}
+	if cfg.Linger == 0 {
+		cfg.Linger = 1
+	}
 	cfg.OnChange = func(k Key) { f.changed <- k }
 	f.Server = New(t.Context(), cfg)
 	g := grpc.NewServer()

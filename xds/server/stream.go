@@ -39,6 +39,12 @@ type stream struct {
 	flights map[string]flight
 	watches [4]*watch
 
+	// later calls advance again, after a time. idleSince is when the clusters that the next stage takes
+	// away fell out of use; zero while they are in use.
+	later     func(time.Duration)
+	linger    time.Duration
+	idleSince time.Time
+
 	// settled is the last target that was confirmed completely, settledAt when target was set.
 	settled   *target
 	wantedAt  time.Time
@@ -54,9 +60,12 @@ type flight struct {
 	removed  []string
 }
 
-func newStream(id int64, key Key, who Identity, m *Metrics) *stream {
+func newStream(id int64, key Key, who Identity, cfg *Config) *stream {
 	now := time.Now()
-	st := &stream{id: id, key: key, who: who, since: now, wantedAt: now, stageFrom: now, metrics: m, flights: map[string]flight{}}
+	st := &stream{
+		id: id, key: key, who: who, since: now, wantedAt: now, stageFrom: now,
+		metrics: cfg.Metrics, linger: cfg.Linger, flights: map[string]flight{},
+	}
 	for _, t := range xds.Types() {
 		st.sent[t], st.confirmed[t] = map[string]string{}, map[string]string{}
 	}
@@ -65,7 +74,7 @@ func newStream(id int64, key Key, who Identity, m *Metrics) *stream {
 
 // retarget plans anew, from what is being served now.
 func (st *stream) retarget(next *target) {
-	st.target, st.wantedAt = next, time.Now()
+	st.target, st.wantedAt, st.idleSince = next, time.Now(), time.Time{}
 	st.replan()
 	st.advance()
 	st.settle()
@@ -161,7 +170,7 @@ func (st *stream) answer(f flight, req *discoveryv3.DeltaDiscoveryRequest) (news
 
 // advance goes on to the stages that are safe now.
 func (st *stream) advance() {
-	for len(st.plan) > 0 && st.plan[0].SafeFor(&st.sent, &st.confirmed) {
+	for len(st.plan) > 0 && st.plan[0].SafeFor(&st.sent, &st.confirmed) && !st.lingers(&st.plan[0]) {
 		now := time.Now()
 		st.metrics.stage(now.Sub(st.stageFrom))
 		st.stageFrom = now
@@ -169,6 +178,18 @@ func (st *stream) advance() {
 		st.pushAll()
 	}
 	st.pushAll()
+}
+
+// lingers says that next takes clusters away and that it is too early for that.
+func (st *stream) lingers(next *xds.Resources) bool {
+	if !next.Removes(&st.sent) {
+		return false
+	}
+	if st.idleSince.IsZero() {
+		st.idleSince = time.Now()
+		st.later(st.linger)
+	}
+	return time.Since(st.idleSince) < st.linger
 }
 
 // pushAll keeps the order of types: what is named goes out before what names it.

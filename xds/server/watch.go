@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -128,7 +129,8 @@ func (s callbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) er
 		return err
 	}
 	s.mu.Lock()
-	st := newStream(id, key, who, s.cfg.Metrics)
+	st := newStream(id, key, who, &s.cfg)
+	st.later = func(d time.Duration) { time.AfterFunc(d, func() { s.advance(st) }) }
 	st.target = s.targets[key]
 	s.streams[id] = st
 	if s.byKey[key] == nil {
@@ -139,6 +141,15 @@ func (s callbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) er
 	s.mu.Unlock()
 	s.changed(key)
 	return nil
+}
+
+// advance is for a stream that waited for a time.
+func (s callbacks) advance(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.streams[st.id] == st {
+		st.advance()
+	}
 }
 
 func (s callbacks) OnDeltaStreamClosed(id int64, _ *corev3.Node) {

@@ -1,0 +1,332 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package server
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/headgate/headgate/xds"
+	"github.com/headgate/headgate/xds/internal/envoytest"
+)
+
+func TestEnvoyStartsWithTheBootstrap(t *testing.T) {
+	boot, err := xds.Bootstrap(xds.Node{ID: "shop/web-1", Socket: "@headgate", IPv6: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "bootstrap.json")
+	if err := os.WriteFile(file, boot, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(envoytest.Binary(t), "--mode", "validate", "-c", file).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// One Envoy is led through configurations that have nothing to do with each other.
+func TestEnvoyTakesAnyConfiguration(t *testing.T) {
+	n := envoytest.New(t)
+	pod, f := n.Pod(8080), serve(t, Config{Identify: Anyone(webKey), Linger: DefaultLinger})
+	set(t, f.Server, atRest())
+	pod.StartEnvoy(func(g grpc.ServiceRegistrar) { f.Register(g) })
+	for seed := range uint64(60) {
+		w := arbitrary(rand.New(rand.NewPCG(seed, 9)))
+		w.Generation = int64(seed + 1)
+		set(t, f.Server, w)
+		f.until(t, webKey, func(a []Ack) bool {
+			if len(a) > 0 && a[0].Refused != "" {
+				t.Fatalf("seed %d: Envoy refuses %+v: %s", seed, w, a[0].Refused)
+			}
+			return len(a) == 1 && a[0].Settled && a[0].Generation == w.Generation
+		})
+	}
+}
+
+func arbitrary(r *rand.Rand) xds.Workload {
+	w := xds.Workload{Namespace: "shop", Name: "web", Revision: "a"}
+	for port := range uint32(4) {
+		if r.IntN(3) > 0 {
+			w.Ports = append(w.Ports, xds.Port{Number: 8080 + port, Protocol: xds.Protocol(r.IntN(2)), Peer: uint32(r.IntN(2)) * 8080})
+		}
+	}
+	if r.IntN(4) > 0 {
+		w.Split = &xds.Split{Peer: fmt.Sprintf("r%d", r.IntN(2)), PeerWeight: uint32(r.IntN(101)), PeerIsStable: r.IntN(2) == 0}
+		for i := range r.IntN(3) {
+			w.Split.Endpoints = append(w.Split.Endpoints, fmt.Sprintf("10.213.0.%d", 90+i))
+		}
+	}
+	return w
+}
+
+func TestAtRestTheSidecarIsInvisible(t *testing.T) {
+	p := newPair(t)
+	for name, tc := range map[string]struct {
+		h2   bool
+		ip   string
+		host string
+	}{
+		"HTTP/1.1":           {false, p.a.IP, "web"},
+		"HTTP/2":             {true, p.a.IP, "web"},
+		"HTTP/1.1 over IPv6": {false, "[" + p.a.IPv6 + "]", "web"},
+		"an address as Host": {false, p.a.IP, p.a.IP + ":8080"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, from := p.client(tc.h2), map[string]bool{}
+			for range 5 {
+				req, _ := http.NewRequest(http.MethodGet, "http://"+tc.ip+":8080/a//b/../c%2Fd?q=1", nil)
+				req.Host = tc.host
+				req.Header = http.Header{
+					"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"192.0.2.1"}, "User-Agent": {"test"},
+					"X-Headgate-Port": {"22"}, "X-Envoy-Retry-On": {"5xx"}, "Accept-Encoding": {"identity"},
+				}
+				if got := do(c, req); got != "a" {
+					t.Fatalf("answer %q", got)
+				}
+				for _, r := range p.appA.taken() {
+					from[r.RemoteAddr] = true
+					checkSeen(t, r, tc.ip, tc.host)
+				}
+			}
+			if len(from) != 1 {
+				t.Errorf("the app saw %d connections for one keep-alive client", len(from))
+			}
+		})
+	}
+}
+
+// checkSeen: the app sees its own address, and what the client sent but for what only sidecars may say.
+func checkSeen(t *testing.T, r *http.Request, ip, host string) {
+	t.Helper()
+	if local := r.Context().Value(http.LocalAddrContextKey).(net.Addr).String(); local != ip+":8080" {
+		t.Errorf("the app was reached at %s, want %s:8080", local, ip)
+	}
+	if r.RequestURI != "/a//b/../c%2Fd?q=1" || r.Host != host {
+		t.Errorf("the app saw %s of %s", r.RequestURI, r.Host)
+	}
+	want := map[string]string{"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1", "User-Agent": "test", "Accept-Encoding": "identity"}
+	for k, v := range r.Header {
+		if want[k] != strings.Join(v, ",") {
+			t.Errorf("the app saw %s: %v", k, v)
+		}
+	}
+	if len(r.Header) != len(want) {
+		t.Errorf("the app saw %d headers, want %d: %v", len(r.Header), len(want), r.Header)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	p := newPair(t)
+	go greet(p.a.Listen(9000))
+	go greet(p.a.Listen(9001))
+	for name, tc := range map[string]struct {
+		to, say string
+		want    string // the first line of the answer; empty: closed without one
+	}{
+		"a server that speaks first, on a port for bytes": {p.a.IP + ":9000", "", "220 ready"},
+		"bytes on an HTTP port reach the app":             {p.a.IP + ":9001", "\x16\x03\x01nonsense", "220 ready"},
+		"HTTP/1.0 without a Host is local":                {p.a.IP + ":8080", "OPTIONS / HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK"},
+		"the capture port itself":                         {p.a.IP + ":15600", "GET / HTTP/1.1\r\nHost: web\r\n\r\n", ""},
+		"the peer port without a header":                  {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\n\r\n", "HTTP/1.1 404 Not Found"},
+		"the peer port for a port that is not captured":   {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\nx-headgate-port: 15602\r\n\r\n", "HTTP/1.1 404 Not Found"},
+		"the peer port for a captured port":               {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\nx-headgate-port: 8080\r\n\r\n", "HTTP/1.1 200 OK"},
+		"statistics":                                      {p.a.IP + ":15603", "GET /stats/prometheus HTTP/1.1\r\nHost: web\r\n\r\n", "HTTP/1.1 200 OK"},
+		"statistics over IPv6":                            {"[" + p.a.IPv6 + "]:15603", "GET /ready HTTP/1.1\r\nHost: web\r\n\r\n", "HTTP/1.1 200 OK"},
+		"the rest of the admin interface":                 {p.a.IP + ":15603", "GET /config_dump HTTP/1.1\r\nHost: web\r\n\r\n", "HTTP/1.1 404 Not Found"},
+		"the unknown upgrade of a client is ignored":      {p.a.IP + ":8080", "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "HTTP/1.1 200 OK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := p.n.Dial(context.Background(), "tcp", tc.to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			start := time.Now()
+			if err := c.SetDeadline(start.Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(c, tc.say)
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			if got := strings.TrimRight(line, "\r\n"); got != tc.want {
+				t.Errorf("answer %q, want %q", got, tc.want)
+			}
+			if d := time.Since(start); d > time.Second {
+				t.Errorf("answered after %s", d)
+			}
+		})
+	}
+	if _, err := p.n.Dial(t.Context(), "tcp", p.a.IP+":15602"); err == nil {
+		t.Error("the admin interface can be reached from outside the pod")
+	}
+}
+
+// greet is a server that speaks first.
+func greet(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		fmt.Fprint(c, "220 ready\n")
+		_, _ = io.Copy(c, c)
+		c.Close()
+	}
+}
+
+func TestSharesOfRequests(t *testing.T) {
+	p := newPair(t)
+	const n = 4000
+	for _, weight := range []uint32{0, 25, 100} {
+		p.weight(weight)
+		got := p.many(n, weight == 25)
+		share := float64(weight) / 100
+		deviation := 5 * math.Sqrt(n*share*(1-share))
+		if math.Abs(float64(got["b"])-n*share) > deviation || got["a"]+got["b"] != n {
+			t.Errorf("weight %d: %v", weight, got)
+		}
+		t.Logf("weight %d: %v", weight, got)
+	}
+	for _, r := range append(p.appA.taken(), p.appB.taken()...) {
+		if r.Header.Get(xds.PortHeader) != "" || r.Host != "web" {
+			t.Fatalf("an app saw %v of %s", r.Header, r.Host)
+		}
+	}
+}
+
+func TestAPeerThatCantBeReachedCostsNoRequest(t *testing.T) {
+	p := newPair(t)
+	p.weight(100)
+	p.b.StopEnvoy() // 15601 is redirected to a port where nobody listens: refused
+	for _, h2 := range []bool{false, true} {
+		if got := p.many(500, h2); got["a"] != 500 {
+			t.Errorf("HTTP/2 %t: %v, want all 500 from the local app", h2, got)
+		}
+	}
+	for _, r := range p.appA.taken() {
+		if r.Header.Get(xds.PortHeader) != "" {
+			t.Fatalf("the local app saw the header for peers")
+		}
+	}
+	set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100}))
+	p.ads.until(t, webKey, settledAt(100))
+	if got := p.many(500, false); got["a"] != 500 {
+		t.Errorf("without any peer: %v, want all 500 from the local app", got)
+	}
+	if s := p.stat(`upstream_cx_connect_fail`, "peerconn"); s == "0" || s == "" {
+		t.Errorf("connect failures of the peer: %q", s)
+	}
+}
+
+// stat is a counter of port 8080 for one hop.
+func (p *pair) stat(name, hop string) string {
+	_, body := p.a.Admin(http.MethodGet, "/stats/prometheus")
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, "envoy_cluster_"+name+"{") && strings.Contains(line, `hg_hop="`+hop+`"`) && strings.Contains(line, `hg_port="8080"`) {
+			return strings.TrimSpace(line[strings.LastIndex(line, " "):])
+		}
+	}
+	return ""
+}
+
+// The peer does not answer, and while the sidecar tries to connect, the split goes away.
+func TestARequestOnItsWayWhenTheSplitGoesIsServed(t *testing.T) {
+	p := newPair(t)
+	set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100, Endpoints: []string{"10.213.0.99"}}))
+	p.ads.until(t, webKey, settledAt(100))
+	answer, start := make(chan string), time.Now()
+	go func() { answer <- p.get(p.client(false), http.MethodPost) }()
+	for p.stat("upstream_cx_total", "peerconn") == "0" {
+		time.Sleep(time.Millisecond) // polling another process
+	}
+	p.rest()
+	if got := <-answer; got != "a" {
+		t.Errorf("answer %q, want the local app's", got)
+	}
+	if d := time.Since(start); d < 400*time.Millisecond || d > 2*time.Second {
+		t.Errorf("answered after %s, want the connect timeout of 500ms", d)
+	}
+}
+
+// The peer's app has read the request and hangs up: nobody may send it again.
+func TestARequestThatWasReadIsNotRepeated(t *testing.T) {
+	p := newPair(t)
+	p.appB.handle = func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
+	p.weight(100)
+	for _, h2 := range []bool{false, true} {
+		answer := p.get(p.client(h2), http.MethodPost)
+		if !strings.HasPrefix(answer, "503") {
+			t.Errorf("HTTP/2 %t: answer %q, want 503", h2, answer)
+		}
+		if a, b := len(p.appA.taken()), len(p.appB.taken()); a != 0 || b != 1 {
+			t.Errorf("HTTP/2 %t: seen %d times by the local app and %d times by the peer, want 0 and 1", h2, a, b)
+		}
+	}
+}
+
+// Splits come and go, weights change, peers leave the list, at 200 requests per second and more.
+func TestChangesUnderLoadLoseNothing(t *testing.T) {
+	p := newLingeringPair(t, 700*time.Millisecond)
+	failed, sent, stop := map[string]int{}, 0, make(chan struct{})
+	results, done := make(chan string, 1<<16), make(chan struct{})
+	for i := range 8 {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			c := p.client(i%2 == 1)
+			defer c.CloseIdleConnections()
+			pace := time.NewTicker(20 * time.Millisecond) // 8 clients: 400 requests per second
+			defer pace.Stop()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-pace.C:
+					results <- p.get(c, http.MethodPost)
+				}
+			}
+		}()
+	}
+	changes := 0
+	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); changes += 5 {
+		p.rest()
+		time.Sleep(750 * time.Millisecond) // long enough that the clusters go
+		p.weight(10)
+		p.weight(90)
+		set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 90}))
+		p.ads.until(t, webKey, settledAt(90))
+		set(t, p.ads.Server, revisionA(&xds.Split{Peer: "c", PeerWeight: 50, Endpoints: []string{p.b.IP}}))
+		p.ads.until(t, webKey, settledAt(50))
+		time.Sleep(50 * time.Millisecond) // let requests meet each configuration
+	}
+	close(stop)
+	for range 8 {
+		<-done
+	}
+	close(results)
+	for r := range results {
+		sent++
+		if r != "a" && r != "b" {
+			failed[r]++
+		}
+	}
+	t.Logf("%d requests, %d changes, failed %v", sent, changes, failed)
+	if len(failed) > 0 || sent < 1200 || len(p.appB.taken()) == 0 {
+		t.Errorf("%d requests, failed: %v", sent, failed)
+	}
+}

@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package server
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/headgate/headgate/xds"
+	"github.com/headgate/headgate/xds/internal/envoytest"
+)
+
+// pair is a pod of revision a (the one that tests send requests to) and one of b, with real Envoys. The app
+// listens on 8080 in a, and on 8081 in b.
+type pair struct {
+	t          *testing.T
+	n          *envoytest.Network
+	a, b       *envoytest.Pod
+	ads, adsB  *fixture
+	appA, appB *app
+}
+
+// app answers with its revision, and remembers what it saw.
+type app struct {
+	revision string
+	mu       sync.Mutex
+	seen     []*http.Request
+	handle   http.HandlerFunc
+}
+
+func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	a.mu.Lock()
+	a.seen = append(a.seen, r)
+	handle := a.handle
+	a.mu.Unlock()
+	if handle != nil {
+		handle(w, r)
+		return
+	}
+	fmt.Fprint(w, a.revision)
+}
+
+// taken empties the memory.
+func (a *app) taken() []*http.Request {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := a.seen
+	a.seen = nil
+	return out
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	return newLingeringPair(t, DefaultLinger)
+}
+
+func newLingeringPair(t *testing.T, linger time.Duration) *pair {
+	t.Helper()
+	n := envoytest.New(t)
+	p := &pair{
+		t: t, n: n, a: n.Pod(8080, 9000, 9001), b: n.Pod(8081), appA: &app{revision: "a"}, appB: &app{revision: "b"},
+		ads:  serve(t, Config{Identify: Anyone(webKey), Linger: linger}),
+		adsB: serve(t, Config{Identify: Anyone(keyB)}),
+	}
+	p.a.Serve(8080, p.appA)
+	p.b.Serve(8081, p.appB)
+	set(t, p.ads.Server, revisionA(nil))
+	set(t, p.adsB.Server, xds.Workload{
+		Namespace: "shop", Name: "web", Revision: "b", IPv6: true, Ports: []xds.Port{{Number: 8081, Peer: 8080}},
+	})
+	p.a.StartEnvoy(func(g grpc.ServiceRegistrar) { p.ads.Register(g) })
+	p.b.StartEnvoy(func(g grpc.ServiceRegistrar) { p.adsB.Register(g) })
+	p.ads.until(t, webKey, settledAt(0))
+	p.adsB.until(t, keyB, settledAt(0))
+	return p
+}
+
+var keyB = Key{Namespace: "shop", Name: "web", Revision: "b"}
+
+func revisionA(s *xds.Split) xds.Workload {
+	return xds.Workload{Namespace: "shop", Name: "web", Revision: "a", IPv6: true, Split: s, Ports: []xds.Port{
+		{Number: 8080, Peer: 8081}, {Number: 9000, Protocol: xds.TCP}, {Number: 9001},
+	}}
+}
+
+// weight puts a weight in force, and waits until the sidecar says so.
+func (p *pair) weight(w uint32) {
+	p.t.Helper()
+	set(p.t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: w, Endpoints: []string{p.b.IP}}))
+	p.ads.until(p.t, webKey, settledAt(w))
+}
+
+func (p *pair) rest() {
+	p.t.Helper()
+	set(p.t, p.ads.Server, revisionA(nil))
+	p.ads.until(p.t, webKey, settledAt(0))
+}
+
+// client speaks HTTP/1.1 or h2c, with the connections of one ordinary client.
+func (p *pair) client(h2 bool) *http.Client {
+	var protocols http.Protocols
+	protocols.SetHTTP1(!h2)
+	protocols.SetUnencryptedHTTP2(h2)
+	return &http.Client{
+		Timeout:   10 * time.Second,
+		Transport: &http.Transport{DialContext: p.n.Dial, Protocols: &protocols, MaxIdleConnsPerHost: 16},
+	}
+}
+
+// get asks pod a under the name web; it returns the body, or what went wrong.
+func (p *pair) get(c *http.Client, method string) string {
+	req, err := http.NewRequest(method, "http://"+p.a.IP+":8080/", strings.NewReader(strings.Repeat("x", 1000)))
+	if err != nil {
+		return err.Error()
+	}
+	req.Host, req.GetBody = "web", nil // the client must not send it again
+	return do(c, req)
+}
+
+func do(c *http.Client, req *http.Request) string {
+	r, err := c.Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err.Error()
+	}
+	if r.StatusCode != http.StatusOK {
+		return fmt.Sprintf("%d %s", r.StatusCode, b)
+	}
+	return string(b)
+}
+
+// many sends n requests over 8 connections and counts the answers.
+func (p *pair) many(n int, h2 bool) map[string]int {
+	out, mu, work := map[string]int{}, sync.Mutex{}, make(chan struct{}, n)
+	for range n {
+		work <- struct{}{}
+	}
+	close(work)
+	var wg sync.WaitGroup
+	for range 8 {
+		c := p.client(h2)
+		wg.Go(func() {
+			defer c.CloseIdleConnections()
+			for range work {
+				answer := p.get(c, http.MethodPost)
+				mu.Lock()
+				out[answer]++
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
