@@ -209,7 +209,7 @@ func (p *pass) noFuture() {
 	if p.s.StepSince != nil && p.s.StepSince.After(now) {
 		p.s.PausedFor = metav1.Duration{}
 	}
-	for _, t := range []**metav1.MicroTime{&p.s.PhaseSince, &p.s.StartedAt, &p.s.StepSince, &p.s.WeightSince, &p.s.BlindSince} {
+	for _, t := range []**metav1.MicroTime{&p.s.PhaseSince, &p.s.StepSince, &p.s.WeightSince, &p.s.BlindSince} {
 		if *t != nil && (*t).After(now) {
 			*t = micro(now)
 		}

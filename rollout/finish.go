@@ -129,7 +129,7 @@ func (p *pass) fromPromotion() bool {
 func (p *pass) reject(v *v1alpha1.Verdict) {
 	times := int32(1)
 	if r := p.s.Rejected; r != nil && r.Template == p.s.Candidate.Template {
-		times = min(r.Times+1, 20)
+		times = max(1, min(r.Times+1, 20))
 	}
 	wait := min(backoffMax, backoffMin<<(min(times, 8)-1))
 	p.s.Rejected = &v1alpha1.Rejection{

@@ -54,7 +54,7 @@ func (c *oracle) failIsHeard(before status, o rollout.Observation, d rollout.Dec
 	s := d.Status
 	judged := s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused && s.ResumePhase == v1alpha1.PhaseStepping
 	rescued := o.Deployment.Hold != nil && !o.StableDownSince.IsZero()
-	began := s.StartedAt != nil && !o.Now.After(s.StartedAt.Time)
+	began := s.StartedAt != nil && o.Now.Equal(s.StartedAt.Time)
 	if o.Verdict.Result == v1alpha1.ResultFail && judged && s.Weight > 0 && !rescued && !began {
 		return "a Fail leaves the candidate its weight"
 	}
@@ -92,7 +92,7 @@ func (c *oracle) pauseIsKept(before status, o rollout.Observation, d rollout.Dec
 	if d.Hold == nil || h == nil {
 		return ""
 	}
-	if d.Hold.K != h.K || d.Hold.Release != h.Release {
+	if d.Hold.K != h.K || (d.Hold.Release != h.Release && d.Hold.Template == h.Template) {
 		return "the hold changes while paused"
 	}
 	return ""

@@ -191,9 +191,12 @@ func describe(before status, o rollout.Observation, d rollout.Decision) decision
 	if d.Failure == "" && o.Deployment.FailureShown {
 		say("failure", "none any more")
 	}
-	for what, clear := range map[string]bool{"retry": d.ClearRetry, "promote": d.ClearPromote, "approve": d.ClearApprove} {
-		if clear {
-			say("spent wish", "%s", what)
+	for _, wish := range []struct {
+		what  string
+		spent bool
+	}{{"retry", d.ClearRetry}, {"promote", d.ClearPromote}, {"approve", d.ClearApprove}} {
+		if wish.spent {
+			say("spent wish", "%s", wish.what)
 		}
 	}
 	return decision{headline(d.Status), b.String(), d.Reason}

@@ -58,7 +58,7 @@ func (p *pass) stepping() {
 	}
 	step := p.currentStep()
 	p.s.CandidateReplicas = p.k(p.s.Step)
-	if p.wantsPromotion() && p.candidate.readyButGate() >= p.s.CandidateReplicas {
+	if p.promotable() {
 		p.event(false, "PromotedByUser", "Promotion was asked for; the remaining steps are skipped")
 		p.promote()
 		return
@@ -74,7 +74,7 @@ func (p *pass) stepping() {
 		}
 		p.s.StepSince = micro(p.o.Now)
 	}
-	if !p.o.Now.After(p.s.StepSince.Time) {
+	if p.o.Now.Equal(p.s.StepSince.Time) {
 		// The verdict seen now was made before the weight was in force: it is about the step before.
 		p.because(fmt.Sprintf("step %d: %d%% is in force", p.s.Step, p.s.Weight))
 		return
@@ -199,6 +199,12 @@ func (p *pass) wantsPromotion() bool {
 	return w != nil && w.Revision != "" && w.Revision == p.s.Candidate.Hash
 }
 
+// promotable: a promotion that was asked for can begin. Without its k pods it would open gates for
+// nobody, and wait.
+func (p *pass) promotable() bool {
+	return p.wantsPromotion() && p.candidate.readyButGate() >= p.s.CandidateReplicas
+}
+
 func (p *pass) approved() bool {
 	w := p.o.Wishes.Approve
 	return w != nil && w.Revision != "" && w.Revision == p.s.Candidate.Hash && w.Step == p.s.Step
@@ -230,7 +236,7 @@ func (p *pass) failed() bool {
 		p.rollBack(v)
 		return true
 	}
-	if p.s.StartedAt != nil && !p.o.Now.After(p.s.StartedAt.Time) {
+	if p.s.StartedAt != nil && p.o.Now.Equal(p.s.StartedAt.Time) {
 		return false // seen when the rollout began: a verdict about the one before it
 	}
 	p.noteBlind()
@@ -272,7 +278,7 @@ func (p *pass) paused() {
 	switch {
 	case p.o.Deployment.Paused:
 		p.because("paused by the user")
-	case p.s.AwaitingApproval && p.wantsPromotion():
+	case p.s.AwaitingApproval && p.promotable():
 		p.leavePause()
 	case p.s.AwaitingApproval && !p.approved():
 		p.s.CandidateReplicas = p.k(p.s.Step) // N may change while somebody makes up his mind
