@@ -1,4 +1,4 @@
-module github.com/headgate/headgate/charts/tests
+module github.com/headgate/headgate/charts
 
 go 1.26.0
 
