@@ -30,6 +30,8 @@ type Pod struct {
 	ns        string
 	IP, IPv6  string
 	log       bytes.Buffer
+	socket    string
+	server    *grpc.Server
 	envoy     *exec.Cmd
 	envoyDone chan struct{}
 }
@@ -102,16 +104,9 @@ func (p *Pod) Serve(port int, h http.Handler) *http.Server {
 func (p *Pod) StartEnvoy(register func(grpc.ServiceRegistrar)) {
 	p.t.Helper()
 	dir := p.t.TempDir()
-	socket := filepath.Join(dir, "xds.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	g := grpc.NewServer()
-	register(g)
-	go g.Serve(l)
-	p.t.Cleanup(g.Stop)
-	p.RunEnvoy(dir, socket)
+	p.socket = filepath.Join(dir, "xds.sock")
+	p.StartServer(register)
+	p.RunEnvoy(dir, p.socket)
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		if status, _ := p.Admin(http.MethodGet, "/ready"); status == http.StatusOK {
@@ -123,6 +118,22 @@ func (p *Pod) StartEnvoy(register func(grpc.ServiceRegistrar)) {
 		time.Sleep(20 * time.Millisecond) // polling another process
 	}
 }
+
+// StartServer serves configurations on the socket of this pod's Envoy. The server before must be stopped.
+func (p *Pod) StartServer(register func(grpc.ServiceRegistrar)) {
+	p.t.Helper()
+	l, err := net.Listen("unix", p.socket)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.server = grpc.NewServer()
+	register(p.server)
+	go p.server.Serve(l)
+	p.t.Cleanup(p.server.Stop)
+}
+
+// StopServer cuts Envoy off from its configuration.
+func (p *Pod) StopServer() { p.server.Stop() }
 
 // RunEnvoy starts Envoy with the bootstrap for a socket, without waiting.
 func (p *Pod) RunEnvoy(dir, socket string) {
