@@ -7,7 +7,6 @@ package e2e
 
 import (
 	"testing"
-
 	"time"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -26,8 +25,6 @@ type badVersion struct {
 	tag    string
 	values []string
 	cause  string
-	// policy is strict unless set.
-	policy string
 	// quota is a ResourceQuota's spec that leaves no room for the candidate.
 	quota string
 }

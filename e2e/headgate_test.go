@@ -6,11 +6,27 @@
 package e2e
 
 import (
+	"flag"
 	"os"
 	"testing"
 
 	"github.com/headgate/headgate/e2e/harness"
 )
+
+// parallel is how many cases run at a time, unless -parallel says so: they wait more than they work.
+const parallel = "6"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", parallel); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 func TestHeadgate(t *testing.T) {
 	cluster, err := harness.Connect(t.Context())

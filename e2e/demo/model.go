@@ -96,30 +96,30 @@ type Event interface{ at() time.Time }
 
 // The events.
 type (
-	// Ticked: time passes.
+	// Ticked says that time passes.
 	Ticked struct{ Time time.Time }
-	// Started: the update with this index was made.
+	// Started says that the update with this index was made.
 	Started struct {
 		Time  time.Time
 		Index int
 	}
-	// Ended: the update with this index has its result.
+	// Ended says that the update with this index has its result.
 	Ended struct {
 		Time   time.Time
 		Index  int
 		Result Result
 	}
-	// Recorded: the Rollout changed.
+	// Recorded says that the Rollout changed.
 	Recorded struct {
 		Time   time.Time
 		Status v1alpha1.RolloutStatus
 	}
-	// PodsSeen: the workload's pods changed.
+	// PodsSeen says that the workload's pods changed.
 	PodsSeen struct {
 		Time time.Time
 		Pods []PodView
 	}
-	// Counted: the client reported.
+	// Counted says that the client reported.
 	Counted struct {
 		Time   time.Time
 		Report load.Report

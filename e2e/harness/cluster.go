@@ -30,7 +30,7 @@ const (
 	SystemName      = "headgate"
 )
 
-// Images of the sample application; a tag follows.
+// AppImage is the sample application; a tag follows.
 const AppImage = "ghcr.io/headgate/testapp:"
 
 // totalRate is what all clients may send together, per second.
