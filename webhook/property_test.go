@@ -321,6 +321,7 @@ func FuzzDecideHold(f *testing.F) {
 		if json.Unmarshal(oldJSON, &old) != nil || json.Unmarshal(newJSON, &obj) != nil {
 			t.Skip()
 		}
+		old.ResourceVersion = "100" // what is stored has one, always
 		in := update(&old, &obj)
 		in.ByController = controller
 		in.Record.Status.DeploymentUID = old.UID
