@@ -44,7 +44,7 @@ func (f *follower) confirm(r Resources, typ Type) {
 }
 
 func TestStagesAreConsistentAndEndAtTheTarget(t *testing.T) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
 		from, to := translated(t, anyWorkload(rnd)), translated(t, anyWorkload(rnd))
 		stages := Stages(from, to)
@@ -82,7 +82,7 @@ func checkKept(t *testing.T, from, stage Resources, last bool) {
 }
 
 func TestAFollowerAlwaysArrivesAndNeverLacksACluster(t *testing.T) {
-	for seed := range uint64(1000) {
+	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 3))
 		at, to := translated(t, anyWorkload(rnd)), translated(t, anyWorkload(rnd))
 		f := following(at)
