@@ -33,5 +33,5 @@ fi
 
 mkdir -p out/tests
 HEADGATE_GOTEST=events go tool -modfile=tools/go.mod gotestsum \
-  --format "${GOTESTSUM_FORMAT:-pkgname-and-test-fails}" --format-hide-empty-pkg \
+  --format "${GOTESTSUM_FORMAT:-pkgname-and-test-fails}" --format-hide-empty-pkg --hide-summary=skipped \
   --jsonfile "out/tests/$title.json" --raw-command -- hack/gotest.sh "$title" "${flags[@]}" -- "$@"

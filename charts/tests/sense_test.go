@@ -10,6 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"helm.sh/helm/v4/pkg/chart/v2/lint"
+	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -18,10 +23,6 @@ import (
 	psaapi "k8s.io/pod-security-admission/api"
 	psapolicy "k8s.io/pod-security-admission/policy"
 	"sigs.k8s.io/yaml"
-
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // renderings are those of all inputs, by name.
@@ -60,6 +61,19 @@ func typed(t *testing.T, r *Rendered, i int) runtime.Object {
 		t.Fatalf("%s: %v", Key(u), err)
 	}
 	return obj
+}
+
+// TestLint asks helm lint, with a warning as an error.
+func TestLint(t *testing.T) {
+	linter := lint.RunAll(ChartDir, map[string]any{"prometheus": map[string]any{"enabled": true}}, "headgate-system")
+	for _, m := range linter.Messages {
+		if m.Severity >= support.WarningSev {
+			t.Error(m)
+		}
+	}
+	if linter.HighestSeverity == support.UnknownSev {
+		t.Error("helm lint looked at nothing")
+	}
 }
 
 func TestObjectsHaveOnlyFieldsThatExist(t *testing.T) {
