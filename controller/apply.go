@@ -63,19 +63,35 @@ func (r *Reconciler) writeRecord(ctx context.Context, w *workload, d rollout.Dec
 			return fmt.Errorf("creating the rollout record: %w", err)
 		}
 	}
-	if d.ClearRetry && w.record.Spec.Retry != nil {
-		w.record.Spec.Retry = nil
-		if err := r.Client.Update(ctx, w.record); err != nil {
-			return fmt.Errorf("taking up the wish to retry: %w", err)
+	if !apiequality.Semantic.DeepEqual(w.record.Status, d.Status) {
+		next := w.record.DeepCopy()
+		next.Status = d.Status
+		if err := r.Client.Status().Update(ctx, next); err != nil {
+			return fmt.Errorf("writing the rollout record: %w", err)
 		}
+		w.record = next
 	}
-	if apiequality.Semantic.DeepEqual(w.record.Status, d.Status) {
+	return r.clearWishes(ctx, w, d)
+}
+
+// clearWishes removes the wishes that were taken up. After the status: a wish that is left over is cleared
+// by the next pass, one that is lost would have to be repeated by the user.
+func (r *Reconciler) clearWishes(ctx context.Context, w *workload, d rollout.Decision) error {
+	next := w.record.DeepCopy()
+	if d.ClearRetry {
+		next.Spec.Retry = nil
+	}
+	if d.ClearPromote {
+		next.Spec.Promote = nil
+	}
+	if d.ClearApprove {
+		next.Spec.Approve = nil
+	}
+	if apiequality.Semantic.DeepEqual(w.record.Spec, next.Spec) {
 		return nil
 	}
-	next := w.record.DeepCopy()
-	next.Status = d.Status
-	if err := r.Client.Status().Update(ctx, next); err != nil {
-		return fmt.Errorf("writing the rollout record: %w", err)
+	if err := r.Client.Update(ctx, next); err != nil {
+		return fmt.Errorf("clearing the wishes that were taken up: %w", err)
 	}
 	w.record = next
 	return nil

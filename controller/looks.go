@@ -15,6 +15,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -55,6 +56,7 @@ type Looks struct {
 // judged is what the analysis knows of one rollout.
 type judged struct {
 	candidate string
+	began     *metav1.MicroTime // a retry is another rollout of the same candidate
 	step      int32
 	state     analysis.State
 	verdict   v1alpha1.Verdict
@@ -195,8 +197,8 @@ func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, look 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known, ok := l.judged[key]
-	if !ok || known.candidate != s.Candidate.Hash {
-		known = judged{candidate: s.Candidate.Hash, state: analysis.Restore([]byte(s.JudgeState))}
+	if !ok || known.candidate != s.Candidate.Hash || !known.began.Equal(s.StartedAt) {
+		known = judged{candidate: s.Candidate.Hash, began: s.StartedAt.DeepCopy(), state: analysis.Restore([]byte(s.JudgeState))}
 	}
 	state, verdict := analysis.Judge(settings(s), known.state, look)
 	known.state, known.step, known.verdict = state, s.Step, apiVerdict(verdict)
@@ -215,7 +217,7 @@ func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known, ok := l.judged[key]
-	if !ok || s.Candidate.Hash == "" || known.candidate != s.Candidate.Hash {
+	if !ok || s.Candidate.Hash == "" || known.candidate != s.Candidate.Hash || !known.began.Equal(s.StartedAt) {
 		return v1alpha1.Verdict{}, ""
 	}
 	text, err := json.Marshal(known.state)

@@ -54,7 +54,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	judgeState := ""
 	o.Verdict, judgeState = r.Looks.Verdict(req.NamespacedName, &status)
 	d := rollout.Decide(w.policy, status, o)
-	if judgeState != "" && d.Status.Candidate == status.Candidate && status.Candidate.Hash != "" && d.Status.Phase != v1alpha1.PhaseIdle {
+	sameRollout := d.Status.Candidate.Hash == status.Candidate.Hash && d.Status.StartedAt.Equal(status.StartedAt)
+	if judgeState != "" && sameRollout && status.Candidate.Hash != "" && d.Status.Phase != v1alpha1.PhaseIdle {
 		d.Status.JudgeState = judgeState
 	}
 	r.logChange(ctx, req.NamespacedName, d)

@@ -79,7 +79,7 @@ func wasStable(rs *appsv1.ReplicaSet, history []v1alpha1.HistoryEntry) bool {
 	for i := len(history) - 1; i >= 0; i-- {
 		switch e := history[i]; hash {
 		case e.To:
-			return e.Outcome == v1alpha1.OutcomePromoted
+			return e.Outcome == v1alpha1.OutcomePromoted || e.Outcome == v1alpha1.OutcomeReleased
 		case e.From:
 			return true
 		}
