@@ -27,6 +27,9 @@
 //	                      └─────────────┘
 //
 // A third template in any phase starts again at Starting, with that template as the candidate.
+// The roll back of a promotion stays RollingBack until the native controller has given stable its pods
+// back. decide.go has the rules in their order; ends.go, release.go, steps.go and finish.go what they do;
+// ladder.go the steps and k; hold.go the annotation, gates and wishes; repair.go sizes; signals.go pods.
 //
 // The order that whoever applies a Decision must keep. Up: pods, then ready but for the gate, then
 // endpoints, then acknowledged, then weight, then acknowledged; a Decision never asks for a later one
