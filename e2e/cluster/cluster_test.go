@@ -72,6 +72,15 @@ func TestTwoClustersSideBySide(t *testing.T) {
 		t.Errorf("up of a cluster that runs replaced processes: %v, then %v", before, after)
 	}
 
+	// A configuration of another version is replaced, and kube-proxy started again.
+	proxy := second.Path("kube-proxy.yaml")
+	if content, err := os.ReadFile(proxy); err != nil {
+		t.Error(err)
+	} else if err := os.WriteFile(proxy, append(content, "# older\n"...), 0o600); err != nil {
+		t.Error(err)
+	}
+	b.run("up", "--name", second.Name)
+
 	containers := b.containers(second)
 	// The second loses everything at once, and its namespace's name too.
 	for _, pid := range pidsOf(second) {

@@ -4,6 +4,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -122,10 +123,26 @@ func makeAnew(name, kubernetes string) (plan.Cluster, error) {
 	return c, state{Slot: c.Slot, Prepared: true, Kubernetes: kubernetes}.save(name)
 }
 
+// writeConfiguration writes the files that aren't as they should be. kube-proxy ends by itself, some time
+// after its file was written; it is ended here, so that it is started again for certain.
 func writeConfiguration(c plan.Cluster) error {
 	files, err := config.Files(c, build.CNIPlugins)
 	if err != nil {
 		return err
+	}
+	for path, content := range files {
+		if old, err := os.ReadFile(c.Path(path)); err == nil && bytes.Equal(old, content) {
+			delete(files, path)
+		}
+	}
+	if _, changed := files[config.ProxyFile]; changed {
+		record, err := process.Load(c.Record(config.Proxy))
+		if err != nil {
+			return err
+		}
+		if err := record.End(endTimeout); err != nil {
+			return err
+		}
 	}
 	return write(c, files)
 }

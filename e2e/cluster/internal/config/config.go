@@ -28,6 +28,9 @@ const (
 	MetricsServerImage = "ghcr.io/headgate/metrics-server:local"
 )
 
+// ProxyFile is kube-proxy's, which ends when it is written.
+const ProxyFile = "kube-proxy.yaml"
+
 // Manifests that are applied once the API server answers.
 const (
 	AddonsManifest        = "addons.yaml"
@@ -40,7 +43,7 @@ var files = map[string]string{
 	"hosts.toml":          "registries/_default/hosts.toml",
 	"cni.conflist":        "cni/10-headgate.conflist",
 	"kubelet.yaml":        "kubelet.yaml",
-	"kube-proxy.yaml":     "kube-proxy.yaml",
+	"kube-proxy.yaml":     ProxyFile,
 	"addons.yaml":         AddonsManifest,
 	"metrics-server.yaml": MetricsServerManifest,
 	"resolv.client.conf":  "resolv.client.conf",
