@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -58,6 +59,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if judgeState != "" && sameRollout && status.Candidate.Hash != "" && d.Status.Phase != v1alpha1.PhaseIdle {
 		d.Status.JudgeState = judgeState
 	}
+	setConditions(&d.Status, metav1.NewTime(o.Now))
 	r.logChange(ctx, req.NamespacedName, d)
 	if err := r.apply(ctx, w, d); err != nil {
 		if conflict(err) {

@@ -172,6 +172,9 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 	if err := mgr.Add(looks); err != nil {
 		return fmt.Errorf("adding the analysis: %w", err)
 	}
+	if err := controller.SetupPolicies(mgr, &controller.Policies{Client: mgr.GetClient()}); err != nil {
+		return err
+	}
 	r := &controller.Reconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("headgate"),
 		Namespace: o.Namespace, Deployment: o.Deployment, Now: time.Now, Sidecars: sidecars, Looks: looks,

@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/webhook"
+)
+
+// Policies says in the conditions of policies whether they are in use. Runs on the leader.
+type Policies struct {
+	Client client.Client
+}
+
+// SetupPolicies registers the controller of policies' conditions.
+func SetupPolicies(mgr ctrl.Manager, p *Policies) error {
+	// Which policies meet on a workload depends on its labels alone.
+	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{{}} // one pass looks at all policies
+	})
+	err := ctrl.NewControllerManagedBy(mgr).Named("policies").
+		Watches(&v1alpha1.RolloutPolicy{}, all).
+		Watches(&v1alpha1.ClusterRolloutPolicy{}, all).
+		Watches(&appsv1.Deployment{}, all, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Complete(p)
+	if err != nil {
+		return fmt.Errorf("setting up the controller of policies: %w", err)
+	}
+	return nil
+}
+
+// Reconcile looks at all policies: few, and in the cache.
+func (p *Policies) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
+	view, err := p.gather(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	conflicts := view.conflicts()
+	for i := range view.namespaced {
+		o := &view.namespaced[i]
+		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, conflicts["rolloutpolicy/"+o.Namespace+"/"+o.Name])); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	for i := range view.cluster {
+		o := &view.cluster[i]
+		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, conflicts["clusterrolloutpolicy/"+o.Name])); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	return ctrl.Result{}, nil
+}
+
+func (p *Policies) write(ctx context.Context, o client.Object, s *v1alpha1.PolicyStatus, c metav1.Condition) error {
+	before := s.DeepCopy()
+	c.ObservedGeneration, s.ObservedGeneration = o.GetGeneration(), o.GetGeneration()
+	meta.SetStatusCondition(&s.Conditions, c)
+	if apiequality.Semantic.DeepEqual(before, s) {
+		return nil
+	}
+	if err := p.Client.Status().Update(ctx, o); err != nil && !conflict(err) {
+		return client.IgnoreNotFound(fmt.Errorf("writing the conditions of policy %s: %w", o.GetName(), err))
+	}
+	return nil
+}
+
+// policyView is all policies and all workloads in enabled namespaces.
+type policyView struct {
+	namespaced  []v1alpha1.RolloutPolicy
+	cluster     []v1alpha1.ClusterRolloutPolicy
+	deployments []appsv1.Deployment
+}
+
+func (p *Policies) gather(ctx context.Context) (policyView, error) {
+	var v policyView
+	var namespaced v1alpha1.RolloutPolicyList
+	var cluster v1alpha1.ClusterRolloutPolicyList
+	var namespaces corev1.NamespaceList
+	var deployments appsv1.DeploymentList
+	for _, list := range []client.ObjectList{&namespaced, &cluster, &namespaces, &deployments} {
+		if err := p.Client.List(ctx, list); err != nil {
+			return v, fmt.Errorf("listing %T: %w", list, err)
+		}
+	}
+	enabled := map[string]bool{}
+	for _, ns := range namespaces.Items {
+		enabled[ns.Name] = ns.Labels[v1alpha1.EnabledLabel] == "true"
+	}
+	v.namespaced, v.cluster = namespaced.Items, cluster.Items
+	v.deployments = slices.DeleteFunc(deployments.Items, func(d appsv1.Deployment) bool { return !enabled[d.Namespace] })
+	return v, nil
+}
+
+// conflicts are sentences by policy: both sides of a conflict get one.
+func (v policyView) conflicts() map[string]string {
+	byNamespace := map[string][]v1alpha1.RolloutPolicy{}
+	for _, p := range v.namespaced {
+		byNamespace[p.Namespace] = append(byNamespace[p.Namespace], p)
+	}
+	pairs := map[[2]string][]string{} // winner, loser: workloads
+	for _, d := range v.deployments {
+		s := webhook.SelectPolicy(byNamespace[d.Namespace], v.cluster, d.Labels)
+		for _, loser := range s.Conflicts {
+			pair := [2]string{qualified(s.Name, d.Namespace), qualified(loser, d.Namespace)}
+			pairs[pair] = append(pairs[pair], d.Namespace+"/"+d.Name)
+		}
+	}
+	sentences := map[string][]string{}
+	for pair, workloads := range pairs {
+		slices.Sort(workloads)
+		on := workloads[0]
+		if len(workloads) > 1 {
+			on += " and others"
+		}
+		sentences[pair[0]] = append(sentences[pair[0]], fmt.Sprintf("%s selects %s too; this one is older and wins", pair[1], on))
+		sentences[pair[1]] = append(sentences[pair[1]], fmt.Sprintf("%s selects %s too; it is older and wins", pair[0], on))
+	}
+	out := map[string]string{}
+	for name, s := range sentences {
+		slices.Sort(s)
+		out[name] = strings.Join(s, "; ")
+	}
+	return out
+}
+
+// qualified puts the namespace into the name of a namespaced policy.
+func qualified(name, namespace string) string {
+	if kind, rest, ok := strings.Cut(name, "/"); ok && kind == "rolloutpolicy" {
+		return kind + "/" + namespace + "/" + rest
+	}
+	return name
+}
+
+// accepted is a policy's condition: what makes it unusable comes before what it meets.
+func accepted(spec *v1alpha1.RolloutPolicySpec, conflict string) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAccepted, Message: "in use"}
+	if wrong := invalid(spec); wrong != "" {
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonInvalid, wrong
+		return c
+	}
+	if conflict != "" {
+		c.Reason, c.Message = v1alpha1.ReasonConflict, conflict
+	}
+	return c
+}
+
+// invalid says what the API server could not check; empty when all is well.
+func invalid(spec *v1alpha1.RolloutPolicySpec) string {
+	if _, err := metav1.LabelSelectorAsSelector(&spec.Selector); err != nil {
+		return fmt.Sprintf("the selector selects nothing: %v", err)
+	}
+	for _, m := range spec.Analysis.Metrics {
+		if _, err := prometheus.Render(m.Query, prometheus.Target{}); err != nil {
+			return fmt.Sprintf("the query of metric %q can't be used: %v; known are {{.Namespace}} {{.Workload}} {{.Revision}} {{.StableRevision}}", m.Name, err)
+		}
+	}
+	return ""
+}
