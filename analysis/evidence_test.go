@@ -83,7 +83,7 @@ func TestPathEqualsThatOfTheReference(t *testing.T) {
 	var st State
 	var v Verdict
 	for i, want := range path {
-		l := lookAt(i+1, want.Weight, Counts{want.Counts[0], want.Counts[1]}, Counts{want.Counts[2], want.Counts[3]})
+		l := lookAt(i+1, want.Weight, Counts{Requests: want.Counts[0], Errors: want.Counts[1]}, Counts{Requests: want.Counts[2], Errors: want.Counts[3]})
 		l.Step = steps[want.Weight]
 		st, v = Judge(Settings{}, st, l)
 		s := Settings{}.withDefaults()
@@ -183,7 +183,7 @@ func TestOneLookIsNeverEnough(t *testing.T) {
 	var st State
 	for i := 1; ; i++ {
 		var v Verdict
-		st, v = Judge(Settings{}, st, lookAt(i, 10, Counts{100000, 100000}, Counts{900000, 0}))
+		st, v = Judge(Settings{}, st, lookAt(i, 10, Counts{Requests: 100000, Errors: 100000}, Counts{Requests: 900000, Errors: 0}))
 		if v.Result == Fail {
 			if i != minLooksToFail {
 				t.Errorf("failed at look %d, want %d", i, minLooksToFail)

@@ -26,7 +26,7 @@ func FuzzJudge(f *testing.F) {
 		for range 8 {
 			at = at.Add(time.Duration(seconds))
 			l := Look{Time: at, Step: step, Weight: weight, Missing: missing,
-				Candidate: map[string]Counts{"a": {nc, ec}, "b": {ec, nc}}, Stable: map[string]Counts{"a": {ns, es}},
+				Candidate: map[string]Counts{"a": {Requests: nc, Errors: ec}, "b": {Requests: ec, Errors: nc}}, Stable: map[string]Counts{"a": {Requests: ns, Errors: es}},
 				Metrics: []MetricValue{{Name: "m", Value: value}}}
 			before := st
 			var v Verdict

@@ -170,7 +170,7 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 		return Hold, CauseBlind
 	}
 	if st.Split.broken() {
-		return Hold, CauseNoSplit
+		return Hold, st.whyNoSplit()
 	}
 	if st.accepted(s, e) {
 		return Pass, CauseAccepted
@@ -225,4 +225,16 @@ func (st *State) accepted(s Settings, e evidence) bool {
 	}
 	bothServed := st.StepTotal.CandidateRequests > 0 && st.StepTotal.StableRequests > 0
 	return bothServed && e.accepted >= 1/s.Beta
+}
+
+// hangEnough is how many requests must have reached the candidate to say that it does not answer them.
+const hangEnough = 10
+
+// whyNoSplit tells a candidate that answers too little from one that is asked too little.
+func (st *State) whyNoSplit() string {
+	t := st.StepTotal
+	if t.CandidateStarted >= hangEnough && t.CandidateRequests < t.CandidateStarted/2 {
+		return CauseNoAnswers
+	}
+	return CauseNoSplit
 }

@@ -44,7 +44,7 @@ func (s script) play(settings Settings) (State, []Verdict) {
 	var st State
 	var all []Verdict
 	for i, change := range s {
-		l := lookAt(i+1, 10, Counts{100, 0}, Counts{900, 1})
+		l := lookAt(i+1, 10, Counts{Requests: 100, Errors: 0}, Counts{Requests: 900, Errors: 1})
 		change(&l)
 		var v Verdict
 		st, v = Judge(settings, st, l)
@@ -57,14 +57,14 @@ func missing(l *Look) {
 	l.Missing, l.Reason, l.Candidate, l.Stable = true, "the query failed", nil, nil
 }
 
-func bad(l *Look) { l.Candidate = map[string]Counts{"a": {100, 40}} }
+func bad(l *Look) { l.Candidate = map[string]Counts{"a": {Requests: 100, Errors: 40}} }
 
 func idle(l *Look) { l.Candidate, l.Stable = nil, nil }
 
 func silent(l *Look) { l.Candidate = nil }
 
 func outage(l *Look) {
-	l.Candidate, l.Stable = map[string]Counts{"a": {100, 20}}, map[string]Counts{"a": {900, 180}}
+	l.Candidate, l.Stable = map[string]Counts{"a": {Requests: 100, Errors: 20}}, map[string]Counts{"a": {Requests: 900, Errors: 180}}
 }
 
 func weight(w int) func(*Look) { return func(l *Look) { l.Weight = w } }
@@ -73,6 +73,15 @@ func step(n int) func(*Look) { return func(l *Look) { l.Step = n } }
 
 func metric(v float64) func(*Look) {
 	return func(l *Look) { l.Metrics = []MetricValue{{Name: "checkout", Value: v}} }
+}
+
+// started: so many requests reach the candidate in each look, answered or not.
+func started(n uint64) func(*Look) {
+	return func(l *Look) {
+		c := l.Candidate["a"]
+		c.Started = n
+		l.Candidate = map[string]Counts{"a": c}
+	}
 }
 
 func TestJudge(t *testing.T) {
@@ -88,8 +97,8 @@ func TestJudge(t *testing.T) {
 		from     int    // first look with this result; 0: not checked
 	}{
 		"a healthy candidate is accepted":                           {looks: looks(20), want: Pass, cause: CauseAccepted, says: "0 of 2,000 requests"},
-		"not before six looks, however much traffic":                {looks: looks(6, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{1e6, 0}, Counts{9e6, 0} }), want: Pass, from: 6},
-		"not before the minimum time":                               {settings: Settings{MinStepTime: time.Minute}, looks: looks(12, func(l *Look) { l.Candidate["a"] = Counts{1e6, 0}; l.Stable["a"] = Counts{9e6, 0} }), want: Pass, from: 12},
+		"not before six looks, however much traffic":                {looks: looks(6, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e6, Errors: 0}, Counts{Requests: 9e6, Errors: 0} }), want: Pass, from: 6},
+		"not before the minimum time":                               {settings: Settings{MinStepTime: time.Minute}, looks: looks(12, func(l *Look) { l.Candidate["a"] = Counts{Requests: 1e6, Errors: 0}; l.Stable["a"] = Counts{Requests: 9e6, Errors: 0} }), want: Pass, from: 12},
 		"a bad candidate fails":                                     {looks: looks(4, bad), want: Fail, cause: CauseErrorRate, says: "160 of 400 requests to the candidate failed (40 %), 4 of 3,600 to stable (0.11 %)", from: 4},
 		"and stays failed":                                          {looks: looks(4, bad).then(looks(50)), want: Fail, cause: CauseErrorRate},
 		"an outage of both is nobody's fault":                       {looks: looks(30, outage), want: Pass},
@@ -99,6 +108,8 @@ func TestJudge(t *testing.T) {
 		"a blind rollout goes on when data is back":                 {looks: looks(13, missing).then(looks(15)), want: Pass},
 		"no traffic is inconclusive":                                {settings: short, looks: looks(15, idle), want: Inconclusive, cause: CauseTooLittleData, from: 15},
 		"a candidate that completes nothing is not split":           {looks: looks(7, silent), want: Hold, cause: CauseNoSplit, from: 7},
+		"a candidate that gets requests and answers none hangs":     {looks: looks(7, silent, started(100)), want: Hold, cause: CauseNoAnswers, says: "answered 0 of the 700 requests that it got", from: 7},
+		"a few unanswered requests are no hang":                     {looks: looks(7, silent, started(1)), want: Hold, cause: CauseNoSplit, from: 7},
 		"a split that breaks after a while is found as fast":        {looks: looks(100).then(looks(4, silent)), want: Hold, cause: CauseNoSplit, from: 104},
 		"a split that works again is believed":                      {looks: looks(30, silent).then(looks(25)), want: Pass},
 		"weight 0 compares nothing":                                 {looks: looks(30, weight(0), bad), want: Undecided, says: "gets no requests yet"},
@@ -106,8 +117,8 @@ func TestJudge(t *testing.T) {
 		"weight 100 has nobody to compare with":                     {settings: short, looks: looks(30, weight(100), func(l *Look) { l.Stable = nil }), want: Inconclusive},
 		"a new step is accepted afresh":                             {looks: looks(20).then(looks(5, step(1), weight(25))), want: Undecided},
 		"the old step's time does not count":                        {settings: short, looks: looks(14, idle).then(looks(14, step(1), weight(25), idle)), want: Undecided},
-		"plenty of data that accepts nothing holds":                 {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{5000, 40}, Counts{45000, 240} }), want: Pass},
-		"too little traffic is inconclusive":                        {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{1, 0}, Counts{9, 0} }), want: Inconclusive},
+		"plenty of data that accepts nothing holds":                 {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 5000, Errors: 40}, Counts{Requests: 45000, Errors: 240} }), want: Pass},
+		"too little traffic is inconclusive":                        {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1, Errors: 0}, Counts{Requests: 9, Errors: 0} }), want: Inconclusive},
 		"a metric in its range is accepted":                         {settings: ranged, looks: looks(20, metric(0.97)), want: Pass},
 		"a metric on the edge of its range is in it":                {settings: ranged, looks: looks(20, metric(0.95)), want: Pass},
 		"a metric outside for three values fails":                   {settings: ranged, looks: looks(10, metric(0.97)).then(looks(3, metric(0.9))), want: Fail, cause: "Metric/checkout", says: `"checkout" was outside its range (at least 0.95)`, from: 13},
@@ -119,9 +130,9 @@ func TestJudge(t *testing.T) {
 		"a metric is judged while counters are missing":             {settings: ranged, looks: looks(3, missing, metric(0.5)), want: Fail, cause: "Metric/checkout"},
 		"without error rates the metrics alone are accepted":        {settings: Settings{NoErrorRate: true, Metrics: ranged.Metrics}, looks: looks(6, bad, metric(1)), want: Pass, from: 6},
 		"a metric outside at the time limit holds":                  {settings: ranged, looks: looks(14, metric(1), idle).then(looks(1, metric(0), idle)), want: Hold, cause: "Metric/checkout"},
-		"a late look spans the gap as one look":                     {looks: looks(10).then(looks(1, missing)).then(looks(1, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{1e5, 1e5}, Counts{9e5, 0} })), want: Undecided},
-		"more errors than requests are all of them":                 {looks: looks(4, func(l *Look) { l.Candidate["a"] = Counts{100, 1e18} }), want: Fail, says: "400 of 400"},
-		"a candidate that fails within the tolerance is left alone": {looks: looks(200, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{10000, 12}, Counts{90000, 90} }), want: Pass},
+		"a late look spans the gap as one look":                     {looks: looks(10).then(looks(1, missing)).then(looks(1, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e5, Errors: 1e5}, Counts{Requests: 9e5, Errors: 0} })), want: Undecided},
+		"more errors than requests are all of them":                 {looks: looks(4, func(l *Look) { l.Candidate["a"] = Counts{Requests: 100, Errors: 1e18} }), want: Fail, says: "400 of 400"},
+		"a candidate that fails within the tolerance is left alone": {looks: looks(200, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 10000, Errors: 12}, Counts{Requests: 90000, Errors: 90} }), want: Pass},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +154,7 @@ func TestJudge(t *testing.T) {
 func TestTheTimeLimitHolds(t *testing.T) {
 	short := Settings{MaxStepTime: 75 * time.Second}
 	// 0.8 % of the candidate's requests fail and 0.1 % of stable's: between the lines, which are at 0.7 % and 1.2 %.
-	_, got := looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{10000, 80}, Counts{90000, 90} }).play(
+	_, got := looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 10000, Errors: 80}, Counts{Requests: 90000, Errors: 90} }).play(
 		Settings{MaxStepTime: 75 * time.Second, Harm: Margin{2, 0.01}})
 	if v := got[14]; v.Result != Hold || v.Cause != CauseNotAccepted {
 		t.Errorf("plenty of data, not accepted: got %s %q %q", v.Result, v.Cause, v.Message)
@@ -156,7 +167,7 @@ func TestTheTimeLimitHolds(t *testing.T) {
 
 func TestALookIsCountedOnce(t *testing.T) {
 	st, _ := looks(7, bad)[:3].play(Settings{})
-	l := lookAt(3, 10, Counts{100, 100}, Counts{900, 0})
+	l := lookAt(3, 10, Counts{Requests: 100, Errors: 100}, Counts{Requests: 900, Errors: 0})
 	again, v := Judge(Settings{}, st, l)
 	if v.Result != Undecided {
 		t.Errorf("the same look again gave %s", v.Result)
@@ -196,7 +207,7 @@ func TestARestartChangesNothing(t *testing.T) {
 		if len(text) > 4096 {
 			t.Fatalf("state of %d bytes", len(text))
 		}
-		l := lookAt(i+1, 10, Counts{100, 0}, Counts{900, 1})
+		l := lookAt(i+1, 10, Counts{Requests: 100, Errors: 0}, Counts{Requests: 900, Errors: 1})
 		change(&l)
 		var v Verdict
 		st, v = Judge(Settings{}, Restore(text), l)
@@ -211,7 +222,7 @@ func TestALostStateCostsPowerNotValidity(t *testing.T) {
 	var found int
 	for i := 1; ; i++ {
 		var v Verdict
-		st, v = Judge(Settings{}, st, lookAt(i, 10, Counts{100, 40}, Counts{900, 1}))
+		st, v = Judge(Settings{}, st, lookAt(i, 10, Counts{Requests: 100, Errors: 40}, Counts{Requests: 900, Errors: 1}))
 		if v.Result == Fail {
 			found = i
 			break
@@ -226,7 +237,7 @@ func TestALostStateCostsPowerNotValidity(t *testing.T) {
 	// Lost at every look: the mass put into play adds up to less than 1.
 	total := firstMass + stepsMass
 	for i := range defaultPlannedLooks {
-		st, _ = Judge(Settings{}, Restore([]byte("?")), lookAt(i+1, 10, Counts{100, 0}, Counts{900, 1}))
+		st, _ = Judge(Settings{}, Restore([]byte("?")), lookAt(i+1, 10, Counts{Requests: 100, Errors: 0}, Counts{Requests: 900, Errors: 1}))
 		total += st.Injected - firstMass - stepsMass
 	}
 	if total > 1+1e-9 {
@@ -235,10 +246,10 @@ func TestALostStateCostsPowerNotValidity(t *testing.T) {
 }
 
 func TestPodsDoNotMatter(t *testing.T) {
-	one := Look{Time: start, Weight: 10, Candidate: map[string]Counts{"a": {90, 9}}, Stable: map[string]Counts{"a": {900, 3}}}
+	one := Look{Time: start, Weight: 10, Candidate: map[string]Counts{"a": {Requests: 90, Errors: 9}}, Stable: map[string]Counts{"a": {Requests: 900, Errors: 3}}}
 	split := Look{Time: start, Weight: 10,
-		Candidate: map[string]Counts{"x": {30, 0}, "y": {30, 9}, "z": {30, 0}},
-		Stable:    map[string]Counts{"x": {1, 1}, "y": {899, 2}}}
+		Candidate: map[string]Counts{"x": {Requests: 30, Errors: 0}, "y": {Requests: 30, Errors: 9}, "z": {Requests: 30, Errors: 0}},
+		Stable:    map[string]Counts{"x": {Requests: 1, Errors: 1}, "y": {Requests: 899, Errors: 2}}}
 	a, va := Judge(Settings{}, State{}, one)
 	b, vb := Judge(Settings{}, State{}, split)
 	if !cmp.Equal(a, b) || !cmp.Equal(va, vb) {
@@ -252,7 +263,7 @@ func TestJudgeDoesNotTouchItsInput(t *testing.T) {
 	st, _ := looks(20, metric(2)).play(Settings{})
 	before, _ := json.Marshal(st)
 	for i := range 5 {
-		l := lookAt(21+i, 10, Counts{100, 50}, Counts{900, 0})
+		l := lookAt(21+i, 10, Counts{Requests: 100, Errors: 50}, Counts{Requests: 900, Errors: 0})
 		metric(2)(&l)
 		Judge(s, st, l)
 	}
@@ -263,7 +274,7 @@ func TestJudgeDoesNotTouchItsInput(t *testing.T) {
 
 func BenchmarkJudge(b *testing.B) {
 	st, _ := looks(30).play(Settings{})
-	l := lookAt(31, 10, Counts{100, 0}, Counts{900, 1})
+	l := lookAt(31, 10, Counts{Requests: 100, Errors: 0}, Counts{Requests: 900, Errors: 1})
 	b.ReportAllocs()
 	for b.Loop() {
 		Judge(Settings{}, st, l)

@@ -35,6 +35,9 @@ type Counts struct {
 	Requests uint64
 	// Errors is how many of them failed; more than Requests counts as all of them.
 	Errors uint64
+	// Started is how many were sent to one of the revision's pods, answered or not. It tells a revision
+	// that never answers from one that gets no requests; 0 where nobody counts it.
+	Started uint64
 }
 
 // MetricValue is the value of a user's metric at one look.
@@ -57,6 +60,8 @@ type Totals struct {
 	CandidateErrors   uint64 `json:"candidateErrors"`
 	StableRequests    uint64 `json:"stableRequests"`
 	StableErrors      uint64 `json:"stableErrors"`
+	// CandidateStarted are the requests that reached a candidate pod, answered or not.
+	CandidateStarted uint64 `json:"candidateStarted,omitempty"`
 }
 
 func (t Totals) plus(o Totals) Totals {
@@ -65,6 +70,7 @@ func (t Totals) plus(o Totals) Totals {
 		CandidateErrors:   addSaturating(t.CandidateErrors, o.CandidateErrors),
 		StableRequests:    addSaturating(t.StableRequests, o.StableRequests),
 		StableErrors:      addSaturating(t.StableErrors, o.StableErrors),
+		CandidateStarted:  addSaturating(t.CandidateStarted, o.CandidateStarted),
 	}
 }
 
@@ -73,6 +79,9 @@ func (l Look) totals() Totals {
 	var t Totals
 	t.CandidateRequests, t.CandidateErrors = sum(l.Candidate)
 	t.StableRequests, t.StableErrors = sum(l.Stable)
+	for _, c := range l.Candidate {
+		t.CandidateStarted = addSaturating(t.CandidateStarted, c.Started)
+	}
 	return t
 }
 

@@ -68,8 +68,11 @@ func message(s Settings, st *State, v Verdict) string {
 	case CauseBlind:
 		return fmt.Sprintf("data has been missing for %s or longer: %s", s.BlindAfter, st.missing())
 	case CauseNoSplit:
-		return fmt.Sprintf("%s completed %s of %s requests in this step, far below its weight of %d %%: the requests are not split, or it answers none",
+		return fmt.Sprintf("%s completed %s of %s requests in this step, far below its weight of %d %%: the requests are not split",
 			s.Candidate, count(st.StepTotal.CandidateRequests), count(st.StepTotal.CandidateRequests+st.StepTotal.StableRequests), st.Weight)
+	case CauseNoAnswers:
+		return fmt.Sprintf("%s answered %s of the %s requests that it got in this step, while %s answers", s.Candidate,
+			count(st.StepTotal.CandidateRequests), count(st.StepTotal.CandidateStarted), s.Stable)
 	case CauseSuspicious:
 		return "the step's time is up and there are signs of harm: " + compared(s, st.Total)
 	case CauseNotAccepted:

@@ -31,6 +31,9 @@ const (
 	CauseBlind = "Blind"
 	// CauseNoSplit with Hold: stable completes requests, the candidate far fewer than its weight.
 	CauseNoSplit = "NoSplit"
+	// CauseNoAnswers with Hold: requests reach the candidate, and most of them are not answered. It may
+	// be slow ones; the caller decides how long that may go on.
+	CauseNoAnswers = "NoAnswers"
 	// CauseSuspicious with Hold: the time is up, and the evidence of harm is halfway to a Fail.
 	CauseSuspicious = "Suspicious"
 	// CauseNotAccepted with Hold: the time is up and a candidate as good as stable would have passed.

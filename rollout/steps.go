@@ -156,7 +156,7 @@ func (p *pass) accepted() bool {
 			if p.policy.OnBlind == v1alpha1.OnBlindRollBack && p.blind() >= blindFor {
 				p.rollBack(failAs(v.Cause, v))
 			}
-		} else if overTime {
+		} else if overTime || v.Cause == CauseNoAnswers && p.judged() >= p.policy.EffectiveProgressDeadline() {
 			p.rollBack(failAs(v.Cause, v))
 		}
 	}
@@ -173,6 +173,10 @@ const (
 	CauseBlind   = "Blind"
 	CauseNoSplit = "NoSplit"
 )
+
+// CauseNoAnswers of a Hold: requests reach the candidate and are not answered. Slow answers are none of
+// its fault for as long as a start may take (progressDeadline); then it hangs, and is rolled back.
+const CauseNoAnswers = "NoAnswers"
 
 // IsBlind says whether a cause means that there is no usable data.
 func IsBlind(cause string) bool { return cause == CauseBlind || cause == CauseNoSplit }

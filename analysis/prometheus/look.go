@@ -77,7 +77,7 @@ func add(l *analysis.Look, t Target, inc increment) {
 	default: // a revision that this rollout is not about
 		return
 	}
-	if !requests && !errors {
+	if !requests && !errors && !inc.started() {
 		return
 	}
 	n := uint64(math.Round(min(inc.By, 1<<53)))
@@ -87,6 +87,9 @@ func add(l *analysis.Look, t Target, inc increment) {
 	}
 	if errors {
 		c.Errors += n
+	}
+	if inc.started() {
+		c.Started += n
 	}
 	arm[inc.Pod] = c
 }

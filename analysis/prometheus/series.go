@@ -18,6 +18,7 @@ const (
 	requestsName = "envoy_cluster_upstream_rq_xx"
 	grpcName     = "envoy_cluster_grpc"
 	connectName  = "envoy_cluster_upstream_cx_connect_fail"
+	startedName  = "envoy_cluster_upstream_rq_total"
 
 	labelNamespace = "hg_namespace"
 	labelWorkload  = "hg_workload"
@@ -75,7 +76,7 @@ func expression(targets []Target) string {
 	labels := labelHop + "=~" + oneOf([]string{hopLocal, hopPeer, hopPeerConn}) +
 		"," + labelNamespace + "=~" + oneOf(namespaces) +
 		"," + labelWorkload + "=~" + oneOf(workloads)
-	all := "{__name__=~" + oneOf([]string{requestsName, grpcName, connectName}) + "," + labels + "}"
+	all := "{__name__=~" + oneOf([]string{requestsName, grpcName, connectName, startedName}) + "," + labels + "}"
 	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
 	// failed connections from the start.
 	return all + " or max by(" + labelNamespace + "," + labelWorkload + ") (" +
@@ -148,6 +149,12 @@ func (s series) counts() (requests, errors bool) {
 		return false, true
 	}
 	return false, false
+}
+
+// started says that one more of a series is a request that reached a pod of the revision. The composite
+// cluster's own (hop peer) counts attempts, wherever they went.
+func (s series) started() bool {
+	return s.Name == startedName && (s.Hop == hopLocal || s.Hop == hopPeerConn)
 }
 
 // grpcFailure says that a gRPC status is the server's fault: one that Envoy maps to an HTTP code of 500
