@@ -6,11 +6,12 @@
 package e2e
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -21,6 +22,8 @@ import (
 type way struct {
 	// values of the chart, beside the tag.
 	values []string
+	// manager is the field manager by which the tool applies server-side; empty: kubectl's own.
+	manager string
 	// install brings the first version out, or the same again.
 	install func(c *harness.Case, tag string, values []string) harness.Result
 	// update brings the next one out and waits for it as a pipeline would.
@@ -61,7 +64,7 @@ func helmWay(values ...string) way {
 		args := append([]string{"upgrade", "--install", harness.Name, c.Chart(), "--wait", "--timeout", "4m"}, sets(tag, values)...)
 		return c.TryHelm(args...)
 	}
-	return way{values: values, install: run, update: run}
+	return way{values: values, manager: "helm", install: run, update: run}
 }
 
 func sets(tag string, values []string) []string {
@@ -113,7 +116,8 @@ func goodUpdate(c *harness.Case, w way) {
 	waited := background(func() harness.Result { return w.update(c, "v2", values) })
 	c.AwaitWeight(2*time.Minute, 0, 20)
 	manifest := c.Manifest(append([]string{"tag=v2"}, values...)...)
-	for _, flags := range [][]string{{"diff", "-f", "-"}, {"diff", "-f", "-", "--server-side"}} {
+	serverSide := []string{"diff", "-f", "-", "--server-side", "--field-manager=" + cmp.Or(w.manager, "kubectl")}
+	for _, flags := range [][]string{{"diff", "-f", "-"}, serverSide} {
 		if r := c.TryWith(manifest, flags...); drift(r) {
 			t.Errorf("in the middle of the rollout: %s", r)
 		}
@@ -150,7 +154,7 @@ func requireQuietReapply(c *harness.Case, w way, values []string) {
 	after := c.AwaitDeployment(time.Minute, "the Deployment is observed", func(d *appsv1.Deployment) bool {
 		return d.Status.ObservedGeneration == d.Generation
 	})
-	if diff := cmp.Diff(before.Spec, after.Spec); diff != "" {
+	if diff := gocmp.Diff(before.Spec, after.Spec); diff != "" {
 		c.T.Errorf("applying the same again changed the Deployment: %s", diff)
 	}
 }
