@@ -96,43 +96,56 @@ func TestJudge(t *testing.T) {
 		says     string // part of the message
 		from     int    // first look with this result; 0: not checked
 	}{
-		"a healthy candidate is accepted":                           {looks: looks(20), want: Pass, cause: CauseAccepted, says: "0 of 2,000 requests"},
-		"not before six looks, however much traffic":                {looks: looks(6, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e6, Errors: 0}, Counts{Requests: 9e6, Errors: 0} }), want: Pass, from: 6},
-		"not before the minimum time":                               {settings: Settings{MinStepTime: time.Minute}, looks: looks(12, func(l *Look) { l.Candidate["a"] = Counts{Requests: 1e6, Errors: 0}; l.Stable["a"] = Counts{Requests: 9e6, Errors: 0} }), want: Pass, from: 12},
-		"a bad candidate fails":                                     {looks: looks(4, bad), want: Fail, cause: CauseErrorRate, says: "160 of 400 requests to the candidate failed (40 %), 4 of 3,600 to stable (0.11 %)", from: 4},
-		"and stays failed":                                          {looks: looks(4, bad).then(looks(50)), want: Fail, cause: CauseErrorRate},
-		"an outage of both is nobody's fault":                       {looks: looks(30, outage), want: Pass},
-		"no data is no verdict":                                     {looks: looks(5, missing), want: Undecided, says: "request counters (the query failed)"},
-		"no data for a minute holds":                                {looks: looks(12, missing), want: Hold, cause: CauseBlind, from: 12},
-		"an accepted step does not pass on a look without data":     {looks: looks(20).then(looks(1, missing)), want: Undecided},
-		"a blind rollout goes on when data is back":                 {looks: looks(13, missing).then(looks(15)), want: Pass},
-		"no traffic is inconclusive":                                {settings: short, looks: looks(15, idle), want: Inconclusive, cause: CauseTooLittleData, from: 15},
-		"a candidate that completes nothing is not split":           {looks: looks(7, silent), want: Hold, cause: CauseNoSplit, from: 7},
-		"a candidate that gets requests and answers none hangs":     {looks: looks(7, silent, started(100)), want: Hold, cause: CauseNoAnswers, says: "answered 0 of the 700 requests that it got", from: 7},
-		"a few unanswered requests are no hang":                     {looks: looks(7, silent, started(1)), want: Hold, cause: CauseNoSplit, from: 7},
-		"a split that breaks after a while is found as fast":        {looks: looks(100).then(looks(4, silent)), want: Hold, cause: CauseNoSplit, from: 104},
-		"a split that works again is believed":                      {looks: looks(30, silent).then(looks(25)), want: Pass},
-		"weight 0 compares nothing":                                 {looks: looks(30, weight(0), bad), want: Undecided, says: "gets no requests yet"},
-		"weight 0 is not blind":                                     {looks: looks(30, weight(0), missing), want: Undecided},
-		"weight 100 has nobody to compare with":                     {settings: short, looks: looks(30, weight(100), func(l *Look) { l.Stable = nil }), want: Inconclusive},
-		"a new step is accepted afresh":                             {looks: looks(20).then(looks(5, step(1), weight(25))), want: Undecided},
-		"the old step's time does not count":                        {settings: short, looks: looks(14, idle).then(looks(14, step(1), weight(25), idle)), want: Undecided},
-		"plenty of data that accepts nothing holds":                 {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 5000, Errors: 40}, Counts{Requests: 45000, Errors: 240} }), want: Pass},
-		"too little traffic is inconclusive":                        {settings: short, looks: looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1, Errors: 0}, Counts{Requests: 9, Errors: 0} }), want: Inconclusive},
-		"a metric in its range is accepted":                         {settings: ranged, looks: looks(20, metric(0.97)), want: Pass},
-		"a metric on the edge of its range is in it":                {settings: ranged, looks: looks(20, metric(0.95)), want: Pass},
-		"a metric outside for three values fails":                   {settings: ranged, looks: looks(10, metric(0.97)).then(looks(3, metric(0.9))), want: Fail, cause: "Metric/checkout", says: `"checkout" was outside its range (at least 0.95)`, from: 13},
-		"outside for two is not enough":                             {settings: ranged, looks: looks(2, metric(0.9)), want: Undecided},
-		"three outside with one inside between are not in a row":    {settings: ranged, looks: looks(2, metric(0.9)).then(looks(1, metric(1))).then(looks(2, metric(0.9))), want: Undecided},
-		"a missing value neither counts nor ends the row":           {settings: ranged, looks: looks(2, metric(0.9)).then(looks(3)).then(looks(1, metric(0.9))), want: Fail, from: 6},
-		"NaN is missing":                                            {settings: ranged, looks: looks(11, metric(math.NaN())), want: Undecided, says: `metric "checkout" (the value is not a number)`},
-		"a metric missing for a minute holds":                       {settings: ranged, looks: looks(12, metric(math.Inf(1))), want: Hold, cause: CauseBlind, from: 12},
-		"a metric is judged while counters are missing":             {settings: ranged, looks: looks(3, missing, metric(0.5)), want: Fail, cause: "Metric/checkout"},
-		"without error rates the metrics alone are accepted":        {settings: Settings{NoErrorRate: true, Metrics: ranged.Metrics}, looks: looks(6, bad, metric(1)), want: Pass, from: 6},
-		"a metric outside at the time limit holds":                  {settings: ranged, looks: looks(14, metric(1), idle).then(looks(1, metric(0), idle)), want: Hold, cause: "Metric/checkout"},
-		"a late look spans the gap as one look":                     {looks: looks(10).then(looks(1, missing)).then(looks(1, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e5, Errors: 1e5}, Counts{Requests: 9e5, Errors: 0} })), want: Undecided},
-		"more errors than requests are all of them":                 {looks: looks(4, func(l *Look) { l.Candidate["a"] = Counts{Requests: 100, Errors: 1e18} }), want: Fail, says: "400 of 400"},
-		"a candidate that fails within the tolerance is left alone": {looks: looks(200, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 10000, Errors: 12}, Counts{Requests: 90000, Errors: 90} }), want: Pass},
+		"a healthy candidate is accepted": {looks: looks(20), want: Pass, cause: CauseAccepted, says: "0 of 2,000 requests"},
+		"not before six looks, however much traffic": {looks: looks(6, func(l *Look) {
+			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e6, Errors: 0}, Counts{Requests: 9e6, Errors: 0}
+		}), want: Pass, from: 6},
+		"not before the minimum time": {settings: Settings{MinStepTime: time.Minute}, looks: looks(12, func(l *Look) {
+			l.Candidate["a"] = Counts{Requests: 1e6, Errors: 0}
+			l.Stable["a"] = Counts{Requests: 9e6, Errors: 0}
+		}), want: Pass, from: 12},
+		"a bad candidate fails":                                 {looks: looks(4, bad), want: Fail, cause: CauseErrorRate, says: "160 of 400 requests to the candidate failed (40 %), 4 of 3,600 to stable (0.11 %)", from: 4},
+		"and stays failed":                                      {looks: looks(4, bad).then(looks(50)), want: Fail, cause: CauseErrorRate},
+		"an outage of both is nobody's fault":                   {looks: looks(30, outage), want: Pass},
+		"no data is no verdict":                                 {looks: looks(5, missing), want: Undecided, says: "request counters (the query failed)"},
+		"no data for a minute holds":                            {looks: looks(12, missing), want: Hold, cause: CauseBlind, from: 12},
+		"an accepted step does not pass on a look without data": {looks: looks(20).then(looks(1, missing)), want: Undecided},
+		"a blind rollout goes on when data is back":             {looks: looks(13, missing).then(looks(15)), want: Pass},
+		"no traffic is inconclusive":                            {settings: short, looks: looks(15, idle), want: Inconclusive, cause: CauseTooLittleData, from: 15},
+		"a candidate that completes nothing is not split":       {looks: looks(7, silent), want: Hold, cause: CauseNoSplit, from: 7},
+		"a candidate that gets requests and answers none hangs": {looks: looks(7, silent, started(100)), want: Hold, cause: CauseNoAnswers, says: "answered 0 of the 700 requests that it got", from: 7},
+		"a few unanswered requests are no hang":                 {looks: looks(7, silent, started(1)), want: Hold, cause: CauseNoSplit, from: 7},
+		"a split that breaks after a while is found as fast":    {looks: looks(100).then(looks(4, silent)), want: Hold, cause: CauseNoSplit, from: 104},
+		"a split that works again is believed":                  {looks: looks(30, silent).then(looks(25)), want: Pass},
+		"weight 0 compares nothing":                             {looks: looks(30, weight(0), bad), want: Undecided, says: "gets no requests yet"},
+		"weight 0 is not blind":                                 {looks: looks(30, weight(0), missing), want: Undecided},
+		"weight 100 has nobody to compare with":                 {settings: short, looks: looks(30, weight(100), func(l *Look) { l.Stable = nil }), want: Inconclusive},
+		"a new step is accepted afresh":                         {looks: looks(20).then(looks(5, step(1), weight(25))), want: Undecided},
+		"the old step's time does not count":                    {settings: short, looks: looks(14, idle).then(looks(14, step(1), weight(25), idle)), want: Undecided},
+		"plenty of data that accepts nothing holds": {settings: short, looks: looks(15, func(l *Look) {
+			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 5000, Errors: 40}, Counts{Requests: 45000, Errors: 240}
+		}), want: Pass},
+		"too little traffic is inconclusive": {settings: short, looks: looks(15, func(l *Look) {
+			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1, Errors: 0}, Counts{Requests: 9, Errors: 0}
+		}), want: Inconclusive},
+		"a metric in its range is accepted":                      {settings: ranged, looks: looks(20, metric(0.97)), want: Pass},
+		"a metric on the edge of its range is in it":             {settings: ranged, looks: looks(20, metric(0.95)), want: Pass},
+		"a metric outside for three values fails":                {settings: ranged, looks: looks(10, metric(0.97)).then(looks(3, metric(0.9))), want: Fail, cause: "Metric/checkout", says: `"checkout" was outside its range (at least 0.95)`, from: 13},
+		"outside for two is not enough":                          {settings: ranged, looks: looks(2, metric(0.9)), want: Undecided},
+		"three outside with one inside between are not in a row": {settings: ranged, looks: looks(2, metric(0.9)).then(looks(1, metric(1))).then(looks(2, metric(0.9))), want: Undecided},
+		"a missing value neither counts nor ends the row":        {settings: ranged, looks: looks(2, metric(0.9)).then(looks(3)).then(looks(1, metric(0.9))), want: Fail, from: 6},
+		"NaN is missing":                                     {settings: ranged, looks: looks(11, metric(math.NaN())), want: Undecided, says: `metric "checkout" (the value is not a number)`},
+		"a metric missing for a minute holds":                {settings: ranged, looks: looks(12, metric(math.Inf(1))), want: Hold, cause: CauseBlind, from: 12},
+		"a metric is judged while counters are missing":      {settings: ranged, looks: looks(3, missing, metric(0.5)), want: Fail, cause: "Metric/checkout"},
+		"without error rates the metrics alone are accepted": {settings: Settings{NoErrorRate: true, Metrics: ranged.Metrics}, looks: looks(6, bad, metric(1)), want: Pass, from: 6},
+		"a metric outside at the time limit holds":           {settings: ranged, looks: looks(14, metric(1), idle).then(looks(1, metric(0), idle)), want: Hold, cause: "Metric/checkout"},
+		"a late look spans the gap as one look": {looks: looks(10).then(looks(1, missing)).then(looks(1, func(l *Look) {
+			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e5, Errors: 1e5}, Counts{Requests: 9e5, Errors: 0}
+		})), want: Undecided},
+		"more errors than requests are all of them": {looks: looks(4, func(l *Look) { l.Candidate["a"] = Counts{Requests: 100, Errors: 1e18} }), want: Fail, says: "400 of 400"},
+		"a candidate that fails within the tolerance is left alone": {looks: looks(200, func(l *Look) {
+			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 10000, Errors: 12}, Counts{Requests: 90000, Errors: 90}
+		}), want: Pass},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +167,9 @@ func TestJudge(t *testing.T) {
 func TestTheTimeLimitHolds(t *testing.T) {
 	short := Settings{MaxStepTime: 75 * time.Second}
 	// 0.8 % of the candidate's requests fail and 0.1 % of stable's: between the lines, which are at 0.7 % and 1.2 %.
-	_, got := looks(15, func(l *Look) { l.Candidate["a"], l.Stable["a"] = Counts{Requests: 10000, Errors: 80}, Counts{Requests: 90000, Errors: 90} }).play(
+	_, got := looks(15, func(l *Look) {
+		l.Candidate["a"], l.Stable["a"] = Counts{Requests: 10000, Errors: 80}, Counts{Requests: 90000, Errors: 90}
+	}).play(
 		Settings{MaxStepTime: 75 * time.Second, Harm: Margin{2, 0.01}})
 	if v := got[14]; v.Result != Hold || v.Cause != CauseNotAccepted {
 		t.Errorf("plenty of data, not accepted: got %s %q %q", v.Result, v.Cause, v.Message)
