@@ -64,7 +64,7 @@ func failing(c *harness.Case, w way) {
 	}
 	t.Logf("rolled back after %v: %s", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict.Message)
 	d := c.AwaitDeployment(time.Minute, "native tools see the failure", failed)
-	if message := progressing(d).Message; !strings.Contains(message, "error") {
+	if message := progressing(d).Message; !strings.Contains(message, end.Verdict.Message) {
 		t.Errorf("the Deployment's condition does not say why: %q", message)
 	}
 	if least := c.Pods.Least(stable); least != n {
