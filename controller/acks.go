@@ -46,19 +46,23 @@ func (r *Reconciler) sidecars(w *workload, key types.NamespacedName) []rollout.S
 				continue
 			}
 			a, connected := acks[pod.Name]
-			out = append(out, sidecar(pod.Name, hash, s.Candidate.Hash, a, connected))
+			sc := sidecar(&s, hash, a)
+			sc.Pod, sc.Connected = pod.Name, connected
+			out = append(out, sc)
 		}
 	}
 	return out
 }
 
-// sidecar turns an acknowledgement, which speaks of the other revision, into one that speaks of the candidate.
-func sidecar(pod, revision, candidate string, a Ack, connected bool) rollout.Sidecar {
-	sc := rollout.Sidecar{Pod: pod, Revision: revision, Connected: connected, Rejected: a.Rejected}
+// sidecar turns an acknowledgement, which speaks of the other revision, into one that speaks of the
+// candidate. A candidate that still splits with an earlier stable revision has acknowledged nothing of this rollout.
+func sidecar(s *v1alpha1.RolloutStatus, revision string, a Ack) rollout.Sidecar {
+	sc := rollout.Sidecar{Revision: revision, Rejected: a.Rejected}
 	switch {
 	case a.Peer == "":
-	case revision == candidate:
-		sc.Candidate, sc.Weight = candidate, 100-a.PeerWeight
+	case revision == s.Candidate.Hash && a.Peer == s.Stable.Hash:
+		sc.Candidate, sc.Weight = s.Candidate.Hash, 100-a.PeerWeight
+	case revision == s.Candidate.Hash:
 	default:
 		sc.Candidate, sc.Weight = a.Peer, a.PeerWeight
 	}

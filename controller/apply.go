@@ -151,8 +151,8 @@ func (r *Reconciler) openGates(ctx context.Context, w *workload, d rollout.Decis
 			}
 		}
 	}
+	set(d.OpenGates, corev1.ConditionTrue) // raises first
 	set(d.CloseGates, corev1.ConditionFalse)
-	set(d.OpenGates, corev1.ConditionTrue)
 	return errors.Join(errs...)
 }
 

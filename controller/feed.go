@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -51,16 +52,18 @@ func (f *Feeder) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 		return ctrl.Result{}, fmt.Errorf("listing services of %q: %w", req.Namespace, err)
 	}
 	now := map[string]bool{}
+	var errs []error
 	if w != nil {
 		for _, x := range w.configurations(services.Items) {
 			now[x.Revision] = true
+			// A revision that can't be configured must not keep another from its weight 0.
 			if err := f.Sink.Set(x); err != nil {
-				return ctrl.Result{}, fmt.Errorf("configuring revision %s: %w", x.Revision, err)
+				errs = append(errs, fmt.Errorf("configuring revision %s: %w", x.Revision, err))
 			}
 		}
 	}
 	f.forgetGone(req.NamespacedName, now)
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, errors.Join(errs...)
 }
 
 func (f *Feeder) forgetGone(key types.NamespacedName, now map[string]bool) {
@@ -78,11 +81,12 @@ func (f *Feeder) forgetGone(key types.NamespacedName, now map[string]bool) {
 	}
 }
 
-// configurations are those of all revisions that have an injected pod.
+// configurations are those of all revisions that have an injected pod with an address: before that it is
+// not known whether there is an IPv6 one, and that must not change once a sidecar was told.
 func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 	captured := map[string][]v1alpha1.CapturedPort{}
 	for hash, pods := range w.pods {
-		if ports := capturedPorts(pods); ports != nil {
+		if ports := capturedPorts(pods); ports != nil && haveAddress(pods) {
 			captured[hash] = ports
 		}
 	}
@@ -135,8 +139,7 @@ func (w *workload) endpoints(hash string) []string {
 	return slices.Compact(out)
 }
 
-// capturedPorts are what the Pod webhook noted on the newest pod of a revision; all pods of a revision
-// have the same.
+// capturedPorts are what the Pod webhook noted on the pods of a revision; all of them have the same.
 func capturedPorts(pods []*corev1.Pod) []v1alpha1.CapturedPort {
 	for _, pod := range pods {
 		var injection v1alpha1.Injection
@@ -145,6 +148,11 @@ func capturedPorts(pods []*corev1.Pod) []v1alpha1.CapturedPort {
 		}
 	}
 	return nil
+}
+
+// haveAddress says whether any of the pods has an address yet.
+func haveAddress(pods []*corev1.Pod) bool {
+	return slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return pod.Status.PodIP != "" })
 }
 
 // hasIPv6 says whether the pods of a revision have an IPv6 address.
@@ -162,25 +170,30 @@ func hasIPv6(pods []*corev1.Pod) bool {
 // protocolOf asks the Services that reach this port; without a word from them it is sniffed.
 func protocolOf(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) xds.Protocol {
 	for _, sp := range servicePortsTo(pods, p, services) {
-		if webhook.ServicePortProtocol(sp) == v1alpha1.ProtocolTCP {
+		if webhook.ServicePortProtocol(sp.ServicePort) == v1alpha1.ProtocolTCP {
 			return xds.TCP
 		}
 	}
 	return xds.Auto
 }
 
-// peerPort is the other revision's port behind the same Service port: numbers may differ between
-// revisions when the Service targets a name. 0: there is none.
+// peerPort is the other revision's port behind the same port of the same Service: numbers may differ
+// between revisions when the Service targets a name. A port that no Service leads to has the same number
+// there. 0: there is none, and also where a Service leads here but not to the other revision: its
+// clients would otherwise meet pods that it does not select.
 func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, peers []*corev1.Pod, services []corev1.Service) uint32 {
 	mine := servicePortsTo(pods, p, services)
 	for _, o := range others {
 		for _, a := range servicePortsTo(peers, o, services) {
 			for _, b := range mine {
-				if a.Name == b.Name && a.Port == b.Port {
+				if a.service == b.service && a.Name == b.Name && a.Port == b.Port {
 					return uint32(o.Port)
 				}
 			}
 		}
+	}
+	if len(mine) > 0 {
+		return 0
 	}
 	for _, o := range others {
 		if o.Port == p.Port {
@@ -190,20 +203,27 @@ func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, pee
 	return 0
 }
 
+// servicePort is a port of a Service. Its name alone says nothing: most Services call theirs http.
+type servicePort struct {
+	corev1.ServicePort
+
+	service string
+}
+
 // servicePortsTo are the Service ports that lead to a captured port of these pods.
-func servicePortsTo(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) []corev1.ServicePort {
+func servicePortsTo(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) []servicePort {
 	if len(pods) == 0 {
 		return nil
 	}
 	podLabels := labels.Set(pods[0].Labels)
-	var out []corev1.ServicePort
+	var out []servicePort
 	for _, svc := range services {
 		if len(svc.Spec.Selector) == 0 || !labels.SelectorFromSet(svc.Spec.Selector).Matches(podLabels) {
 			continue
 		}
 		for _, sp := range svc.Spec.Ports {
 			if targets(sp, p) {
-				out = append(out, sp)
+				out = append(out, servicePort{sp, svc.Name})
 			}
 		}
 	}

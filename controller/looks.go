@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,13 @@ import (
 
 // LookInterval is how often it is looked: as often as sidecars are scraped.
 const LookInterval = 5 * time.Second
+
+// What the record takes (the limits of the API's fields). A status that is refused would keep the weight
+// from falling, so what is longer is cut or left out here; a Prometheus' error may have any length.
+const (
+	maxMessage    = 1024
+	maxJudgeState = 32768
+)
 
 // Counters asks one Prometheus for all targets in one batch; *prometheus.Client does. The result has one
 // look for each target, in their order; the error says why data is missing, for the log.
@@ -221,7 +229,7 @@ func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1
 		return v1alpha1.Verdict{}, ""
 	}
 	text, err := json.Marshal(known.state)
-	if err != nil { // a State holds no value that JSON can't take
+	if err != nil || len(text) > maxJudgeState { // then a restart costs evidence, never validity
 		text = nil
 	}
 	if known.step != s.Step && known.verdict.Result != v1alpha1.ResultFail {
@@ -271,10 +279,19 @@ func number(s *string) *float64 {
 	return &v
 }
 
+// shorten cuts a text to a number of bytes, never inside a character.
+func shorten(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	const more = "…"
+	return strings.ToValidUTF8(s[:most-len(more)], "") + more
+}
+
 func apiVerdict(v analysis.Verdict) v1alpha1.Verdict {
 	e := v.Evidence
 	return v1alpha1.Verdict{
-		Result: v1alpha1.Result(v.Result), Cause: v.Cause, Message: v.Message,
+		Result: v1alpha1.Result(v.Result), Cause: v.Cause, Message: shorten(v.Message, maxMessage),
 		Evidence: &v1alpha1.Evidence{
 			CandidateRequests: e.CandidateRequests, CandidateErrors: e.CandidateErrors,
 			StableRequests: e.StableRequests, StableErrors: e.StableErrors,

@@ -36,16 +36,18 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 	return p
 }
 
-// observeContainers finds the worst trouble among the app's own containers; the sidecar's restarts say
-// nothing about the version.
+// observeContainers finds the worst trouble among the app's own containers: an OOM kill, which needs no
+// time to count, before whatever comes first. The sidecar's troubles say nothing about the version.
 func observeContainers(pod *corev1.Pod, p *rollout.Pod) {
 	for _, cs := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if cs.Name == v1alpha1.PrepareContainer || cs.Name == v1alpha1.ProxyContainer {
 			continue
 		}
 		p.Restarts = max(p.Restarts, cs.RestartCount)
-		if problem, message := containerProblem(cs); p.Problem == rollout.ProblemNone && problem != rollout.ProblemNone {
-			p.Problem, p.Message, p.ProblemSince = problem, message, startTime(pod)
+		problem, message := containerProblem(cs)
+		worse := p.Problem == rollout.ProblemNone || (problem == rollout.ProblemOOMKilled && p.Problem != problem)
+		if problem != rollout.ProblemNone && worse {
+			p.Problem, p.Message, p.ProblemSince = problem, message, problemSince(pod, cs)
 		}
 	}
 }
@@ -63,8 +65,8 @@ var waitingProblems = map[string]rollout.PodProblem{
 }
 
 func containerProblem(cs corev1.ContainerStatus) (rollout.PodProblem, string) {
-	for _, t := range []*corev1.ContainerStateTerminated{cs.State.Terminated, cs.LastTerminationState.Terminated} {
-		if t != nil && t.Reason == "OOMKilled" {
+	for _, t := range terminations(cs) {
+		if t.Reason == "OOMKilled" {
 			return rollout.ProblemOOMKilled, "container " + cs.Name
 		}
 	}
@@ -90,6 +92,32 @@ func exitOf(cs corev1.ContainerStatus) string {
 	return ": " + t.Reason
 }
 
+// terminations are the ends of a container that the kubelet still tells of, newest first.
+func terminations(cs corev1.ContainerStatus) []*corev1.ContainerStateTerminated {
+	both := []*corev1.ContainerStateTerminated{cs.State.Terminated, cs.LastTerminationState.Terminated}
+	return slices.DeleteFunc(both, func(t *corev1.ContainerStateTerminated) bool { return t == nil })
+}
+
+// problemSince is the last moment at which the container's problem can't have been there yet, or, after
+// an OOM kill, that of the kill. Measured from the pod's start, a registry's hiccup while one container
+// of an old pod restarts, or after slow init containers, would count as if it had lasted all that time.
+func problemSince(pod *corev1.Pod, cs corev1.ContainerStatus) time.Time {
+	since := startTime(pod)
+	later := func(t time.Time) {
+		if t.After(since) {
+			since = t
+		}
+	}
+	isInit := slices.ContainsFunc(pod.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == cs.Name })
+	if c := condition(pod, corev1.PodInitialized); !isInit && c != nil && c.Status == corev1.ConditionTrue {
+		later(c.LastTransitionTime.Time)
+	}
+	for _, t := range terminations(cs) {
+		later(t.FinishedAt.Time)
+	}
+	return since
+}
+
 func startTime(pod *corev1.Pod) time.Time {
 	if pod.Status.StartTime != nil {
 		return pod.Status.StartTime.Time
@@ -111,10 +139,16 @@ func readyButGate(pod *corev1.Pod) bool {
 }
 
 // lostReadySince is when a pod's containers ceased to be ready without a restart: the condition turned
-// False after every container had started. Zero otherwise.
+// False after every container had started. Zero otherwise, and while it is the sidecar that is not ready:
+// that says nothing about the version.
 func lostReadySince(pod *corev1.Pod) time.Time {
 	c := condition(pod, corev1.ContainersReady)
 	if c == nil || c.Status != corev1.ConditionFalse || pod.DeletionTimestamp != nil {
+		return time.Time{}
+	}
+	if slices.ContainsFunc(pod.Status.InitContainerStatuses, func(cs corev1.ContainerStatus) bool {
+		return cs.Name == v1alpha1.ProxyContainer && !cs.Ready
+	}) {
 		return time.Time{}
 	}
 	for _, cs := range pod.Status.ContainerStatuses {

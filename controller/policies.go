@@ -33,7 +33,7 @@ type Policies struct {
 
 // SetupPolicies registers the controller of policies' conditions.
 func SetupPolicies(mgr ctrl.Manager, p *Policies) error {
-	// Which policies meet on a workload depends on its labels alone.
+	// Which policies meet on a workload depends on its labels and on its namespace's alone.
 	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{}} // one pass looks at all policies
 	})
@@ -41,6 +41,7 @@ func SetupPolicies(mgr ctrl.Manager, p *Policies) error {
 		Watches(&v1alpha1.RolloutPolicy{}, all).
 		Watches(&v1alpha1.ClusterRolloutPolicy{}, all).
 		Watches(&appsv1.Deployment{}, all, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&corev1.Namespace{}, all, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Complete(p)
 	if err != nil {
 		return fmt.Errorf("setting up the controller of policies: %w", err)

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,8 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -33,6 +36,16 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/webhook"
 )
+
+// fieldManager is the name under which Deployments are written; disown takes it away again.
+const fieldManager = "headgate-release"
+
+// ownManagers are the names under which Headgate writes to Deployments.
+func ownManagers() []string { return []string{"headgate", "headgate-direct", fieldManager} }
+
+// heldDeadline is the progressDeadlineSeconds of a hold, a number that nobody writes by hand (package
+// webhook renders it).
+const heldDeadline = math.MaxInt32 - 1
 
 // Options say how to release.
 type Options struct {
@@ -167,65 +180,128 @@ func (o Options) release(ctx context.Context, key types.NamespacedName) error {
 		if err != nil {
 			return err
 		}
+		if err := o.Client.Update(ctx, next, client.FieldOwner(fieldManager)); err != nil {
+			return err
+		}
 		fmt.Fprintf(o.Out, "Deployment %s: %s\n", key, how)
-		return o.Client.Update(ctx, next, client.FieldOwner("headgate-release"))
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("releasing %s: %w", key, err)
 	}
-	return o.openGates(ctx, key)
+	return errors.Join(o.disown(ctx, key), o.openGates(ctx, key))
+}
+
+// disown takes Headgate out of the owners of a Deployment's fields, or the user's next server-side apply
+// of another value would meet a conflict with somebody who is gone. It takes a write of its own: the API
+// server adds the entry of the writer after the write.
+func (o Options) disown(ctx context.Context, key types.NamespacedName) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		var d appsv1.Deployment
+		if err := o.Client.Get(ctx, key, &d); err != nil {
+			return client.IgnoreNotFound(err)
+		}
+		kept := slices.DeleteFunc(slices.Clone(d.ManagedFields), func(f metav1.ManagedFieldsEntry) bool {
+			return slices.Contains(ownManagers(), f.Manager)
+		})
+		if len(kept) == len(d.ManagedFields) {
+			return nil
+		}
+		d.ManagedFields = kept
+		return o.Client.Update(ctx, &d, client.FieldOwner(fieldManager))
+	})
+	if err != nil {
+		return fmt.Errorf("disowning the fields of %s: %w", key, err)
+	}
+	return nil
 }
 
 // released is the Deployment as its user wrote it.
 func (o Options) released(ctx context.Context, d *appsv1.Deployment) (*appsv1.Deployment, string, error) {
 	next, how := d.DeepCopy(), "annotations removed"
-	hold, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
+	record, err := o.record(ctx, d)
 	if err != nil {
 		return nil, "", err
 	}
-	if hold != nil {
-		stable, failed, err := o.stableTemplate(ctx, d)
+	hold := lastHold(d, record)
+	switch {
+	case hold != nil:
+		stable, err := o.stableTemplate(ctx, d, record)
 		if err != nil {
 			return nil, "", err
 		}
+		back := stable != nil && (failed(record) || hold.Release == v1alpha1.ReleaseBack)
 		hold.Release, how = v1alpha1.ReleaseForward, "released forward"
-		if failed && stable != nil {
+		if back {
 			hold.Release, how = v1alpha1.ReleaseBack, "released back, its candidate had failed"
 		}
+		// Nobody will be there to restore the fields when the user resumes, so a pause does not put that off.
+		next.Spec.Paused = false
 		next = webhook.Render(next, *hold, stable)
+		next.Spec.Paused = d.Spec.Paused
+	case held(*d):
+		how = "annotations removed; the hold could not be read: check its strategy and progressDeadlineSeconds"
 	}
 	for _, a := range []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation} {
 		delete(next.Annotations, a)
 	}
-	next.ManagedFields = slices.DeleteFunc(next.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
-		return f.Manager == "headgate" || f.Manager == "headgate-release"
-	})
 	return next, how, nil
 }
 
-// stableTemplate is the recorded stable revision's template (nil when unknown), and whether the
-// candidate failed.
-func (o Options) stableTemplate(ctx context.Context, d *appsv1.Deployment) (*corev1.PodTemplateSpec, bool, error) {
+// lastHold is the hold in force, or the record's copy of one that was wiped or can't be read; nil when
+// the fields are the user's.
+func lastHold(d *appsv1.Deployment, record *v1alpha1.Rollout) *v1alpha1.Hold {
+	if hold, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation]); err == nil && hold != nil {
+		return hold
+	}
+	deadline := d.Spec.ProgressDeadlineSeconds
+	if record == nil || deadline == nil || *deadline != heldDeadline {
+		return nil
+	}
+	hold, err := v1alpha1.ParseHold(record.Status.Hold)
+	if err != nil {
+		return nil
+	}
+	return hold
+}
+
+// record is the workload's; nil when there is none, or when it is about another Deployment.
+func (o Options) record(ctx context.Context, d *appsv1.Deployment) (*v1alpha1.Rollout, error) {
 	var record v1alpha1.Rollout
-	if err := o.Client.Get(ctx, client.ObjectKeyFromObject(d), &record); err != nil {
-		return nil, false, client.IgnoreNotFound(err)
+	err := o.Client.Get(ctx, client.ObjectKeyFromObject(d), &record)
+	switch {
+	case apierrors.IsNotFound(err), meta.IsNoMatchError(err): // without its definition, nothing is recorded either
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("getting the record: %w", err)
+	case record.Status.DeploymentUID != d.UID:
+		return nil, nil
 	}
-	if record.Status.DeploymentUID != d.UID {
-		return nil, false, nil
+	return &record, nil
+}
+
+// failed says whether the candidate did.
+func failed(record *v1alpha1.Rollout) bool {
+	return record != nil && (record.Status.Phase == v1alpha1.PhaseRollingBack || record.Status.Phase == v1alpha1.PhaseQuarantined)
+}
+
+// stableTemplate is the recorded stable revision's template; nil when unknown.
+func (o Options) stableTemplate(ctx context.Context, d *appsv1.Deployment, record *v1alpha1.Rollout) (*corev1.PodTemplateSpec, error) {
+	if record == nil || record.Status.Stable.Hash == "" {
+		return nil, nil
 	}
-	failed := record.Status.Phase == v1alpha1.PhaseRollingBack || record.Status.Phase == v1alpha1.PhaseQuarantined
 	var sets appsv1.ReplicaSetList
 	if err := o.Client.List(ctx, &sets, client.InNamespace(d.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: record.Status.Stable.Hash}); err != nil {
-		return nil, failed, fmt.Errorf("listing replica sets: %w", err)
+		return nil, fmt.Errorf("listing replica sets: %w", err)
 	}
 	for _, rs := range sets.Items {
 		if metav1.IsControlledBy(&rs, d) {
 			t := rs.Spec.Template
 			delete(t.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-			return &t, failed, nil
+			return &t, nil
 		}
 	}
-	return nil, failed, nil
+	return nil, nil
 }
 
 // openGates opens the gates of the pods that have the Deployment's template now; the others go.
