@@ -258,18 +258,7 @@ func (p *pass) observeWeight() {
 	if p.s.Candidate.Hash == "" {
 		return
 	}
-	var silent []string
-	stableAcked := false
-	for _, sc := range p.o.Sidecars {
-		if !sc.Connected || (sc.Revision != p.s.Stable.Hash && sc.Revision != p.s.Candidate.Hash) {
-			continue
-		}
-		if sc.Candidate != p.s.Candidate.Hash || sc.Weight != p.s.Weight {
-			silent = append(silent, sc.Pod)
-			continue
-		}
-		stableAcked = stableAcked || sc.Revision == p.s.Stable.Hash
-	}
+	silent, stableAcked := p.acknowledgements()
 	limit := silentUp
 	if p.s.Weight < p.s.WeightInForce {
 		limit = silentDown
@@ -282,6 +271,22 @@ func (p *pass) observeWeight() {
 		slices.Sort(silent)
 		p.s.Unacknowledged = firstN(silent, 10)
 	}
+}
+
+// acknowledgements names the pods whose connected sidecar has not acknowledged the wanted weight, and says
+// whether one of stable's has.
+func (p *pass) acknowledgements() (silent []string, stableAcked bool) {
+	for _, sc := range p.o.Sidecars {
+		if !sc.Connected || (sc.Revision != p.s.Stable.Hash && sc.Revision != p.s.Candidate.Hash) {
+			continue
+		}
+		if sc.Candidate != p.s.Candidate.Hash || sc.Weight != p.s.Weight {
+			silent = append(silent, sc.Pod)
+			continue
+		}
+		stableAcked = stableAcked || sc.Revision == p.s.Stable.Hash
+	}
+	return silent, stableAcked
 }
 
 func (p *pass) sinceWeight() time.Duration {

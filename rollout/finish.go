@@ -40,10 +40,17 @@ func (p *pass) promoting() {
 	}
 	p.openGates(p.candidate)
 	p.setWeight(max(p.s.Weight, p.capacityShare()))
+	p.releaseWhenReady(ready, k)
+}
+
+// releaseWhenReady gives the user's fields back once k candidate pods are ready, and says what the promotion
+// waits for until then.
+func (p *pass) releaseWhenReady(ready, k int32) {
+	dep := p.o.Deployment
 	switch {
 	case dep.Paused:
 		p.because("promoting: paused by the user")
-	case !held:
+	case !p.held():
 		p.because(fmt.Sprintf("promoting: native rolling update, weight %d%%", p.s.Weight))
 	case dep.Hold == nil:
 		// The annotation was wiped by hand in the middle of the promotion.

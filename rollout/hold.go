@@ -63,9 +63,7 @@ func (p *pass) userFields() v1alpha1.UserFields {
 // copy in the record. While the user has paused, k stays what it is, and so does a release that waits.
 func (p *pass) finishHold() {
 	base := p.lastKnownHold()
-	if base != nil && base.Release != "" && p.release == "" && !p.o.Deployment.Paused {
-		p.release = base.Release // it waited for the user to resume
-	}
+	p.takeUpRelease(base)
 	switch {
 	case p.d.Hold != nil: // decided already
 	case p.release != "":
@@ -88,6 +86,13 @@ func (p *pass) finishHold() {
 		p.s.Hold = p.d.Hold.String()
 	case !p.held():
 		p.s.Hold = ""
+	}
+}
+
+// takeUpRelease goes on with a release that waited for the user to resume.
+func (p *pass) takeUpRelease(base *v1alpha1.Hold) {
+	if base != nil && base.Release != "" && p.release == "" && !p.o.Deployment.Paused {
+		p.release = base.Release
 	}
 }
 

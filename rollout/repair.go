@@ -14,16 +14,10 @@ import (
 // not paused, and when the native controller is done with the latest N, so that it is not fought. Not
 // while a third revision serves too: its opened pods and stable's are kept by native logic alone.
 func (p *pass) repair() {
-	dep := p.o.Deployment
-	if !p.gatesClosed() || dep.Paused || !dep.Current || dep.Hold == nil || p.release != "" || dep.Replicas == 0 ||
-		p.s.Stable.Hash == "" || p.candidate.Desired == -1 || p.mixed() {
+	if !p.mayRepair() || !p.nativeIsDone() {
 		return
 	}
-	for _, r := range p.o.Revisions {
-		if r.Replicas > 0 && r.Desired != dep.Replicas {
-			return
-		}
-	}
+	dep := p.o.Deployment
 	var raise, lower []Size
 	for _, r := range p.o.Revisions {
 		want := int32(0)
@@ -44,6 +38,22 @@ func (p *pass) repair() {
 		}
 	}
 	p.d.Sizes = append(raise, lower...)
+}
+
+// mayRepair says whether the sizes are Headgate's to keep.
+func (p *pass) mayRepair() bool {
+	dep := p.o.Deployment
+	return p.gatesClosed() && !dep.Paused && dep.Hold != nil && p.release == "" && dep.Replicas != 0 &&
+		p.s.Stable.Hash != "" && p.candidate.Desired != -1 && !p.mixed()
+}
+
+// nativeIsDone: the Deployment controller has seen the latest generation, and has scaled every ReplicaSet
+// that has pods with the latest N in mind.
+func (p *pass) nativeIsDone() bool {
+	dep := p.o.Deployment
+	return dep.Current && !slices.ContainsFunc(p.o.Revisions, func(r Revision) bool {
+		return r.Replicas > 0 && r.Desired != dep.Replicas
+	})
 }
 
 // tidy deletes the empty ReplicaSets of candidates that never became stable, so that native history
