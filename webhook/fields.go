@@ -62,35 +62,43 @@ func isRendered(f v1alpha1.UserFields) bool {
 // equals any of the rendered ones is untouched and keeps the value recorded before; anything else is
 // the user's wish.
 func mergeWishes(written v1alpha1.UserFields, recorded v1alpha1.UserFields, rendered ...v1alpha1.UserFields) v1alpha1.UserFields {
-	var typeSeen, surgeSeen, unavailableSeen, deadlineSeen bool
-	for _, r := range rendered {
-		typeSeen = typeSeen || written.StrategyType == r.StrategyType
-		surgeSeen = surgeSeen || equal(written.MaxSurge, r.MaxSurge)
-		unavailableSeen = unavailableSeen || equal(written.MaxUnavailable, r.MaxUnavailable)
-		deadlineSeen = deadlineSeen || equal(written.ProgressDeadlineSeconds, r.ProgressDeadlineSeconds)
-	}
+	seen := untouched(written, rendered)
 	wish := copyFields(recorded)
-	if !deadlineSeen {
+	if !seen.deadline {
 		wish.ProgressDeadlineSeconds = copyOf(written.ProgressDeadlineSeconds)
 	}
-	if !typeSeen {
+	if !seen.strategyType {
 		wish.StrategyType = written.StrategyType
 		if wish.StrategyType == string(appsv1.RecreateDeploymentStrategyType) {
 			wish.MaxSurge, wish.MaxUnavailable = nil, nil
 			return wish
 		}
 	}
-	if !surgeSeen || !unavailableSeen {
+	if !seen.surge || !seen.unavailable {
 		// He who writes parameters of a rolling update wants one, even if he wanted Recreate before.
 		wish.StrategyType = written.StrategyType
 	}
-	if !surgeSeen {
+	if !seen.surge {
 		wish.MaxSurge = copyOf(written.MaxSurge)
 	}
-	if !unavailableSeen {
+	if !seen.unavailable {
 		wish.MaxUnavailable = copyOf(written.MaxUnavailable)
 	}
 	return wish
+}
+
+// fieldSet names some of the user's fields.
+type fieldSet struct{ strategyType, surge, unavailable, deadline bool }
+
+// untouched are the fields that equal any of the rendered ones.
+func untouched(written v1alpha1.UserFields, rendered []v1alpha1.UserFields) (seen fieldSet) {
+	for _, r := range rendered {
+		seen.strategyType = seen.strategyType || written.StrategyType == r.StrategyType
+		seen.surge = seen.surge || equal(written.MaxSurge, r.MaxSurge)
+		seen.unavailable = seen.unavailable || equal(written.MaxUnavailable, r.MaxUnavailable)
+		seen.deadline = seen.deadline || equal(written.ProgressDeadlineSeconds, r.ProgressDeadlineSeconds)
+	}
+	return seen
 }
 
 func equalFields(a, b v1alpha1.UserFields) bool {
@@ -130,9 +138,13 @@ func validFields(f v1alpha1.UserFields, minReadySeconds int32) bool {
 	if f.StrategyType != "" && f.StrategyType != string(appsv1.RollingUpdateDeploymentStrategyType) {
 		return false
 	}
-	surge, okSurge := scaled(f.MaxSurge)
-	unavailable, okUnavailable := scaled(f.MaxUnavailable)
-	if okUnavailable && unavailable > 100 && f.MaxUnavailable.Type == intstr.String {
+	return validRollingUpdate(f.MaxSurge, f.MaxUnavailable)
+}
+
+func validRollingUpdate(maxSurge, maxUnavailable *intstr.IntOrString) bool {
+	surge, okSurge := scaled(maxSurge)
+	unavailable, okUnavailable := scaled(maxUnavailable)
+	if okUnavailable && unavailable > 100 && maxUnavailable.Type == intstr.String {
 		return false
 	}
 	return okSurge && okUnavailable && surge+unavailable > 0

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -118,21 +119,9 @@ func (e *edge) deployments(ctx context.Context, req admission.Request) admission
 // holdInput gathers what DecideHold looks at; pods and autoscalers only where a new template makes them matter.
 func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput, error) {
 	in := HoldInput{Old: &appsv1.Deployment{}, New: &appsv1.Deployment{}, ByController: req.UserInfo.Username == e.cfg.ControllerUser, Now: e.cfg.Now()}
-	if req.Operation != admissionv1.Update || req.SubResource != "" || req.Namespace == e.cfg.SystemNamespace {
-		return in, errSkip
-	}
-	if err := decode(req, in.Old, in.New); err != nil {
-		return in, err
-	}
-	if in.New.DeletionTimestamp != nil {
-		return in, errSkip
-	}
-	ns, enabled, err := e.namespace(ctx, req.Namespace)
+	ns, err := e.decodeUpdate(ctx, req, in.Old, in.New)
 	if err != nil {
 		return in, err
-	}
-	if !enabled {
-		return in, errSkip
 	}
 	selection, err := e.policy(ctx, req.Namespace, in.New.Labels)
 	if err != nil {
@@ -150,12 +139,41 @@ func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput,
 	if EqualTemplate(&in.Old.Spec.Template, &in.New.Spec.Template) {
 		return in, nil
 	}
+	err = e.seeNewTemplate(ctx, ns, &in)
+	return in, err
+}
+
+// decodeUpdate reads both Deployments and their namespace; errSkip unless this is an update of a Deployment
+// that Headgate may hold.
+func (e *edge) decodeUpdate(ctx context.Context, req admission.Request, old, obj *appsv1.Deployment) (*corev1.Namespace, error) {
+	if req.Operation != admissionv1.Update || req.SubResource != "" || req.Namespace == e.cfg.SystemNamespace {
+		return nil, errSkip
+	}
+	if err := decode(req, old, obj); err != nil {
+		return nil, err
+	}
+	if obj.DeletionTimestamp != nil {
+		return nil, errSkip
+	}
+	ns, enabled, err := e.namespace(ctx, req.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	if !enabled {
+		return nil, errSkip
+	}
+	return ns, nil
+}
+
+// seeNewTemplate adds what matters only when the template is another one: autoscalers, stable's pods, and
+// whether requests can be split between them and the candidate's.
+func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *HoldInput) (err error) {
 	if in.Autoscaled, err = e.autoscaled(ctx, in.Old); err != nil {
-		return in, err
+		return err
 	}
 	stable, err := e.gatherer.pods(ctx, StableReplicaSet(in.Old, in.Record, in.ReplicaSets))
 	if err != nil {
-		return in, err
+		return err
 	}
 	if replicasOf(in.Old) > 0 {
 		in.StableDownSince = StableDown(stable, e.nodeReady(ctx))
@@ -163,11 +181,11 @@ func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput,
 	if in.Split = SplitFromPods(stable); in.Split.Possible {
 		cfg, err := e.injection(ctx, ns, in.New.Spec.Template.Labels, e.injectionFor(in.New.Name, "candidate"))
 		if err != nil {
-			return in, err
+			return err
 		}
 		in.Split = SplitToCandidate(&in.New.Spec.Template, cfg)
 	}
-	return in, nil
+	return nil
 }
 
 // injectionFor is what injections have in common, for one revision of a workload.

@@ -107,25 +107,9 @@ func cpuRequest(pod *corev1.Pod) *resource.Quantity {
 // default one, which may be below its request.
 func (n *resourceNeed) fit(items []corev1.LimitRangeItem) Skip {
 	for _, item := range items {
-		if item.Type != corev1.LimitTypeContainer {
-			continue
+		if item.Type == corev1.LimitTypeContainer {
+			n.fitItem(item)
 		}
-		if least, ok := item.Min[n.name]; ok && (n.request == nil || n.request.Cmp(least) < 0) {
-			n.request = &least
-		}
-		if n.wantsLimit(item) && n.limit == nil {
-			n.limit = new(n.room.DeepCopy())
-		}
-		if most, ok := item.Max[n.name]; ok && n.limit.Cmp(most) > 0 {
-			n.limit = &most
-		}
-		if n.request == nil && n.limit != nil {
-			n.request = new(n.limit.DeepCopy()) // as the API would default it
-		}
-		if n.request != nil && n.limit != nil && n.request.Cmp(*n.limit) > 0 {
-			n.request = new(n.limit.DeepCopy())
-		}
-		n.fitRatio(item)
 	}
 	// One item may have moved a bound past what another one accepts.
 	for _, item := range items {
@@ -134,6 +118,24 @@ func (n *resourceNeed) fit(items []corev1.LimitRangeItem) Skip {
 		}
 	}
 	return Skip{}
+}
+
+// fitItem moves the request and limit to where one item for containers accepts them.
+func (n *resourceNeed) fitItem(item corev1.LimitRangeItem) {
+	if least, ok := item.Min[n.name]; ok && (n.request == nil || n.request.Cmp(least) < 0) {
+		n.request = &least
+	}
+	if n.wantsLimit(item) && n.limit == nil {
+		n.limit = new(n.room.DeepCopy())
+	}
+	if most, ok := item.Max[n.name]; ok && n.limit.Cmp(most) > 0 {
+		n.limit = &most
+	}
+	// Without a request the API would default it to the limit.
+	if n.limit != nil && (n.request == nil || n.request.Cmp(*n.limit) > 0) {
+		n.request = new(n.limit.DeepCopy())
+	}
+	n.fitRatio(item)
 }
 
 func (n *resourceNeed) wantsLimit(item corev1.LimitRangeItem) bool {

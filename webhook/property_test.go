@@ -229,7 +229,7 @@ func TestTemplateDigest(t *testing.T) {
 		func(q *resource.Quantity, c randfill.Continue) {
 			*q = *resource.NewMilliQuantity(c.Int63n(1<<40), resource.DecimalSI)
 		},
-		func(p *metav1.FieldsV1, c randfill.Continue) { p.Raw = []byte("{}") },
+		func(p *metav1.FieldsV1, c randfill.Continue) { p.SetRawBytes([]byte("{}")) },
 	)
 	for range 300 {
 		var a corev1.PodTemplateSpec
