@@ -40,7 +40,7 @@ func (w *watch) respond(have []xds.Resource) *response {
 	r := &response{req: w.req, next: map[string]string{}, body: &discoveryv3.DeltaDiscoveryResponse{TypeUrl: w.req.GetTypeUrl()}}
 	returned := w.sub.ReturnedResources()
 	for _, x := range have {
-		if _, named := w.sub.SubscribedResources()[x.Name]; !named && !w.sub.IsWildcard() {
+		if !w.asksFor(x.Name) {
 			continue
 		}
 		version, has := returned[x.Name]
@@ -62,10 +62,15 @@ func (w *watch) respond(have []xds.Resource) *response {
 	}
 	slices.Sort(r.body.RemovedResources)
 	first := w.sub.IsWildcard() && w.req.GetResponseNonce() == ""
-	if len(r.body.GetResources()) == 0 && len(r.body.GetRemovedResources()) == 0 && !first {
+	if r.empty() && !first {
 		return nil
 	}
 	return r
+}
+
+func (w *watch) asksFor(name string) bool {
+	_, named := w.sub.SubscribedResources()[name]
+	return named || w.sub.IsWildcard()
 }
 
 // response is one answer. It implements cache.DeltaResponse.
@@ -73,6 +78,10 @@ type response struct {
 	req  *discoveryv3.DeltaDiscoveryRequest
 	body *discoveryv3.DeltaDiscoveryResponse
 	next map[string]string
+}
+
+func (r *response) empty() bool {
+	return len(r.body.GetResources()) == 0 && len(r.body.GetRemovedResources()) == 0
 }
 
 func (r *response) GetDeltaDiscoveryResponse() (*discoveryv3.DeltaDiscoveryResponse, error) {
