@@ -84,8 +84,7 @@ func (d *discovery) rescue(ctx context.Context, p *pipe) error {
 	if !p.relay.waiting() || !d.unreachable() && time.Now().Before(p.relay.impatient()) {
 		return nil
 	}
-	if live, err := d.live(ctx); live || err != nil {
-		// An Envoy that does not even answer for itself gets its answer at the next tick.
+	if !d.notLive(ctx) {
 		return nil
 	}
 	for _, resp := range p.relay.atRest() {
@@ -98,6 +97,13 @@ func (d *discovery) rescue(ctx context.Context, p *pipe) error {
 		}
 	}
 	return nil
+}
+
+// notLive: Envoy says itself that it is not live yet. One that does not even answer for itself is asked again
+// at the next tick.
+func (d *discovery) notLive(ctx context.Context) bool {
+	live, err := d.live(ctx)
+	return err == nil && !live
 }
 
 // pipe is the relay between the two streams.
