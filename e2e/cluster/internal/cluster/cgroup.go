@@ -36,7 +36,7 @@ func hierarchies() ([]string, error) {
 // isCgroup says whether a folder is on a file system of this type.
 func isCgroup(dir string, magic int64) bool {
 	var fs unix.Statfs_t
-	return unix.Statfs(dir, &fs) == nil && int64(fs.Type) == magic
+	return unix.Statfs(dir, &fs) == nil && int64(fs.Type) == magic //nolint:unconvert // Type is 32 bits wide on s390x
 }
 
 // createCgroups makes the group below which all containers of the cluster go. The kubelet measures

@@ -42,7 +42,7 @@ func load(name string) (state, error) {
 		return s, err
 	}
 	if json.Unmarshal(data, &s) != nil {
-		return state{}, nil
+		s = state{}
 	}
 	return s, nil
 }

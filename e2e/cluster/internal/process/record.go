@@ -83,7 +83,7 @@ func Load(path string) (Record, error) {
 	}
 	var r Record
 	if json.Unmarshal(data, &r) != nil {
-		return Record{}, nil
+		r = Record{}
 	}
 	return r, nil
 }
@@ -104,7 +104,7 @@ func parseStat(data []byte) (stat, error) {
 		return stat{}, fmt.Errorf("parsing process state %q: no command", data)
 	}
 	fields := bytes.Fields(data[end+1:])
-	const state, startTime = 3 - 3, 22 - 3 // proc(5) counts from 1, the command is 2
+	const state, startTime = 0, 19 // proc(5) counts from 1, the command is 2: these are its 3 and 22
 	if len(fields) <= startTime {
 		return stat{}, fmt.Errorf("parsing process state %q: %d fields after the command", data, len(fields))
 	}
