@@ -37,9 +37,11 @@ const failurePrefix = "headgate: "
 // first, because all weights derive from it and nothing may stand before weight 0; what raises before
 // what lowers. Every write is repeated by the next pass if this one fails.
 func (r *Reconciler) apply(ctx context.Context, w *workload, d rollout.Decision) error {
+	before := w.status()
 	if err := r.writeRecord(ctx, w, d); err != nil {
 		return err
 	}
+	r.emitUnheld(w, &before)
 	r.emit(w, d)
 	return errors.Join(
 		r.showFailure(ctx, w, d.Failure),
@@ -95,16 +97,6 @@ func (r *Reconciler) clearWishes(ctx context.Context, w *workload, d rollout.Dec
 	}
 	w.record = next
 	return nil
-}
-
-func (r *Reconciler) emit(w *workload, d rollout.Decision) {
-	for _, e := range d.Events {
-		kind := corev1.EventTypeNormal
-		if e.Warning {
-			kind = corev1.EventTypeWarning
-		}
-		r.Events.Eventf(w.deployment, w.record, kind, e.Reason, "Rollout", "%s", e.Message)
-	}
 }
 
 // showFailure writes the condition that native tools read as failure, and takes back what it wrote when
