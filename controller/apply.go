@@ -127,6 +127,11 @@ func (r *Reconciler) showFailure(ctx context.Context, w *workload, message strin
 	if err := r.Client.Status().Patch(ctx, d, client.RawPatch(types.StrategicMergePatchType, patch), client.FieldOwner(fieldManager)); err != nil {
 		return fmt.Errorf("showing the failure: %w", err)
 	}
+	// This write alone must not make the hold of the same pass a conflict: it is as fresh as before where
+	// nothing but the status changed.
+	if d.Generation == w.deployment.Generation && apiequality.Semantic.DeepEqual(d.Annotations, w.deployment.Annotations) {
+		w.deployment.ResourceVersion = d.ResourceVersion
+	}
 	return nil
 }
 

@@ -4,6 +4,10 @@
 package controller
 
 import (
+	"strconv"
+	"strings"
+	"time"
+
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -12,8 +16,13 @@ import (
 )
 
 // setConditions says in the record, in words for people and tools, how the rollout is doing.
-func setConditions(s *v1alpha1.RolloutStatus, now metav1.Time) {
+// ports are those that the stable revision's sidecars capture.
+func setConditions(s *v1alpha1.RolloutStatus, ports []v1alpha1.CapturedPort, now metav1.Time) {
 	healthy, judged := healthyCondition(s), judgedCondition(s)
+	if judged.Status == metav1.ConditionTrue && noTraffic(s, now) {
+		judged.Status, judged.Reason = metav1.ConditionFalse, "NoTraffic"
+		judged.Message = "no request was seen at the captured ports (" + portList(ports) + "); they are the containerPorts of the pods"
+	}
 	healthy.LastTransitionTime, judged.LastTransitionTime = now, now
 	meta.SetStatusCondition(&s.Conditions, healthy)
 	if judging(s) {
@@ -21,6 +30,25 @@ func setConditions(s *v1alpha1.RolloutStatus, now metav1.Time) {
 	} else {
 		meta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionJudged)
 	}
+}
+
+// trafficWithin is how long a service may go without any request before that is worth a word.
+const trafficWithin = 20 * time.Second
+
+// noTraffic: the step is judged for a while, and neither revision got a request.
+func noTraffic(s *v1alpha1.RolloutStatus, now metav1.Time) bool {
+	if s.StepSince == nil || now.Sub(s.StepSince.Time) < trafficWithin || s.Verdict == nil || s.Verdict.Evidence == nil {
+		return false
+	}
+	return s.Verdict.Evidence.CandidateRequests == 0 && s.Verdict.Evidence.StableRequests == 0
+}
+
+func portList(ports []v1alpha1.CapturedPort) string {
+	var out []string
+	for _, p := range ports {
+		out = append(out, strconv.Itoa(int(p.Port)))
+	}
+	return strings.Join(out, ", ")
 }
 
 func healthyCondition(s *v1alpha1.RolloutStatus) metav1.Condition {

@@ -103,7 +103,7 @@ func (l *Looks) look(ctx context.Context, now time.Time) error {
 	errs := make(chan error, len(batches))
 	for url, rollouts := range batches {
 		client, err := l.client(url)
-		group.Go(func() { errs <- errors.Join(err, l.batch(ctx, now, client, rollouts)) })
+		group.Go(func() { errs <- errors.Join(err, l.batch(ctx, now, server{client, url}, rollouts)) })
 	}
 	group.Wait()
 	close(errs)
@@ -114,8 +114,14 @@ func (l *Looks) look(ctx context.Context, now time.Time) error {
 	return joined
 }
 
+// server is one Prometheus: its client, nil without one, and its address.
+type server struct {
+	client Counters
+	url    string
+}
+
 // batch judges the rollouts that ask the same Prometheus; nil: there is none, and everything is missing.
-func (l *Looks) batch(ctx context.Context, now time.Time, client Counters, rollouts []*v1alpha1.Rollout) error {
+func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts []*v1alpha1.Rollout) error {
 	var targets []prometheus.Target
 	for _, r := range rollouts {
 		targets = append(targets, l.target(ctx, r))
@@ -125,10 +131,13 @@ func (l *Looks) batch(ctx context.Context, now time.Time, client Counters, rollo
 		looks[i] = analysis.Look{Time: now, Step: t.Step, Weight: t.Weight, Missing: true, Reason: "no Prometheus is configured"}
 	}
 	var err error
-	if client != nil {
-		looks, err = client.Looks(ctx, now, targets)
+	if prom.client != nil {
+		looks, err = prom.client.Looks(ctx, now, targets)
 	}
 	for i, r := range rollouts {
+		if err != nil && looks[i].Missing {
+			looks[i].Reason = "no answer from Prometheus at " + prom.url
+		}
 		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
 		l.judge(key, &r.Status, looks[i])
 		l.Wake(key)

@@ -4,10 +4,13 @@
 package controller
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +32,19 @@ import (
 // Policies says in the conditions of policies whether they are in use. Runs on the leader.
 type Policies struct {
 	Client client.Client
+	// Prometheus is the address for policies that name none; empty: their queries are not checked.
+	Prometheus string
+	// Check asks a Prometheus about a query; prometheus.ErrBadQuery says that the query is wrong.
+	Check func(ctx context.Context, url string, q prometheus.Query) error
+
+	checked map[check]string // what was said about a query; only Reconcile, one at a time, uses it
 }
+
+// check is a query at an address.
+type check struct{ url, expression string }
+
+// checkAgain is when a Prometheus that did not answer is asked again.
+const checkAgain = time.Minute
 
 // SetupPolicies registers the controller of policies' conditions.
 func SetupPolicies(mgr ctrl.Manager, p *Policies) error {
@@ -56,19 +71,63 @@ func (p *Policies) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, 
 		return ctrl.Result{}, err
 	}
 	conflicts := view.conflicts()
+	again := time.Duration(0)
 	for i := range view.namespaced {
 		o := &view.namespaced[i]
-		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, conflicts["rolloutpolicy/"+o.Namespace+"/"+o.Name])); err != nil {
+		wrong, known := p.wrongQuery(ctx, &o.Spec)
+		if !known {
+			again = checkAgain
+		}
+		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, wrong, conflicts["rolloutpolicy/"+o.Namespace+"/"+o.Name])); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
 	for i := range view.cluster {
 		o := &view.cluster[i]
-		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, conflicts["clusterrolloutpolicy/"+o.Name])); err != nil {
+		wrong, known := p.wrongQuery(ctx, &o.Spec)
+		if !known {
+			again = checkAgain
+		}
+		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, wrong, conflicts["clusterrolloutpolicy/"+o.Name])); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+// wrongQuery asks Prometheus about each query once. It says what is wrong with the first that is, and
+// whether all could be asked about.
+func (p *Policies) wrongQuery(ctx context.Context, spec *v1alpha1.RolloutPolicySpec) (wrong string, known bool) {
+	url := p.Prometheus
+	if spec.Analysis.Prometheus != nil {
+		url = spec.Analysis.Prometheus.URL
+	}
+	if url == "" || p.Check == nil {
+		return "", true
+	}
+	known = true
+	for _, m := range spec.Analysis.Metrics {
+		c := check{url, m.Query}
+		said, ok := p.checked[c]
+		if !ok {
+			err := p.Check(ctx, url, prometheus.Query{Name: m.Name, Expression: m.Query})
+			if err != nil && !errors.Is(err, prometheus.ErrBadQuery) {
+				known = false
+				continue
+			}
+			if err != nil {
+				said = err.Error()
+			}
+			if p.checked == nil || len(p.checked) > 1000 {
+				p.checked = map[check]string{}
+			}
+			p.checked[c] = said
+		}
+		if said != "" {
+			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, said), known
+		}
+	}
+	return "", known
 }
 
 func (p *Policies) write(ctx context.Context, o client.Object, s *v1alpha1.PolicyStatus, c metav1.Condition) error {
@@ -152,9 +211,9 @@ func qualified(name, namespace string) string {
 }
 
 // accepted is a policy's condition: what makes it unusable comes before what it meets.
-func accepted(spec *v1alpha1.RolloutPolicySpec, conflict string) metav1.Condition {
+func accepted(spec *v1alpha1.RolloutPolicySpec, wrongQuery, conflict string) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAccepted, Message: "in use"}
-	if wrong := invalid(spec); wrong != "" {
+	if wrong := cmp.Or(invalid(spec), wrongQuery); wrong != "" {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonInvalid, wrong
 		return c
 	}

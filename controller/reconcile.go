@@ -59,7 +59,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if judgeState != "" && sameRollout && status.Candidate.Hash != "" && d.Status.Phase != v1alpha1.PhaseIdle {
 		d.Status.JudgeState = judgeState
 	}
-	setConditions(&d.Status, metav1.NewTime(o.Now))
+	setConditions(&d.Status, capturedPorts(w.pods[d.Status.Stable.Hash]), metav1.NewTime(o.Now))
 	r.logChange(ctx, req.NamespacedName, d)
 	if err := r.apply(ctx, w, d); err != nil {
 		if conflict(err) {

@@ -27,6 +27,13 @@ func testBadInput(t *testing.T, cluster *harness.Cluster) {
 		t.Parallel()
 		c := cluster.NewCase(t, harness.Enabled)
 		c.Policy(quick + "analysis:\n  metrics:\n  - {name: conversion, query: 'sum(rate(', range: {min: \"0.9\"}}")
+		p := c.AwaitPolicy(time.Minute, "it is not accepted", func(p *v1alpha1.RolloutPolicy) bool {
+			return condition(p.Status.Conditions, v1alpha1.ConditionAccepted).Status == metav1.ConditionFalse
+		})
+		said := condition(p.Status.Conditions, v1alpha1.ConditionAccepted)
+		if said.Reason != v1alpha1.ReasonInvalid || !strings.Contains(said.Message, "conversion") {
+			t.Errorf("the policy says %s: %q, want %s and the metric's name", said.Reason, said.Message, v1alpha1.ReasonInvalid)
+		}
 		blind(c, "conversion", "parse error")
 	})
 	t.Run("a Prometheus that is not there", func(t *testing.T) {

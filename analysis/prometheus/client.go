@@ -198,6 +198,29 @@ func (c *Client) metric(ctx context.Context, q Query, t Target) (float64, error)
 	return number(v)
 }
 
+// ErrBadQuery: Prometheus can't parse or evaluate the query as it is written.
+var ErrBadQuery = errors.New("bad query")
+
+// Check asks Prometheus about a user's query before anything depends on it. ErrBadQuery says that the
+// query is wrong, with Prometheus' own words; other errors, that nobody could say.
+func (c *Client) Check(ctx context.Context, q Query) error {
+	expression, err := Render(q.Expression, Target{Namespace: "default", Workload: "web", Candidate: "1", Stable: "0"})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBadQuery, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
+	defer cancel()
+	_, _, err = c.metrics.Query(ctx, expression, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	var bad *v1.Error
+	switch {
+	case errors.As(err, &bad) && (bad.Type == v1.ErrBadData || bad.Type == v1.ErrExec):
+		return fmt.Errorf("%w: %s", ErrBadQuery, bad.Msg)
+	case err != nil:
+		return reason(err)
+	}
+	return nil
+}
+
 // reason is an error without the address, which is none of a tenant's business, and without the body.
 func reason(err error) error {
 	var bad *v1.Error

@@ -172,7 +172,8 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 	if err := mgr.Add(looks); err != nil {
 		return fmt.Errorf("adding the analysis: %w", err)
 	}
-	if err := controller.SetupPolicies(mgr, &controller.Policies{Client: mgr.GetClient()}); err != nil {
+	policies := &controller.Policies{Client: mgr.GetClient(), Prometheus: o.PrometheusURL, Check: checkQuery}
+	if err := controller.SetupPolicies(mgr, policies); err != nil {
 		return err
 	}
 	r := &controller.Reconciler{
@@ -180,6 +181,15 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 		Namespace: o.Namespace, Deployment: o.Deployment, Now: time.Now, Sidecars: sidecars, Looks: looks,
 	}
 	return controller.Setup(mgr, r, &controller.Feeder{Reconciler: r, Sink: configurations{sink}}, wake)
+}
+
+// checkQuery asks a Prometheus about a query that somebody just wrote.
+func checkQuery(ctx context.Context, url string, q prometheus.Query) error {
+	client, err := prometheus.New(prometheus.Config{URL: url})
+	if err != nil {
+		return err
+	}
+	return client.Check(ctx, q)
 }
 
 func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options) error {

@@ -1,0 +1,274 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/xds"
+)
+
+// service selects shop/web.
+func service(name string, ports ...corev1.ServicePort) corev1.Service {
+	return corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "web"}, Ports: ports},
+	}
+}
+
+func servicePortTo(name string, target intstr.IntOrString) corev1.ServicePort {
+	return corev1.ServicePort{Name: name, Port: 80, TargetPort: target}
+}
+
+func captures(ports ...v1alpha1.CapturedPort) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) {
+		pod.Annotations[v1alpha1.InjectionAnnotation] = v1alpha1.Injection{Workload: "web", Revision: "x", Ports: ports}.String()
+	}
+}
+
+// view is shop/web with these pods, in the rollout of record().
+func view(pods ...*corev1.Pod) *workload {
+	w := &workload{deployment: deployment(), record: record(), pods: map[string][]*corev1.Pod{}, nodesDown: map[string]bool{"down": true}}
+	for _, pod := range pods {
+		hash := pod.Labels["pod-template-hash"]
+		w.pods[hash] = append(w.pods[hash], pod)
+	}
+	return w
+}
+
+func TestConfigurationsFollowTheRecord(t *testing.T) {
+	ports := func(peer uint32) []xds.Port { return []xds.Port{{Number: 8080, Peer: peer}} }
+	rest := func(hash string) xds.Workload {
+		return xds.Workload{Namespace: "shop", Name: "web", Revision: hash, Ports: ports(0)}
+	}
+	split := func(hash string, s xds.Split) xds.Workload {
+		return xds.Workload{Namespace: "shop", Name: "web", Revision: hash, Ports: ports(8080), Split: &s}
+	}
+	status := func(change func(*v1alpha1.RolloutStatus)) func(*workload) {
+		return func(w *workload) { change(&w.record.Status) }
+	}
+	for name, tc := range map[string]struct {
+		change func(*workload)
+		want   []xds.Workload
+	}{
+		"both arms split": {func(*workload) {}, []xds.Workload{
+			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10, Endpoints: []string{"10.0.0.2"}}),
+			split(candidateHash, xds.Split{Peer: stableHash, PeerIsStable: true, PeerWeight: 90, Endpoints: []string{"10.0.0.1"}}),
+		}},
+		"no record: at rest":                {func(w *workload) { w.record = nil }, []xds.Workload{rest(stableHash), rest(candidateHash)}},
+		"no candidate: at rest":             {status(func(s *v1alpha1.RolloutStatus) { s.Candidate = v1alpha1.Revision{} }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
+		"no stable revision yet: at rest":   {status(func(s *v1alpha1.RolloutStatus) { s.Stable = v1alpha1.Revision{} }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
+		"another Deployment's record: rest": {status(func(s *v1alpha1.RolloutStatus) { s.DeploymentUID = "old" }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
+		"a third revision is at rest": {status(func(s *v1alpha1.RolloutStatus) { s.Candidate.Hash = "ccc" }), []xds.Workload{
+			split(stableHash, xds.Split{Peer: "ccc", PeerWeight: 10}), rest(candidateHash),
+		}},
+		"pods without sidecar have no configuration": {func(w *workload) { uninjected(w.pods[candidateHash][0]) }, []xds.Workload{
+			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10}),
+		}},
+		"no word before an address tells of IPv6": {func(w *workload) { w.pods[candidateHash][0] = podOf(candidateHash, "c1", "") }, []xds.Workload{
+			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10}),
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := view(podOf(stableHash, "s1", "10.0.0.1"), podOf(candidateHash, "c1", "10.0.0.2"))
+			tc.change(w)
+			for i := range tc.want { // a revision that is not captured has no corresponding port
+				if s := tc.want[i].Split; s != nil && len(s.Endpoints) == 0 {
+					tc.want[i].Ports = ports(0)
+				}
+			}
+			if d := cmp.Diff(tc.want, w.configurations(nil)); d != "" {
+				t.Errorf("configurations (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestWeightsOfBothArmsSumTo100(t *testing.T) {
+	for weight := range int32(101) {
+		w := view(podOf(stableHash, "s1", "10.0.0.1"), podOf(candidateHash, "c1", "10.0.0.2"))
+		w.record.Status.Weight = weight
+		share := map[string]uint32{}
+		for _, x := range w.configurations(nil) {
+			share[x.Split.Peer] = x.Split.PeerWeight
+			if err := x.Validate(); err != nil {
+				t.Errorf("weight %d: %v", weight, err)
+			}
+		}
+		if share[candidateHash] != uint32(weight) || share[stableHash]+share[candidateHash] != 100 {
+			t.Errorf("weight %d: the arms say %v", weight, share)
+		}
+	}
+}
+
+func TestEndpointsAreReadyButForTheGate(t *testing.T) {
+	pod := func(ip string, change ...func(*corev1.Pod)) *corev1.Pod {
+		return podOf(candidateHash, "c"+ip, ip, change...)
+	}
+	w := view(
+		pod("10.0.0.9"), pod("10.0.0.1", gateOpen),
+		pod("10.0.0.2", terminating), pod("10.0.0.3", onNode("down")), pod("10.0.0.4", uninjected),
+		pod("10.0.0.5", set(corev1.ContainersReady, corev1.ConditionFalse, 9)), pod(""),
+		pod("10.0.0.6", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
+		pod("10.0.0.9"), // a pod network may give an address again before the old pod is gone
+	)
+	if d := cmp.Diff([]string{"10.0.0.1", "10.0.0.9"}, w.endpoints(candidateHash)); d != "" {
+		t.Errorf("endpoints (-want +got):\n%s", d)
+	}
+}
+
+func TestPortsCorrespondThroughServices(t *testing.T) {
+	named := func(name string, number int32) v1alpha1.CapturedPort {
+		return v1alpha1.CapturedPort{Name: name, Port: number}
+	}
+	byName, byNumber := intstr.FromString, intstr.FromInt32
+	onlyStable := service("web", servicePortTo("http", byNumber(8080)))
+	onlyStable.Spec.Selector = map[string]string{"pod-template-hash": stableHash}
+	udp := servicePortTo("dns", byNumber(8080))
+	udp.Protocol = corev1.ProtocolUDP
+	mysql := servicePortTo("mysql", byNumber(8080))
+	grpc := servicePortTo("x", byNumber(8080))
+	grpc.AppProtocol = ptr("tcp")
+	two := []corev1.Service{service("web", servicePortTo("http", byNumber(8080))), service("admin", servicePortTo("http", byNumber(9090)))}
+	for name, tc := range map[string]struct {
+		stable, candidate []v1alpha1.CapturedPort
+		services          []corev1.Service
+		want              []xds.Port
+	}{
+		"no Service: the same number": {
+			[]v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, []v1alpha1.CapturedPort{named("", 8080)}, nil,
+			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090}},
+		},
+		"numbers differ, the Service targets the name": {
+			[]v1alpha1.CapturedPort{named("http", 8080)}, []v1alpha1.CapturedPort{named("metrics", 8080), named("http", 8081)},
+			[]corev1.Service{service("web", servicePortTo("web", byName("http")))},
+			[]xds.Port{{Number: 8080, Peer: 8081}},
+		},
+		"two Services call their port http": {
+			[]v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, []v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, two,
+			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090, Peer: 9090}},
+		},
+		"a Service without a target port means its own": {
+			[]v1alpha1.CapturedPort{named("", 80)}, []v1alpha1.CapturedPort{named("", 80)}, []corev1.Service{service("web", corev1.ServicePort{Port: 80})},
+			[]xds.Port{{Number: 80, Peer: 80}},
+		},
+		"the Service does not select the other revision": {
+			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{onlyStable},
+			[]xds.Port{{Number: 8080}},
+		},
+		"a Service for UDP says nothing": {
+			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("dns", udp)},
+			[]xds.Port{{Number: 8080, Peer: 8080}},
+		},
+		"the name of a Service port tells the protocol": {
+			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("db", mysql)},
+			[]xds.Port{{Number: 8080, Peer: 8080, Protocol: xds.TCP}},
+		},
+		"appProtocol tells it first": {
+			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("x", grpc)},
+			[]xds.Port{{Number: 8080, Peer: 8080, Protocol: xds.TCP}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := view(podOf(stableHash, "s1", "10.0.0.1", captures(tc.stable...)), podOf(candidateHash, "c1", "10.0.0.2", captures(tc.candidate...)))
+			if d := cmp.Diff(tc.want, w.configurations(tc.services)[0].Ports); d != "" {
+				t.Errorf("stable's ports (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+func TestIPv6IsSeen(t *testing.T) {
+	dual := podOf(stableHash, "s1", "10.0.0.1", func(p *corev1.Pod) { p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::1"}) })
+	if got := view(dual).configurations(nil); len(got) != 1 || !got[0].IPv6 {
+		t.Errorf("dual stack pods are configured as %+v", got)
+	}
+	if got := view(podOf(stableHash, "s1", "10.0.0.1")).configurations(nil); len(got) != 1 || got[0].IPv6 {
+		t.Errorf("pods with IPv4 alone are configured as %+v", got)
+	}
+}
+
+// sink is what sidecars are told; it refuses one revision.
+type sink struct {
+	told    map[string]xds.Workload
+	refuses string
+}
+
+var errRefused = errors.New("refused")
+
+func (s *sink) Set(w xds.Workload) error {
+	if w.Revision == s.refuses {
+		return errRefused
+	}
+	s.told[w.Revision] = w
+	return nil
+}
+
+func (s *sink) Forget(_, _, revision string) { delete(s.told, revision) }
+
+func (s *sink) revisions() []string {
+	var out []string
+	for hash := range s.told {
+		out = append(out, hash)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestFeederTellsAndForgets(t *testing.T) {
+	stable, candidate, web := podOf(stableHash, "s1", "10.0.0.1"), podOf(candidateHash, "c1", "10.0.0.2"), deployment()
+	c := cluster(t, namespace("shop", true), web, record(), stable, candidate,
+		replicaSet(stableHash, "v1", 4), replicaSet(candidateHash, "v2", 1)).Build()
+	s := &sink{told: map[string]xds.Workload{}}
+	f := &Feeder{Reconciler: reconciler(c), Sink: s}
+	for _, step := range []struct {
+		when string
+		gone client.Object
+		want []string
+	}{
+		{"both revisions have pods", nil, []string{stableHash, candidateHash}},
+		{"the candidate's last pod is gone", candidate, []string{stableHash}},
+		{"the Deployment is gone", web, nil},
+	} {
+		if step.gone != nil {
+			if err := c.Delete(t.Context(), step.gone); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := f.Reconcile(t.Context(), ctrl.Request{NamespacedName: webKey}); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(step.want, s.revisions()); d != "" {
+			t.Errorf("%s: revisions told (-want +got):\n%s", step.when, d)
+		}
+	}
+	if len(f.fed) != 0 {
+		t.Errorf("the feeder still remembers %v", f.fed)
+	}
+}
+
+func TestFeederTellsTheOthersWhenOneIsRefused(t *testing.T) {
+	c := cluster(t, namespace("shop", true), deployment(), record(), podOf(stableHash, "s1", "10.0.0.1"), podOf(candidateHash, "c1", "10.0.0.2"),
+		replicaSet(stableHash, "v1", 4), replicaSet(candidateHash, "v2", 1)).Build()
+	for _, refused := range []string{stableHash, candidateHash} {
+		s := &sink{told: map[string]xds.Workload{}, refuses: refused}
+		f := &Feeder{Reconciler: reconciler(c), Sink: s}
+		if _, err := f.Reconcile(t.Context(), ctrl.Request{NamespacedName: webKey}); !errors.Is(err, errRefused) {
+			t.Errorf("the error is %v, want it to tell of the refusal", err)
+		}
+		if got := s.revisions(); len(got) != 1 || got[0] == refused {
+			t.Errorf("with %s refused, %v were told", refused, got)
+		}
+	}
+}

@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/webhook"
+)
+
+// heldWeb is shop/web in a hold.
+func heldWeb(k int32) *appsv1.Deployment {
+	d := deployment()
+	return webhook.Render(d, holdOn(d, k), nil)
+}
+
+// admits makes patches of Deployments pass an admission that renders, as the webhook does.
+func admits(t *testing.T, r *Reconciler) {
+	t.Helper()
+	r.Client = interceptor.NewClient(r.Client.(client.WithWatch), interceptor.Funcs{
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+			if err := c.Patch(ctx, o, p, opts...); err != nil {
+				return err
+			}
+			d, ok := o.(*appsv1.Deployment)
+			if !ok {
+				return nil
+			}
+			hold, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
+			if err != nil || hold == nil {
+				return err
+			}
+			stable := template("v1")
+			webhook.Render(d, *hold, &stable).DeepCopyInto(d)
+			return c.Update(ctx, d)
+		},
+	})
+}
+
+func TestHoldIsWrittenWhenTheWishChanged(t *testing.T) {
+	derived := holdOn(deployment(), 2)
+	derived.From = "77" // where the webhook derived it from does not matter
+	otherUser := holdOn(deployment(), 2)
+	otherUser.User.ProgressDeadlineSeconds = ptr(int32(60))
+	for name, tc := range map[string]struct {
+		start *appsv1.Deployment
+		wish  *v1alpha1.Hold
+		want  []string
+	}{
+		"no wish":                                {heldWeb(2), nil, nil},
+		"it is there already":                    {heldWeb(2), ptr(holdOn(deployment(), 2)), nil},
+		"it is there, derived from another read": {heldWeb(2), &derived, nil},
+		"another k":                              {heldWeb(2), ptr(holdOn(deployment(), 3)), []string{"patch web", "update web"}},
+		"other fields of the user":               {heldWeb(2), &otherUser, []string{"patch web", "update web"}},
+		"none yet":                               {deployment(), ptr(holdOn(deployment(), 1)), []string{"patch web", "update web"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, log := worldOf(t, tc.start, record(), replicaSet(stableHash, "v1", 4))
+			admits(t, r)
+			if err := r.writeHold(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Hold = tc.wish })); err != nil {
+				t.Fatal(err)
+			}
+			// The update is the admission's own; a direct write would be followed by another patch.
+			if d := cmp.Diff(tc.want, log.done); d != "" {
+				t.Errorf("writes (-want +got):\n%s", d)
+			}
+			if tc.want == nil {
+				return
+			}
+			got := stored(t, r.Client, deployment())
+			surge := got.Spec.Strategy.RollingUpdate.MaxSurge.IntVal
+			if surge != tc.wish.K || got.Annotations[v1alpha1.GateAnnotation] != string(v1alpha1.GateClosed) {
+				t.Errorf("maxSurge is %d, want %d; annotations %v", surge, tc.wish.K, got.Annotations)
+			}
+		})
+	}
+}
+
+func TestFieldsAreWrittenDirectlyWithoutTheWebhook(t *testing.T) {
+	stable := replicaSet(stableHash, "v1", 4)
+	release := func(way v1alpha1.Release) *v1alpha1.Hold {
+		h := holdOn(deployment(), 2)
+		h.Release = way
+		return &h
+	}
+	type world struct {
+		Image, Surge, Gate string
+		Held               bool
+	}
+	for name, tc := range map[string]struct {
+		start  *appsv1.Deployment
+		sets   []client.Object
+		wish   *v1alpha1.Hold
+		want   world
+		writes []string
+	}{
+		"a hold":                          {deployment(), []client.Object{stable}, ptr(holdOn(deployment(), 2)), world{"v2", "2", "closed", true}, []string{"patch web", "update web", "patch web"}},
+		"a release forward":               {heldWeb(2), []client.Object{stable}, release(v1alpha1.ReleaseForward), world{"v2", "25%", "open", false}, []string{"patch web", "update web", "patch web"}},
+		"a release back":                  {heldWeb(2), []client.Object{stable}, release(v1alpha1.ReleaseBack), world{"v1", "25%", "open", false}, []string{"patch web", "update web", "patch web"}},
+		"back to a template nobody knows": {heldWeb(2), nil, release(v1alpha1.ReleaseBack), world{"v2", "2", "closed", true}, []string{"patch web"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, log := worldOf(t, append(tc.sets, tc.start, record())...)
+			if err := r.writeHold(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Hold = tc.wish })); err != nil {
+				t.Fatal(err)
+			}
+			d := stored(t, r.Client, deployment())
+			got := world{d.Spec.Template.Spec.Containers[0].Image, d.Spec.Strategy.RollingUpdate.MaxSurge.String(), d.Annotations[v1alpha1.GateAnnotation], d.Annotations[v1alpha1.HoldAnnotation] != ""}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("deployment (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.writes, log.done); diff != "" {
+				t.Errorf("writes (-want +got):\n%s", diff)
+			}
+			if _, hash := d.Spec.Template.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; hash {
+				t.Error("the template carries the ReplicaSet's label")
+			}
+		})
+	}
+}
+
+func TestHoldIsNotWrittenOverANewerDeployment(t *testing.T) {
+	r, w, _ := worldOf(t, record())
+	newer := stored(t, r.Client, deployment())
+	newer.Spec.Template = template("v3")
+	if err := r.Client.Update(t.Context(), newer); err != nil {
+		t.Fatal(err)
+	}
+	err := r.writeHold(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Hold = ptr(holdOn(deployment(), 1)) }))
+	if !conflict(err) {
+		t.Errorf("the error is %v, want a conflict", err)
+	}
+	if got := stored(t, r.Client, deployment()); got.Annotations[v1alpha1.HoldAnnotation] != "" {
+		t.Errorf("held by %s", got.Annotations[v1alpha1.HoldAnnotation])
+	}
+}
+
+// The fake client knows no owners of fields, so the API server's part is played here: it adds the entry of
+// the writer after the write.
+func TestDirectWriteOwnsNothing(t *testing.T) {
+	user := metav1.ManagedFieldsEntry{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationApply, APIVersion: "apps/v1"}
+	var patch []struct {
+		Op, Path string
+		Value    json.RawMessage
+	}
+	c := interceptor.NewClient(cluster(t, deployment()).Build(), interceptor.Funcs{
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+			if err := c.Update(ctx, o, opts...); err != nil {
+				return err
+			}
+			writer := (&client.UpdateOptions{}).ApplyOptions(opts).FieldManager
+			o.SetManagedFields([]metav1.ManagedFieldsEntry{user, {Manager: writer, Operation: metav1.ManagedFieldsOperationUpdate}})
+			return nil
+		},
+		Patch: func(_ context.Context, _ client.WithWatch, o client.Object, p client.Patch, _ ...client.PatchOption) error {
+			data, err := p.Data(o)
+			if err != nil {
+				return err
+			}
+			return json.Unmarshal(data, &patch)
+		},
+	})
+	d := stored(t, c, deployment())
+	if err := reconciler(c).writeDirectly(t.Context(), webhook.Render(d, holdOn(d, 2), nil)); err != nil {
+		t.Fatal(err)
+	}
+	version, err := json.Marshal(stored(t, c, deployment()).ResourceVersion)
+	if err != nil || len(patch) != 2 || patch[0].Op != "test" || string(patch[0].Value) != string(version) {
+		t.Fatalf("the patch is %v, want it to be about version %s (%v)", patch, version, err)
+	}
+	var kept []metav1.ManagedFieldsEntry
+	if err := json.Unmarshal(patch[1].Value, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]metav1.ManagedFieldsEntry{user}, kept); diff != "" {
+		t.Errorf("owners that stay (-want +got):\n%s", diff)
+	}
+}

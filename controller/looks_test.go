@@ -1,0 +1,240 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// counters answer every look with the same requests and errors.
+type counters struct {
+	candidate, stable analysis.Counts
+	asked             *[]prometheus.Target
+}
+
+func (c counters) Looks(_ context.Context, at time.Time, targets []prometheus.Target) ([]analysis.Look, error) {
+	if c.asked != nil {
+		*c.asked = append(*c.asked, targets...)
+	}
+	out := make([]analysis.Look, len(targets))
+	for i, t := range targets {
+		out[i] = analysis.Look{
+			Time: at, Step: t.Step, Weight: t.Weight,
+			Candidate: map[string]analysis.Counts{"s1": c.candidate}, Stable: map[string]analysis.Counts{"s1": c.stable},
+		}
+	}
+	return out, nil
+}
+
+var (
+	healthy = counters{candidate: analysis.Counts{Requests: 100}, stable: analysis.Counts{Requests: 900}}
+	failing = counters{candidate: analysis.Counts{Requests: 100, Errors: 100}, stable: analysis.Counts{Requests: 900}}
+)
+
+// watching looks at these rollouts through c; nil: no Prometheus is configured.
+func watching(t *testing.T, c Counters, objects ...client.Object) (*Looks, *[]types.NamespacedName) {
+	t.Helper()
+	woken := &[]types.NamespacedName{}
+	l := &Looks{
+		Client:  cluster(t, objects...).Build(),
+		Wake:    func(key types.NamespacedName) { *woken = append(*woken, key) },
+		Connect: func(string) (Counters, error) { return c, nil },
+	}
+	if c != nil {
+		l.Prometheus = "prometheus.example"
+	}
+	return l, woken
+}
+
+func lookFrom(t *testing.T, l *Looks, from, looks int) {
+	t.Helper()
+	for i := range looks {
+		if err := l.look(t.Context(), at(from+5*i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestVerdictIsAboutThisStepOfThisRollout(t *testing.T) {
+	status := func(change func(*v1alpha1.RolloutStatus)) *v1alpha1.RolloutStatus {
+		s := record().Status
+		change(&s)
+		return &s
+	}
+	const none = v1alpha1.Result("")
+	same := status(func(*v1alpha1.RolloutStatus) {})
+	next := status(func(s *v1alpha1.RolloutStatus) { s.Step = 1 })
+	for name, tc := range map[string]struct {
+		counters counters
+		asks     *v1alpha1.RolloutStatus
+		want     v1alpha1.Result
+		state    bool // whether there is a judge's state to be kept
+	}{
+		"the step that was judged":             {healthy, same, v1alpha1.ResultPass, true},
+		"the next step has no verdict yet":     {healthy, next, none, true},
+		"a Fail stays a Fail in the next step": {failing, next, v1alpha1.ResultFail, true},
+		"another candidate":                    {failing, status(func(s *v1alpha1.RolloutStatus) { s.Candidate.Hash = "ccc" }), none, false},
+		"a retry of the same candidate":        {failing, status(func(s *v1alpha1.RolloutStatus) { s.StartedAt = &metav1.MicroTime{Time: at(900)} }), none, false},
+		"no candidate any more":                {failing, status(func(s *v1alpha1.RolloutStatus) { s.Candidate.Hash = "" }), none, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, woken := watching(t, tc.counters, record())
+			lookFrom(t, l, 5, 20)
+			if len(*woken) != 20 || (*woken)[0] != webKey {
+				t.Errorf("woken: %v, want %s for each of 20 looks", *woken, webKey)
+			}
+			verdict, state := l.Verdict(webKey, tc.asks)
+			if verdict.Result != tc.want || (state != "") != tc.state {
+				t.Errorf("the verdict is %q (%s), the state %q; want %q", verdict.Result, verdict.Message, state, tc.want)
+			}
+			l.Forget(webKey)
+			if verdict, state := l.Verdict(webKey, same); verdict.Result != none || state != "" {
+				t.Errorf("forgotten, it still says %q", verdict.Result)
+			}
+		})
+	}
+}
+
+func TestWithoutAnalysisNothingIsSaid(t *testing.T) {
+	var l *Looks
+	s := record().Status
+	l.Forget(webKey)
+	if v, state := l.Verdict(webKey, &s); v.Result != "" || state != "" {
+		t.Errorf("it says %q, %q", v.Result, state)
+	}
+}
+
+func TestStateIsRestoredFromTheRecord(t *testing.T) {
+	before, _ := watching(t, healthy, record())
+	lookFrom(t, before, 5, 3)
+	s := record().Status
+	_, state := before.Verdict(webKey, &s)
+
+	kept := record()
+	kept.Status.JudgeState = state
+	after, _ := watching(t, healthy, kept)
+	lookFrom(t, after, 50, 1)
+	v, _ := after.Verdict(webKey, &s)
+	if v.Evidence == nil || v.Evidence.Looks != 4 || v.Evidence.CandidateRequests != 400 {
+		t.Errorf("after a restart the evidence is %+v, want that of 4 looks", v.Evidence)
+	}
+}
+
+func TestMissingPrometheusIsMissingData(t *testing.T) {
+	l, _ := watching(t, nil, record())
+	lookFrom(t, l, 5, 20)
+	s := record().Status
+	v, _ := l.Verdict(webKey, &s)
+	if v.Result != v1alpha1.ResultHold || v.Cause != analysis.CauseBlind || !strings.Contains(v.Evidence.Missing, "no Prometheus is configured") {
+		t.Errorf("the verdict is %+v with %+v", v, v.Evidence)
+	}
+}
+
+func TestPrometheusThatCannotBeUsedIsMissingData(t *testing.T) {
+	l, woken := watching(t, healthy, record())
+	l.Connect = func(string) (Counters, error) { return nil, errRefused }
+	if err := l.look(t.Context(), at(5)); !errors.Is(err, errRefused) {
+		t.Errorf("the error is %v", err)
+	}
+	s := record().Status
+	if v, _ := l.Verdict(webKey, &s); v.Result != v1alpha1.ResultUndecided || len(*woken) != 1 {
+		t.Errorf("the verdict is %q, woken %v", v.Result, *woken)
+	}
+}
+
+func TestWhatPrometheusIsAsked(t *testing.T) {
+	own := record()
+	own.Name = "api"
+	own.Status.Policy = policyJSON(t, v1alpha1.RolloutPolicySpec{Analysis: v1alpha1.Analysis{
+		Prometheus: &v1alpha1.PrometheusRef{URL: "own.example"},
+		Metrics:    []v1alpha1.Metric{{Name: "m", Query: "up"}},
+	}})
+	quarantined := record()
+	quarantined.Name, quarantined.Status.Phase = "bad", v1alpha1.PhaseQuarantined
+	first := record()
+	first.Name, first.Status.Stable = "first", v1alpha1.Revision{}
+	l, _ := watching(t, nil, record(), own, quarantined, first, podOf(stableHash, "s1", ""), podOf(candidateHash, "c1", ""))
+	l.Prometheus = "default.example"
+	asked := map[string]*[]prometheus.Target{}
+	l.Connect = func(url string) (Counters, error) {
+		if asked[url] != nil {
+			t.Errorf("connected to %s twice", url)
+		}
+		asked[url] = &[]prometheus.Target{}
+		return counters{asked: asked[url]}, nil
+	}
+	lookFrom(t, l, 5, 1)
+	target := prometheus.Target{
+		Namespace: "shop", Workload: "web", Candidate: candidateHash, Stable: stableHash, Weight: 10,
+		Created: map[string]time.Time{"s1": at(0).Local(), "c1": at(0).Local()},
+	}
+	api := target
+	api.Workload, api.Metrics = "api", []prometheus.Query{{Name: "m", Expression: "up"}}
+	want := map[string]*[]prometheus.Target{"default.example": {target}, "own.example": {api}}
+	if d := cmp.Diff(want, asked); d != "" {
+		t.Errorf("targets by Prometheus (-want +got):\n%s", d)
+	}
+	lookFrom(t, l, 10, 1) // connects no second time
+}
+
+func policyJSON(t *testing.T, p v1alpha1.RolloutPolicySpec) string {
+	t.Helper()
+	b, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
+	policy := v1alpha1.RolloutPolicySpec{
+		Steps:       []v1alpha1.Step{{Weight: 20}, {Weight: 60}},
+		MaxDuration: &metav1.Duration{Duration: 2 * time.Minute},
+		Analysis: v1alpha1.Analysis{
+			SuccessRate: v1alpha1.SuccessRate{Disabled: true},
+			Metrics:     []v1alpha1.Metric{{Name: "a", Range: v1alpha1.Range{Min: ptr("0.98")}}, {Name: "b", Range: v1alpha1.Range{Max: ptr("3")}}},
+		},
+	}
+	last := record()
+	last.Status.Policy, last.Status.Step, last.Status.JudgedFor = policyJSON(t, policy), 1, metav1.Duration{Duration: 30 * time.Second}
+	want := analysis.Settings{
+		Candidate: candidateHash, Stable: stableHash, Interval: 5 * time.Second, PlannedLooks: 25, Steps: 2,
+		MaxStepTime: 90 * time.Second, // the last step gets all that is left
+		NoErrorRate: true,
+		Metrics:     []analysis.Range{{Name: "a", Min: ptr(0.98)}, {Name: "b", Max: ptr(3.0)}},
+	}
+	if d := cmp.Diff(want, settings(&last.Status)); d != "" {
+		t.Errorf("settings (-want +got):\n%s", d)
+	}
+	unreadable := record()
+	unreadable.Status.Policy = "{"
+	if got := settings(&unreadable.Status); got.Steps != 3 || got.PlannedLooks != 49 || got.NoErrorRate {
+		t.Errorf("without a readable policy the settings are %+v, want the defaults: 3 steps in 4 minutes", got)
+	}
+}
+
+func TestLongMessagesFitIntoTheRecord(t *testing.T) {
+	long := apiVerdict(analysis.Verdict{Message: strings.Repeat("é", 2000)}).Message
+	if len(long) > 1024 || !utf8.ValidString(long) || !strings.HasSuffix(long, "é…") {
+		t.Errorf("%d bytes, ending in %q", len(long), long[len(long)-5:])
+	}
+	if short := apiVerdict(analysis.Verdict{Message: "fine"}).Message; short != "fine" {
+		t.Errorf("a short message became %q", short)
+	}
+}

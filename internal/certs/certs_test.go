@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package certs
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const serverName = "headgate.headgate-system.svc"
+
+// secretData is what the Secret holds: a certificate for serverName that is its own CA.
+func secretData(t *testing.T) map[string][]byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "headgate-ca"}, DNSNames: []string{serverName},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return map[string][]byte{
+		"ca.crt": certificate, "tls.crt": certificate,
+		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
+	}
+}
+
+func newKeeper() *Keeper {
+	return NewKeeper(types.NamespacedName{Namespace: "headgate-system", Name: "headgate-certs"})
+}
+
+// handshake connects a client that trusts one Keeper to a server that serves another's certificate.
+func handshake(t *testing.T, server, trusts *Keeper, name string) error {
+	t.Helper()
+	config, err := trusts.ClientTLS(name)
+	if err != nil {
+		return err
+	}
+	there, here := net.Pipe()
+	defer there.Close()
+	defer here.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s := tls.Server(there, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: server.GetCertificate})
+		_ = s.HandshakeContext(t.Context()) // the client's error is the one that tells
+		there.Close()
+	}()
+	err = tls.Client(here, config).HandshakeContext(t.Context())
+	here.Close()
+	<-done
+	return err
+}
+
+func TestNothingIsServedBeforeTheFirstCertificate(t *testing.T) {
+	k := newKeeper()
+	if c, err := k.GetCertificate(nil); c != nil || !errors.Is(err, errNotReady) {
+		t.Errorf("it serves %v, %v", c, err)
+	}
+	if c, err := k.ClientTLS(serverName); c != nil || !errors.Is(err, errNotReady) {
+		t.Errorf("it trusts %v, %v; a client without a CA would trust the system's", c, err)
+	}
+	if err := k.Ready(nil); !errors.Is(err, errNotReady) {
+		t.Errorf("readiness says %v", err)
+	}
+	if ca := k.CA(); ca != "" {
+		t.Errorf("the CA is %q", ca)
+	}
+}
+
+func TestTheLastGoodCertificateStays(t *testing.T) {
+	first, second := secretData(t), secretData(t)
+	without := func(key string) map[string][]byte {
+		return map[string][]byte{"ca.crt": second["ca.crt"], "tls.crt": second["tls.crt"], "tls.key": second["tls.key"], key: nil}
+	}
+	for name, tc := range map[string]struct {
+		next map[string][]byte
+		want map[string][]byte
+	}{
+		"a whole one replaces it":      {second, second},
+		"an empty Secret":              {nil, first},
+		"no key yet":                   {without("tls.key"), first},
+		"no certificate yet":           {without("tls.crt"), first},
+		"no CA yet":                    {without("ca.crt"), first},
+		"a key of another certificate": {map[string][]byte{"ca.crt": second["ca.crt"], "tls.crt": second["tls.crt"], "tls.key": first["tls.key"]}, first},
+		"a certificate that is no PEM": {map[string][]byte{"ca.crt": second["ca.crt"], "tls.crt": []byte("x"), "tls.key": second["tls.key"]}, first},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, want := newKeeper(), newKeeper()
+			k.take(first)
+			k.take(tc.next)
+			want.take(tc.want)
+			if k.CA() != string(tc.want["ca.crt"]) {
+				t.Error("the CA is not the one that belongs to the certificate")
+			}
+			if err := handshake(t, k, want, serverName); err != nil {
+				t.Errorf("a client that trusts the expected CA: %v", err)
+			}
+			if err := k.Ready(nil); err != nil {
+				t.Errorf("readiness says %v", err)
+			}
+		})
+	}
+}
+
+func TestClientsTrustTheCAAndTheNameAlone(t *testing.T) {
+	k, stranger := newKeeper(), newKeeper()
+	k.take(secretData(t))
+	stranger.take(secretData(t))
+	var unknown x509.UnknownAuthorityError
+	if err := handshake(t, stranger, k, serverName); !errors.As(err, &unknown) {
+		t.Errorf("a server with a stranger's certificate: %v", err)
+	}
+	var wrongName x509.HostnameError
+	if err := handshake(t, k, k, "other.headgate-system.svc"); !errors.As(err, &wrongName) {
+		t.Errorf("a server of another name: %v", err)
+	}
+}
