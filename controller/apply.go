@@ -99,16 +99,21 @@ func (r *Reconciler) clearWishes(ctx context.Context, w *workload, d rollout.Dec
 	return nil
 }
 
+// failureShown is the message of the failure condition on the Deployment; empty: there is none.
+func (w *workload) failureShown() string {
+	for _, c := range w.deployment.Status.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == v1alpha1.ReasonDeadlineExceeded {
+			return c.Message
+		}
+	}
+	return ""
+}
+
 // showFailure writes the condition that native tools read as failure, and takes back what it wrote when
 // there is none any more. Any pod whose readiness changes makes the Deployment controller write True
 // again; then the next pass asserts it again.
 func (r *Reconciler) showFailure(ctx context.Context, w *workload, message string) error {
-	shown := ""
-	for _, c := range w.deployment.Status.Conditions {
-		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == v1alpha1.ReasonDeadlineExceeded {
-			shown = c.Message
-		}
-	}
+	shown := w.failureShown()
 	if shown == message || (message == "" && !strings.HasPrefix(shown, failurePrefix)) {
 		return nil
 	}

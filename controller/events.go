@@ -35,10 +35,7 @@ func (r *Reconciler) emitUnheld(w *workload, before *v1alpha1.RolloutStatus) {
 // whyUnheld is why a new template of a workload at rest was not held; empty when there is none, when it
 // was reported before, or while no stable version is known (then it is the first one).
 func whyUnheld(w *workload, before *v1alpha1.RolloutStatus) string {
-	digest := webhook.TemplateDigest(w.deployment.Spec.Template)
-	known := before.DeploymentUID == w.deployment.UID && before.Phase == v1alpha1.PhaseIdle && before.Stable.Template != ""
-	if !known || before.Stable.Template == digest || before.DeploymentGeneration >= w.deployment.Generation ||
-		webhook.GateOf(w.deployment.Annotations, digest) != v1alpha1.GateOpen {
+	if !newAndUnheld(w.deployment, before) {
 		return ""
 	}
 	split := w.splitState()
@@ -57,4 +54,12 @@ func whyUnheld(w *workload, before *v1alpha1.RolloutStatus) string {
 		return "no pod of the stable version was available"
 	}
 	return "this version was stable before, or there was no room for a candidate"
+}
+
+// newAndUnheld: since before, at rest with a stable version, another template came that is marked as ungated.
+func newAndUnheld(d *appsv1.Deployment, before *v1alpha1.RolloutStatus) bool {
+	digest := webhook.TemplateDigest(d.Spec.Template)
+	known := before.DeploymentUID == d.UID && before.Phase == v1alpha1.PhaseIdle && before.Stable.Template != ""
+	return known && before.Stable.Template != digest && before.DeploymentGeneration < d.Generation &&
+		webhook.GateOf(d.Annotations, digest) == v1alpha1.GateOpen
 }

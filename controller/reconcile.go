@@ -52,8 +52,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	status := w.status()
 	o := r.completeObservation(ctx, w, req.NamespacedName)
-	judgeState := ""
-	o.Verdict, judgeState = r.Looks.Verdict(req.NamespacedName, &status)
+	verdict, judgeState := r.Looks.Verdict(req.NamespacedName, &status)
+	o.Verdict = verdict
 	d := rollout.Decide(w.policy, status, o)
 	sameRollout := d.Status.Candidate.Hash == status.Candidate.Hash && d.Status.StartedAt.Equal(status.StartedAt)
 	if judgeState != "" && sameRollout && status.Candidate.Hash != "" && d.Status.Phase != v1alpha1.PhaseIdle {

@@ -115,7 +115,7 @@ func (o Options) waitForControlPlane(ctx context.Context) {
 		}
 		busy, err := o.busy(ctx)
 		if err != nil {
-			return false, nil // the API server may answer next time
+			return false, nil //nolint:nilerr // the API server may answer next time
 		}
 		if now := strings.Join(busy, ", "); now != last && now != "" {
 			fmt.Fprintf(o.Out, "Waiting for the control plane to release: %s\n", now)
