@@ -60,18 +60,25 @@ func handshake(t *testing.T, server, trusts *Keeper, name string) error {
 	if err != nil {
 		return err
 	}
-	there, here := net.Pipe()
-	defer there.Close()
-	defer here.Close()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: server.GetCertificate})
+	if err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s := tls.Server(there, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: server.GetCertificate})
-		_ = s.HandshakeContext(t.Context()) // the client's error is the one that tells
-		there.Close()
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = conn.(*tls.Conn).HandshakeContext(t.Context()) // the client's error is the one that tells
+		conn.Close()
 	}()
-	err = tls.Client(here, config).HandshakeContext(t.Context())
-	here.Close()
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.Addr().String(), config)
+	if err == nil {
+		conn.Close()
+	}
+	l.Close()
 	<-done
 	return err
 }
