@@ -48,10 +48,10 @@ func requireNoFailure(t *testing.T, who string, r load.Report) {
 
 // everywhere starts clients that send all kinds of requests, through the Service and to the pods.
 func everywhere(c *harness.Case) []*harness.Load {
-	return []*harness.Load{
-		c.StartLoad("service", harness.ToService(harness.AllKinds())),
-		c.StartLoad("pods", harness.ToPods(harness.AllKinds())),
-	}
+	return c.StartLoads(
+		harness.NamedConfig{Name: "service", Config: harness.ToService(harness.AllKinds())},
+		harness.NamedConfig{Name: "pods", Config: harness.ToPods(harness.AllKinds())},
+	)
 }
 
 // stopAll ends clients when the last pods are gone, and requires that none of their requests failed.

@@ -26,7 +26,7 @@ steps:
 - {weight: 10, approval: true}
 - {weight: 25, approval: true}
 - {weight: 50, approval: true}
-maxDuration: 10m
+maxDuration: 4m
 progressDeadline: 2m
 `
 
@@ -67,18 +67,16 @@ func measure(c *harness.Case, candidate string, weight int32) {
 		c.T.Fatalf("weight %d is in force, but there is no candidate pod", weight)
 	}
 	rates := map[load.Kind]float64{load.KindHTTP1: 25, load.KindNew: 10, load.KindH2C: 10, load.KindGRPC: 15}
-	ways := map[string]load.Config{
-		"service":   harness.ToService(rates),
-		"candidate": harness.ToPod(pods[0].Status.PodIP, rates),
+	ways := []harness.NamedConfig{
+		{Name: fmt.Sprintf("service-%d", weight), Config: harness.ToService(rates)},
+		{Name: fmt.Sprintf("candidate-%d", weight), Config: harness.ToPod(pods[0].Status.PodIP, rates)},
 	}
-	loads := map[string]*harness.Load{}
-	for name, config := range ways {
-		config.Requests = cell
-		loads[name] = c.StartLoad(fmt.Sprintf("%s-%d", name, weight), config)
+	for i := range ways {
+		ways[i].Config.Requests = cell
 	}
-	for name, l := range loads {
+	for i, l := range c.StartLoads(ways...) {
 		r := l.Wait()
-		requireNoFailure(c.T, fmt.Sprintf("at weight %d to the %s", weight, name), r)
+		requireNoFailure(c.T, "to "+ways[i].Name, r)
 		requireShare(c.T, r, weight)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -32,23 +31,6 @@ func (c *Case) AwaitRollout(within time.Duration, what string, ok func(*v1alpha1
 func (c *Case) AwaitPolicy(within time.Duration, what string, ok func(*v1alpha1.RolloutPolicy) bool) *v1alpha1.RolloutPolicy {
 	c.T.Helper()
 	return awaitOne(c, &v1alpha1.RolloutPolicyList{}, awaited[*v1alpha1.RolloutPolicy]{Name, within, what, ok})
-}
-
-// AwaitEvent waits for an event of the namespace, and returns it.
-func (c *Case) AwaitEvent(within time.Duration, what string, ok func(*corev1.Event) bool) *corev1.Event {
-	c.T.Helper()
-	var found *corev1.Event
-	c.await(within, what, func(ctx context.Context) error {
-		return Follow(ctx, c.Client, Selected{&corev1.EventList{}, c.in()}, func(state map[types.UID]*corev1.Event) bool {
-			for _, e := range state {
-				if ok(e) {
-					found = e
-				}
-			}
-			return found != nil
-		})
-	})
-	return found
 }
 
 // awaited is what a wait is for.

@@ -44,7 +44,7 @@ const (
 )
 
 // caseLimit bounds a case, so that one that hangs fails with its own story, not with the whole run's.
-const caseLimit = 12 * time.Minute
+const caseLimit = 20 * time.Minute
 
 // NewCase makes the namespace.
 func (c *Cluster) NewCase(t *testing.T, mode Mode) *Case {

@@ -34,7 +34,7 @@ const (
 const AppImage = "ghcr.io/headgate/testapp:"
 
 // totalRate is what all clients may send together, per second.
-const totalRate = 300
+const totalRate = 400
 
 // Cluster is a connection to a cluster and the programs that people use on it.
 type Cluster struct {

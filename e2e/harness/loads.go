@@ -95,26 +95,53 @@ func ToPod(ip string, rates map[load.Kind]float64) load.Config {
 	return c
 }
 
-// StartLoad starts a client as soon as the rates of all clients leave room for it, and returns when it
-// has sent something.
+// NamedConfig is a client to start; names are unique in a case.
+type NamedConfig struct {
+	Name   string
+	Config load.Config
+}
+
+// StartLoad is StartLoads for one client.
 func (c *Case) StartLoad(name string, config load.Config) *Load {
 	c.T.Helper()
+	return c.StartLoads(NamedConfig{name, config})[0]
+}
+
+// StartLoads starts clients as soon as the rates of all cases' clients leave room for them together,
+// and returns when each has sent something. A case that has clients must stop them before it starts
+// more: cases that hold some of the room and wait for more would wait for each other.
+func (c *Case) StartLoads(configs ...NamedConfig) []*Load {
+	c.T.Helper()
+	var loads []*Load
+	total := int64(0)
+	for _, n := range configs {
+		l := &Load{c: c, pod: "load-" + n.Name, tokens: tokens(n.Config)}
+		loads, total = append(loads, l), total+l.tokens
+	}
+	if err := c.rate.Acquire(c.Ctx, total); err != nil {
+		c.T.Fatalf("waiting for room for %d requests a second: %v", total, err)
+	}
+	c.loads = append(c.loads, loads...)
+	for i, n := range configs {
+		pod := LoadPod(loads[i].pod, n.Config)
+		pod.Namespace = c.Namespace
+		if err := c.Client.Create(c.Ctx, pod); err != nil {
+			c.T.Fatalf("creating client %q: %v", pod.Name, err)
+		}
+	}
+	for _, l := range loads {
+		l.awaitPod("it sends", func(p *corev1.Pod) bool { return Ready(p) || p.Status.Phase == corev1.PodSucceeded })
+	}
+	return loads
+}
+
+// tokens are what a client takes of the room for all.
+func tokens(c load.Config) int64 {
 	total := 0.0
-	for _, r := range config.Rates {
+	for _, r := range c.Rates {
 		total += r
 	}
-	l := &Load{c: c, pod: "load-" + name, tokens: min(int64(math.Ceil(total)), totalRate)}
-	if err := c.rate.Acquire(c.Ctx, l.tokens); err != nil {
-		c.T.Fatalf("waiting for room for %d requests a second: %v", l.tokens, err)
-	}
-	c.loads = append(c.loads, l)
-	pod := LoadPod(l.pod, config)
-	pod.Namespace = c.Namespace
-	if err := c.Client.Create(c.Ctx, pod); err != nil {
-		c.T.Fatalf("creating client %q: %v", l.pod, err)
-	}
-	l.awaitPod("it sends", func(p *corev1.Pod) bool { return Ready(p) || p.Status.Phase == corev1.PodSucceeded })
-	return l
+	return int64(math.Ceil(total))
 }
 
 // Report is the counts so far.
