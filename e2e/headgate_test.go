@@ -14,7 +14,7 @@ import (
 )
 
 // parallel is how many cases run at a time, unless -parallel says so: they wait more than they work.
-const parallel = "6"
+const parallel = "4"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

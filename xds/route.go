@@ -34,6 +34,12 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	if !splits(w, p) || w.Split.PeerWeight == 0 {
 		return r
 	}
+	if onlyPeers(w.Split) {
+		a := to(peerConnCluster(p.Number, w.Split.Peer))
+		a.RetryPolicy.NumRetries = number(onlyPeersRetries)
+		r.Action = forward(a)
+		return r
+	}
 	shares := []*routev3.WeightedCluster_ClusterWeight{{
 		Name: peerCluster(p.Number, w.Split.Peer), Weight: number(w.Split.PeerWeight),
 	}}
@@ -49,6 +55,16 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{Clusters: shares}}
 	r.Action = forward(a)
 	return r
+}
+
+// onlyPeersRetries is how often another stable pod is tried where the candidate's own app must not answer.
+const onlyPeersRetries = 3
+
+// onlyPeers: this is a candidate of weight 0. Not even a stable pod that can't be reached makes a request
+// stay here, because nobody has judged this version, or somebody has and it failed. Without any stable
+// pod there is nobody else to ask.
+func onlyPeers(s *Split) bool {
+	return s.PeerIsStable && s.PeerWeight == fullWeight && len(s.Endpoints) > 0
 }
 
 // peerRouteConfig takes requests from sidecars of the other revision. Only captured ports can be meant;

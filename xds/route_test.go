@@ -84,7 +84,10 @@ func choose(t *testing.T, a *routev3.RouteAction, roll uint32) string {
 
 func TestWhereRequestsGo(t *testing.T) {
 	split, candidate := web(25, "10.0.0.1"), web(75, "10.0.0.1")
-	candidate.Split.PeerIsStable = true
+	unjudged, alone := web(100, "10.0.0.1"), web(100)
+	for _, w := range []Workload{candidate, unjudged, alone} {
+		w.Split.PeerIsStable = true
+	}
 	host := func(h string) map[string]string { return map[string]string{":authority": h} }
 	for name, tc := range map[string]struct {
 		w      Workload
@@ -99,6 +102,8 @@ func TestWhereRequestsGo(t *testing.T) {
 		"and sends the others to stable":                  {candidate, "capture|8080", request{host("web"), 25}, "peer|8080|7f9c6d5b4"},
 		"weight 0 sends none":                             {web(0, "10.0.0.1"), "capture|8080", request{host("web"), 0}, "local|8080"},
 		"weight 100 sends all":                            {web(100, "10.0.0.1"), "capture|8080", request{host("web"), 99}, "peer|8080|7f9c6d5b4"},
+		"a candidate of weight 0 never answers itself":    {unjudged, "capture|8080", request{host("web"), 0}, "peerconn|8080|7f9c6d5b4"},
+		"but it does when stable has nobody":              {alone, "capture|8080", request{host("web"), 0}, "peer|8080|7f9c6d5b4"},
 		"without peers the composite falls back":          {web(100), "capture|8080", request{host("web"), 0}, "peer|8080|7f9c6d5b4"},
 		"a port that the peer lacks is not split":         {web(100, "10.0.0.1"), "capture|9102", request{host("web"), 0}, "local|9102"},
 		"a port for bytes has no routes":                  {split, "capture|9000", request{host("web"), 0}, "no routes"},
@@ -131,7 +136,7 @@ func TestSharesAreExact(t *testing.T) {
 			w.Split.PeerIsStable = peerIsStable
 			r, toPeer := translated(t, w), uint32(0)
 			for roll := range uint32(fullWeight) {
-				if strings.HasPrefix(evaluate(t, r, "capture|8080", request{map[string]string{":authority": "web"}, roll}), "peer|") {
+				if strings.HasPrefix(evaluate(t, r, "capture|8080", request{map[string]string{":authority": "web"}, roll}), "peer") {
 					toPeer++
 				}
 			}
