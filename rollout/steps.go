@@ -138,32 +138,43 @@ func (p *pass) accepted() bool {
 	if p.currentStep().Weight == 0 {
 		return true // the candidate gets no requests: its pods run, and there is nothing to compare
 	}
-	v := p.o.Verdict
-	overTime := p.s.JudgedFor.Duration+p.judged() >= p.policy.EffectiveMaxDuration()
-	switch v.Result {
+	switch v := p.o.Verdict; v.Result {
 	case v1alpha1.ResultPass:
 		return true
 	case v1alpha1.ResultInconclusive:
-		switch p.policy.OnInconclusive {
-		case v1alpha1.OnInconclusiveRollBack:
-			p.rollBack(failAs("Inconclusive", v))
-			return false
-		case v1alpha1.OnInconclusiveHold:
-			p.because(fmt.Sprintf("step %d: inconclusive, the policy says hold", p.s.Step))
-			return false
-		}
-		return true
+		return p.acceptedInconclusive(v)
 	case v1alpha1.ResultHold:
 		p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
-		if IsBlind(v.Cause) {
-			if p.policy.OnBlind == v1alpha1.OnBlindRollBack && p.blind() >= blindFor {
-				p.rollBack(failAs(v.Cause, v))
-			}
-		} else if overTime || v.Cause == CauseNoAnswers && p.judged() >= p.policy.EffectiveProgressDeadline() {
+		if p.heldTooLong(v.Cause) {
 			p.rollBack(failAs(v.Cause, v))
 		}
 	}
 	return false
+}
+
+// acceptedInconclusive follows the policy where the step's time is up and nothing is known.
+func (p *pass) acceptedInconclusive(v v1alpha1.Verdict) bool {
+	switch p.policy.OnInconclusive {
+	case v1alpha1.OnInconclusiveRollBack:
+		p.rollBack(failAs("Inconclusive", v))
+		return false
+	case v1alpha1.OnInconclusiveHold:
+		p.because(fmt.Sprintf("step %d: inconclusive, the policy says hold", p.s.Step))
+		return false
+	}
+	return true
+}
+
+// heldTooLong: a Hold for want of data lasts for ever, unless onBlind says otherwise; a candidate that
+// answers nothing gets as long as a start may take; any other gets until maxDuration is over.
+func (p *pass) heldTooLong(cause string) bool {
+	if IsBlind(cause) {
+		return p.policy.OnBlind == v1alpha1.OnBlindRollBack && p.blind() >= blindFor
+	}
+	if cause == CauseNoAnswers && p.judged() >= p.policy.EffectiveProgressDeadline() {
+		return true
+	}
+	return p.s.JudgedFor.Duration+p.judged() >= p.policy.EffectiveMaxDuration()
 }
 
 // failAs makes a Fail of a verdict that is none, because the policy says so.
