@@ -52,7 +52,7 @@ type Looks struct {
 	Prometheus string
 	// Connect makes the client for an address, once for each.
 	Connect func(url string) (Counters, error)
-	// Wake is told each workload that has a new verdict.
+	// Wake is told each workload that has a new verdict, from several goroutines at once. It must not block.
 	Wake func(types.NamespacedName)
 
 	clients map[string]Counters // by address; only look uses it

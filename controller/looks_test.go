@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -51,9 +52,14 @@ var (
 func watching(t *testing.T, c Counters, objects ...client.Object) (*Looks, *[]types.NamespacedName) {
 	t.Helper()
 	woken := &[]types.NamespacedName{}
+	var mu sync.Mutex // each Prometheus has a goroutine of its own
 	l := &Looks{
-		Client:  cluster(t, objects...).Build(),
-		Wake:    func(key types.NamespacedName) { *woken = append(*woken, key) },
+		Client: cluster(t, objects...).Build(),
+		Wake: func(key types.NamespacedName) {
+			mu.Lock()
+			defer mu.Unlock()
+			*woken = append(*woken, key)
+		},
 		Connect: func(string) (Counters, error) { return c, nil },
 	}
 	if c != nil {
