@@ -38,7 +38,6 @@ func TestHeadgate(t *testing.T) {
 	}
 	together := map[string]func(*testing.T, *harness.Cluster){
 		"GoodUpdate":   testGoodUpdate,
-		"Weight":       testWeight,
 		"Evidence":     testEvidence,
 		"BadVersion":   testBadVersion,
 		"Untouched":    testUntouched,
@@ -53,6 +52,9 @@ func TestHeadgate(t *testing.T) {
 			})
 		}
 	})
+	// Shares are measured when nothing else runs: a pod that a starved machine can't reach in time is left
+	// out, as designed, and its share stays with the other revision.
+	t.Run("Weight", func(t *testing.T) { testWeight(t, cluster) })
 	t.Run("Uninstall", func(t *testing.T) {
 		if os.Getenv("HEADGATE_E2E_UNINSTALL") != "true" {
 			t.Skip("this removes Headgate from the cluster: set HEADGATE_E2E_UNINSTALL=true where that is fine")
