@@ -21,6 +21,7 @@ import (
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/webhook"
 )
 
 // Field managers. The first owns annotations only; what the second writes is disowned at once, so that
@@ -147,7 +148,7 @@ func (r *Reconciler) openGates(ctx context.Context, w *workload, d rollout.Decis
 		for _, hash := range hashes {
 			for _, pod := range w.pods[hash] {
 				open := conditionTrue(pod, v1alpha1.GateCondition)
-				if gated(pod) && pod.DeletionTimestamp == nil && open != (status == corev1.ConditionTrue) {
+				if webhook.HasGate(pod) && pod.DeletionTimestamp == nil && open != (status == corev1.ConditionTrue) {
 					errs = append(errs, r.setGate(ctx, pod, status))
 				}
 			}

@@ -58,15 +58,13 @@ func sameWish(a, b *v1alpha1.Hold) bool {
 		apiequality.Semantic.DeepEqual(a.User, b.User)
 }
 
-// stableTemplate is the pod template of a revision as the Deployment would carry it; nil when unknown.
+// stableTemplate is the pod template of a revision; nil when unknown. Rendering takes its hash label off.
 func (w *workload) stableTemplate(hash string) *corev1.PodTemplateSpec {
 	rs := w.replicaSet(hash)
 	if rs == nil {
 		return nil
 	}
-	t := rs.Spec.Template.DeepCopy()
-	delete(t.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	return t
+	return &rs.Spec.Template
 }
 
 // writeDirectly writes the rendered fields itself and disowns them in a second write: the same write

@@ -12,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/webhook"
 )
 
 // observePod turns a pod into what Decide may know of it. nodeReady is false when its node is known not to be ready.
@@ -21,7 +22,7 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 		CreatedAt:   pod.CreationTimestamp.Time,
 		Terminating: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded,
 		NodeReady:   nodeReady,
-		Gated:       gated(pod),
+		Gated:       webhook.HasGate(pod),
 		GateOpen:    conditionTrue(pod, v1alpha1.GateCondition),
 		Ready:       conditionTrue(pod, corev1.PodReady),
 		Injected:    pod.Labels[v1alpha1.InjectedLabel] == "true",
@@ -157,12 +158,6 @@ func lostReadySince(pod *corev1.Pod) time.Time {
 		}
 	}
 	return c.LastTransitionTime.Time
-}
-
-func gated(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
-		return g.ConditionType == v1alpha1.GateCondition
-	})
 }
 
 func condition(pod *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition {

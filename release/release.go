@@ -339,8 +339,7 @@ func (o Options) openGatesOf(ctx context.Context, rs *appsv1.ReplicaSet) error {
 	var errs []error
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		gated := slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == v1alpha1.GateCondition })
-		if !gated || !metav1.IsControlledBy(pod, rs) {
+		if !webhook.HasGate(pod) || !metav1.IsControlledBy(pod, rs) {
 			continue
 		}
 		err := o.Client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch))
