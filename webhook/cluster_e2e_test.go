@@ -216,13 +216,37 @@ func (r *realCluster) register(base string, ca []byte) {
 	}
 	r.create(c)
 	r.cleanUp(c)
+	probe := r.probe()
 	r.eventually("pods are injected", func() bool {
-		probe := r.deployment("probe", "v1")
-		r.create(probe)
-		pods := r.pods("probe")
-		_ = r.user.Delete(r.Context(), probe, client.PropagationPolicy(metav1.DeletePropagationBackground))
-		return len(pods) > 0 && pods[0].Labels[v1alpha1.InjectedLabel] == "true"
+		pod := probe.DeepCopy()
+		if err := r.user.Create(r.Context(), pod, client.DryRunAll); err != nil {
+			r.Logf("not served yet: %v", err)
+			return false
+		}
+		return pod.Labels[v1alpha1.InjectedLabel] == "true"
 	})
+}
+
+// probe is a pod as the ReplicaSet controller would make it for a workload without replicas: created dry, it
+// shows whether the API server calls the webhooks already, and leaves nothing behind that a look could meet.
+func (r *realCluster) probe() *corev1.Pod {
+	r.Helper()
+	d := r.deployment("probe", "v1")
+	d.Spec.Replicas = ptr[int32](0)
+	r.create(d)
+	var sets appsv1.ReplicaSetList
+	r.eventually("the probe has its ReplicaSet", func() bool {
+		r.must(r.user.List(r.Context(), &sets, client.InNamespace(r.namespace), client.MatchingLabels{"app": "probe"}))
+		return len(sets.Items) == 1
+	})
+	set := &sets.Items[0]
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: r.namespace, Name: "probe", Labels: set.Spec.Template.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))},
+		},
+		Spec: set.Spec.Template.Spec,
+	}
 }
 
 // listenAddress is the address of this machine that faces the cluster, and a free port there.
