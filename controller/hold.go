@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,9 +23,13 @@ import (
 	"github.com/headgate/headgate/webhook"
 )
 
+// deploymentWebhook is the webhook's name in the chart's configuration. The configuration lets direct writes
+// pass (its match conditions), so that a webhook that is dead does not keep the controller from ending a hold.
+const deploymentWebhook = "deployments.headgate.dev"
+
 // writeHold states the wish in the annotation; the Deployment webhook renders it into fields in that
-// admission. Where the webhook does not act (the namespace lost its label, the configuration is gone),
-// the fields are written directly.
+// admission. Where the webhook does not act (the namespace lost its label, the configuration is gone) or
+// does not answer (its certificate, the network), the fields are written directly.
 func (r *Reconciler) writeHold(ctx context.Context, w *workload, d rollout.Decision) error {
 	if d.Hold == nil {
 		return nil
@@ -38,18 +44,31 @@ func (r *Reconciler) writeHold(ctx context.Context, w *workload, d rollout.Decis
 	if err != nil {
 		return fmt.Errorf("encoding the hold: %w", err)
 	}
+	stable := w.stableTemplate(d.Status.Stable.Hash)
+	unknown := d.Hold.Release == v1alpha1.ReleaseBack && stable == nil
 	admitted := w.deployment.DeepCopy()
-	if err := r.Client.Patch(ctx, admitted, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldManager)); err != nil {
+	err = r.Client.Patch(ctx, admitted, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldManager))
+	if doesNotAnswer(err) && !unknown {
+		r.Events.Eventf(w.deployment, w.record, corev1.EventTypeWarning, "WebhookUnavailable", "Rollout",
+			"Headgate's Deployment webhook does not answer, so the rollout goes on without it: %s", shorten(err.Error(), 500))
+		return r.writeDirectly(ctx, webhook.Render(w.deployment, *d.Hold, stable))
+	}
+	if err != nil {
 		return fmt.Errorf("writing the hold: %w", err)
 	}
-	stable := w.stableTemplate(d.Status.Stable.Hash)
 	rendered := webhook.Render(admitted, *d.Hold, stable)
 	acted := apiequality.Semantic.DeepEqual(rendered.Spec, admitted.Spec) &&
 		rendered.Annotations[v1alpha1.GateAnnotation] == admitted.Annotations[v1alpha1.GateAnnotation]
-	if acted || (d.Hold.Release == v1alpha1.ReleaseBack && stable == nil) {
+	if acted || unknown {
 		return nil
 	}
 	return r.writeDirectly(ctx, rendered)
+}
+
+// doesNotAnswer: the API server could not call our webhook, and refuses what it would have to ask it. It says
+// so in words only (k8s.io/apiserver, pkg/admission/plugin/webhook/errors: ToStatusErr).
+func doesNotAnswer(err error) bool {
+	return apierrors.IsInternalError(err) && strings.Contains(err.Error(), fmt.Sprintf("failed calling webhook %q", deploymentWebhook))
 }
 
 // sameWish: both say the same; where a hold was derived from does not matter.
@@ -83,7 +102,7 @@ func (r *Reconciler) writeDirectly(ctx context.Context, rendered *appsv1.Deploym
 	if err != nil {
 		return fmt.Errorf("encoding managed fields: %w", err)
 	}
-	if err := r.Client.Patch(ctx, rendered, client.RawPatch(types.JSONPatchType, patch)); err != nil {
+	if err := r.Client.Patch(ctx, rendered, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(directFieldManager)); err != nil {
 		return fmt.Errorf("disowning the fields: %w", err)
 	}
 	return nil

@@ -6,10 +6,12 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -125,6 +127,45 @@ func TestFieldsAreWrittenDirectlyWithoutTheWebhook(t *testing.T) {
 			}
 			if _, hash := d.Spec.Template.Labels[appsv1.DefaultDeploymentUniqueLabelKey]; hash {
 				t.Error("the template carries the ReplicaSet's label")
+			}
+		})
+	}
+}
+
+// A webhook that is registered and does not answer refuses every write that it would have to see.
+func TestFieldsAreWrittenDirectlyPastADeadWebhook(t *testing.T) {
+	back := holdOn(deployment(), 2)
+	back.Release = v1alpha1.ReleaseBack
+	for name, tc := range map[string]struct {
+		refusal string
+		sets    []client.Object
+		image   string
+		fails   bool
+	}{
+		"ours":                                  {`failed calling webhook "deployments.headgate.dev": connection refused`, []client.Object{replicaSet(stableHash, "v1", 4)}, "v1", false},
+		"ours, and the stable template is gone": {`failed calling webhook "deployments.headgate.dev": connection refused`, nil, "v2", true},
+		"somebody else's":                       {`failed calling webhook "policy.example.com": connection refused`, []client.Object{replicaSet(stableHash, "v1", 4)}, "v2", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, _ := worldOf(t, append(tc.sets, heldWeb(2), record())...)
+			r.Client = interceptor.NewClient(r.Client.(client.WithWatch), interceptor.Funcs{
+				Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+					if (&client.PatchOptions{}).ApplyOptions(opts).FieldManager != directFieldManager {
+						return apierrors.NewInternalError(errors.New(tc.refusal))
+					}
+					return c.Patch(ctx, o, p, opts...)
+				},
+			})
+			err := r.writeHold(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Hold = &back }))
+			if (err != nil) != tc.fails {
+				t.Errorf("the error is %v, want one: %t", err, tc.fails)
+			}
+			d := stored(t, r.Client, deployment())
+			if got := d.Spec.Template.Spec.Containers[0].Image; got != tc.image {
+				t.Errorf("the image is %s, want %s", got, tc.image)
+			}
+			if held := d.Annotations[v1alpha1.HoldAnnotation] != ""; held != tc.fails {
+				t.Errorf("held: %t, want %t", held, tc.fails)
 			}
 		})
 	}

@@ -55,6 +55,8 @@ func TestHeadgate(t *testing.T) {
 	// Shares are measured when nothing else runs: a pod that a starved machine can't reach in time is left
 	// out, as designed, and its share stays with the other revision.
 	t.Run("Weight", func(t *testing.T) { testWeight(t, cluster) })
+	// Every case needs the webhook.
+	t.Run("DeadWebhook", func(t *testing.T) { testDeadWebhook(t, cluster) })
 	t.Run("Uninstall", func(t *testing.T) {
 		if os.Getenv("HEADGATE_E2E_UNINSTALL") != "true" {
 			t.Skip("this removes Headgate from the cluster: set HEADGATE_E2E_UNINSTALL=true where that is fine")

@@ -16,6 +16,7 @@ import (
 	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	structuralcel "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/model"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -115,11 +116,13 @@ func compile(t *testing.T, path string, s *structuralschema.Structural) int {
 func TestMatchConditions(t *testing.T) {
 	deployments := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	pods := schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	const controller = "system:serviceaccount:headgate-system:headgate"
 	for name, tc := range map[string]struct {
 		webhook     string
 		resource    schema.GroupVersionResource
 		subresource string
 		user        string
+		manager     string
 		old, new    string
 		called      bool
 	}{
@@ -154,6 +157,18 @@ func TestMatchConditions(t *testing.T) {
 			webhook: "deployments.headgate.dev", resource: deployments, called: true,
 			old: `{spec: {replicas: 1}, metadata: {name: a}}`, new: `{spec: {replicas: 1}, metadata: {annotations: {"headgate.dev/hold": "{}"}}}`,
 		},
+		"the controller ends a hold that the webhook could not end": {
+			webhook: "deployments.headgate.dev", resource: deployments, user: controller, manager: "headgate-direct",
+			old: `{spec: {replicas: 1}, metadata: {annotations: {"headgate.dev/hold": "{}"}}}`, new: `{spec: {replicas: 2}, metadata: {name: a}}`,
+		},
+		"the controller states its wish": {
+			webhook: "deployments.headgate.dev", resource: deployments, user: controller, manager: "headgate", called: true,
+			old: `{spec: {replicas: 1}, metadata: {annotations: {"headgate.dev/hold": "{}"}}}`, new: `{spec: {replicas: 2}, metadata: {name: a}}`,
+		},
+		"a person pretends to be the controller": {
+			webhook: "deployments.headgate.dev", resource: deployments, user: "jane", manager: "headgate-direct", called: true,
+			old: `{spec: {replicas: 1}, metadata: {annotations: {"headgate.dev/hold": "{}"}}}`, new: `{spec: {replicas: 2}, metadata: {name: a}}`,
+		},
 		"a pod of a ReplicaSet": {
 			webhook: "pods.headgate.dev", resource: pods, called: true,
 			new: `{metadata: {ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: a, controller: true}]}}`,
@@ -183,7 +198,7 @@ func TestMatchConditions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			attributes := admission.NewAttributesRecord(object(t, tc.new), object(t, tc.old), schema.GroupVersionKind{}, "shop", "a",
-				tc.resource, tc.subresource, admission.Update, nil, false, &user.DefaultInfo{Name: tc.user})
+				tc.resource, tc.subresource, admission.Update, &metav1.UpdateOptions{FieldManager: tc.manager}, false, &user.DefaultInfo{Name: tc.user})
 			versioned := &admission.VersionedAttributes{
 				Attributes:         attributes,
 				VersionedOldObject: admission.NewLazyObject(object(t, tc.old)),
