@@ -65,8 +65,9 @@ e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them
 	@RUN='$(RUN)' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: ## Run the benchmarks, and 21 rollouts of identical versions on a real cluster (root; a quarter of an hour)
 	@go test -run '^$$' -bench . -benchmem ./...
+	@HEADGATE_E2E_IDENTICAL=7 RUN='TestHeadgate/Together/Evidence/identical' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
 
 .PHONY: lint
 lint: ## Check the house rules (.golangci.yml) and lint the chart

@@ -6,6 +6,9 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,10 +39,12 @@ func testEvidence(t *testing.T, cluster *harness.Cluster) {
 		t.Parallel()
 		failing(cluster.NewCase(t, harness.Enabled), helmWay())
 	})
-	t.Run("identical versions are never rolled back", func(t *testing.T) {
-		t.Parallel()
-		identical(cluster.NewCase(t, harness.Enabled))
-	})
+	for i := range identicalCases(t) {
+		t.Run(fmt.Sprintf("identical versions are never rolled back, %d", i+1), func(t *testing.T) {
+			t.Parallel()
+			identical(cluster.NewCase(t, harness.Enabled))
+		})
+	}
 }
 
 func failing(c *harness.Case, w way) {
@@ -94,15 +99,30 @@ func requireOnlyCandidateFails(t *testing.T, r load.Report) {
 	t.Logf("%d of %d requests failed", r.Failed, r.Sent)
 }
 
+// identical rolls out the same image three times: whatever the judge says against it is wrong.
 func identical(c *harness.Case) {
 	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
 	c.Deploy("env.LATENCY=1ms")
 	c.AwaitStable()
 	l := c.StartLoad("service", harness.ToService(map[load.Kind]float64{load.KindHTTP1: 40, load.KindGRPC: 10}))
-	for i, tag := range []string{"v2", "v3", "v4"} {
-		c.SetImage(tag)
-		requireOutcome(c, i+1, v1alpha1.OutcomePromoted)
+	for i := range 3 {
+		c.Do("rollout", "restart", "deployment/"+harness.Name)
+		end := requireOutcome(c, i+1, v1alpha1.OutcomePromoted)
+		c.T.Logf("promoted after %v: %+v", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict)
 		c.AwaitStable()
 	}
 	requireNoFailure(c.T, "through the Service", l.Stop())
+}
+
+// identicalCases is how many times identical runs; `make bench` wants more than there is time for in every run.
+func identicalCases(t *testing.T) int {
+	text := os.Getenv("HEADGATE_E2E_IDENTICAL")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("HEADGATE_E2E_IDENTICAL is %q, want a number of cases", text)
+	}
+	return n
 }
