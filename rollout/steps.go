@@ -126,7 +126,8 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 	case step.Approval && !p.approved():
 		p.enter(v1alpha1.PhasePaused)
 		p.s.ResumePhase, p.s.AwaitingApproval = v1alpha1.PhaseStepping, true
-		p.event(false, "AwaitingApproval", fmt.Sprintf("Step %d is accepted and waits for approval", p.s.Step))
+		p.event(false, "AwaitingApproval", fmt.Sprintf("Step %d is accepted and waits for approval: set the Rollout's spec.approve to {revision: %s, step: %d}",
+			p.s.Step, p.s.Candidate.Hash, p.s.Step))
 		p.because(fmt.Sprintf("step %d: waiting for approval", p.s.Step))
 	default:
 		p.advance()

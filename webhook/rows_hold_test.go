@@ -294,13 +294,13 @@ func TestWarnings(t *testing.T) {
 		},
 		"rejected": {
 			in:   update(v1, with(v1, setTemplate("v2")), withRecord(rejected("v2", noon.Add(time.Hour)))),
-			want: "headgate: this version failed before; one pod, no requests, until 13:00 UTC; to try it now: kubectl headgate retry web (it failed: 5 % errors)",
+			want: "headgate: this version failed before; one pod, no requests, until 13:00 UTC (it failed: 5 % errors)\n" +
+				`headgate: to try it now: kubectl patch rollouts.headgate.dev web --type=merge -p '{"spec":{"retry":{"revision":"h-v2"}}}'`,
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := DecideHold(tc.in).Warnings
-			if len(got) != 1 || got[0] != tc.want {
+			if got := strings.Join(DecideHold(tc.in).Warnings, "\n"); got != tc.want {
 				t.Errorf("warnings:\n got %q\nwant %q", got, tc.want)
 			}
 		})

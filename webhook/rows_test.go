@@ -202,7 +202,7 @@ func TestRow3Stable(t *testing.T) {
 func TestRow4Rejected(t *testing.T) {
 	v1, q := deployment("v1"), deployment("v2", heldBy(1, defaults()))
 	soon := noon.Add(5 * time.Minute)
-	quarantined := outcome{Row: RowRejected, Action: ActionQuarantine, Version: "v2", Fields: heldFields(1), K: 1, User: defaults(), Gate: closed, Warned: 1}
+	quarantined := outcome{Row: RowRejected, Action: ActionQuarantine, Version: "v2", Fields: heldFields(1), K: 1, User: defaults(), Gate: closed, Warned: 2}
 	tried := outcome{Row: RowCandidate, Action: ActionHold, Version: "v2", Fields: heldFields(5), K: 5, User: defaults(), Gate: closed, Warned: 1}
 	half := func(in *HoldInput) { in.Policy.Steps = []v1alpha1.Step{{Weight: 50}} }
 	checkHold(t, map[string]holdCase{

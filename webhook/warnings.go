@@ -27,6 +27,10 @@ func (r *request) warnings(v verdict) []string {
 		out = append(out, shorten(fmt.Sprintf("headgate: %s %q was there before this update and does not count: give a new reason in the same update",
 			v1alpha1.BypassAnnotation, shorten(r.bypass(), 60)), maxWarning))
 	}
+	if v.row == RowRejected && r.record.Rejected.Revision != "" {
+		out = append(out, shorten(fmt.Sprintf(`headgate: to try it now: kubectl patch rollouts.headgate.dev %s --type=merge -p '{"spec":{"retry":{"revision":%q}}}'`,
+			r.in.New.Name, r.record.Rejected.Revision), maxWarning))
+	}
 	return out
 }
 
