@@ -27,6 +27,7 @@ const (
 	DeploymentsPath = "/mutate-deployments"
 	PodsPath        = "/mutate-pods"
 	ScalePath       = "/mutate-scale"
+	StatusPath      = "/mutate-status"
 )
 
 // Config is what the webhooks need to know besides the cluster.
@@ -63,6 +64,7 @@ func Register(mgr ctrl.Manager, cfg Config) error {
 	server.Register(DeploymentsPath, &admission.Webhook{Handler: admission.HandlerFunc(e.deployments)})
 	server.Register(PodsPath, &admission.Webhook{Handler: admission.HandlerFunc(e.pods)})
 	server.Register(ScalePath, &admission.Webhook{Handler: admission.HandlerFunc(e.scale)})
+	server.Register(StatusPath, &admission.Webhook{Handler: admission.HandlerFunc(e.status)})
 	return nil
 }
 

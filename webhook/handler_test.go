@@ -13,6 +13,7 @@ import (
 	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -375,4 +376,40 @@ func TestDecisionsAreCounted(t *testing.T) {
 		return
 	}
 	t.Error("no decision was counted")
+}
+
+// The API server takes annotations from writes of the status, too.
+func TestAWriteOfTheStatusLeavesTheHoldAlone(t *testing.T) {
+	held := deployment("v2", heldBy(1, defaults()))
+	status := func(r *admission.Request) { r.SubResource = "status" }
+	for name, edit := range map[string]func(*appsv1.Deployment){
+		"all annotations wiped": func(d *appsv1.Deployment) { d.Annotations = nil },
+		"the hold wiped, the gate opened": func(d *appsv1.Deployment) {
+			delete(d.Annotations, v1alpha1.HoldAnnotation)
+			d.Annotations[v1alpha1.GateAnnotation] = string(open)
+		},
+		"another hold":                      func(d *appsv1.Deployment) { d.Annotations[v1alpha1.HoldAnnotation] = "{}" },
+		"nothing, and an annotation of its": func(d *appsv1.Deployment) { d.Annotations["team"] = "shop" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			written := held.DeepCopy()
+			edit(written)
+			written.Status.ReadyReplicas = 7
+			req := admissionOf(t, held, written, status)
+			var got appsv1.Deployment
+			admitted(t, req, testEdge(t, nil, nil, nil).status(t.Context(), req), &got)
+			want := held.DeepCopy()
+			want.Status.ReadyReplicas = 7
+			if team, ok := written.Annotations["team"]; ok {
+				want.Annotations["team"] = team
+			}
+			if diff := cmp.Diff(want, &got); diff != "" {
+				t.Errorf("admitted (-want +got):\n%s", diff)
+			}
+		})
+	}
+	garbage := admissionOf(t, held, held, status, func(r *admission.Request) { r.Object.Raw = []byte("{") })
+	if testEdge(t, nil, nil, nil).status(t.Context(), garbage).Allowed {
+		t.Error("a status that can't be read was admitted: it may wipe the hold")
+	}
 }

@@ -141,7 +141,7 @@ func (r *request) finish(v verdict) HoldDecision {
 // takeOwnAnnotations removes what others wrote in the annotations that only the webhook writes, and puts
 // back what the old object says about the gate.
 func (r *request) takeOwnAnnotations(d *appsv1.Deployment) {
-	for _, key := range []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation} {
+	for _, key := range ownAnnotations() {
 		old, ok := r.in.Old.Annotations[key]
 		if ok && key != v1alpha1.HoldAnnotation {
 			annotate(d, key, old)

@@ -161,7 +161,7 @@ func rejectedAgain(r *request) (verdict, bool) {
 	return verdict{
 		row: RowRejected, action: ActionQuarantine, k: 1,
 		warning: "this version failed before; one pod, no requests, until " + rejected.Until.UTC().Format("15:04 UTC") + failedBecause(rejected),
-		reason: "rejected before",
+		reason:  "rejected before",
 	}, true
 }
 

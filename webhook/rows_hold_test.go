@@ -293,7 +293,7 @@ func TestWarnings(t *testing.T) {
 			want: "headgate: goes out at once, not as a rollout: strategy.type is Recreate; it needs RollingUpdate",
 		},
 		"rejected": {
-			in:   update(v1, with(v1, setTemplate("v2")), withRecord(rejected("v2", noon.Add(time.Hour)))),
+			in: update(v1, with(v1, setTemplate("v2")), withRecord(rejected("v2", noon.Add(time.Hour)))),
 			want: "headgate: this version failed before; one pod, no requests, until 13:00 UTC (it failed: 5 % errors)\n" +
 				`headgate: to try it now: kubectl patch rollouts.headgate.dev web --type=merge -p '{"spec":{"retry":{"revision":"h-v2"}}}'`,
 		},

@@ -186,6 +186,23 @@ func TestMatchConditions(t *testing.T) {
 			webhook: "pods.headgate.dev", resource: pods,
 			new: `{metadata: {ownerReferences: [{apiVersion: example.com/v1, kind: ReplicaSet, name: a, controller: true}]}}`,
 		},
+		"a status alone": {
+			webhook: "status.headgate.dev", resource: deployments, subresource: "status",
+			old: `{status: {replicas: 1}, metadata: {annotations: {"headgate.dev/hold": "{}"}}}`,
+			new: `{status: {replicas: 2}, metadata: {annotations: {"headgate.dev/hold": "{}"}}}`,
+		},
+		"a status without any annotations": {
+			webhook: "status.headgate.dev", resource: deployments, subresource: "status",
+			old: `{status: {replicas: 1}, metadata: {name: a}}`, new: `{status: {replicas: 2}, metadata: {name: a}}`,
+		},
+		"a hold wiped together with the status": {
+			webhook: "status.headgate.dev", resource: deployments, subresource: "status", called: true,
+			old: `{metadata: {annotations: {"headgate.dev/hold": "{}"}}}`, new: `{metadata: {name: a}}`,
+		},
+		"a gate opened together with the status": {
+			webhook: "status.headgate.dev", resource: deployments, subresource: "status", called: true,
+			old: `{metadata: {annotations: {"headgate.dev/gate": closed}}}`, new: `{metadata: {annotations: {"headgate.dev/gate": open}}}`,
+		},
 		"a person scales": {
 			webhook: "scale.headgate.dev", resource: deployments, subresource: "scale", user: "jane",
 			old: `{spec: {replicas: 2}}`, new: `{spec: {replicas: 1}}`,
