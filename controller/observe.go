@@ -6,6 +6,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -236,6 +237,16 @@ func (w *workload) stableDownSince() time.Time {
 		return time.Time{}
 	}
 	return *since
+}
+
+// stableGone: pods of stable should run, and there is none that could say since when it is not available: their
+// ReplicaSet was deleted by hand, or can't make any.
+func (w *workload) stableGone() bool {
+	s := w.status()
+	if s.Stable.Hash == "" || s.DeploymentUID != w.deployment.UID || (w.deployment.Spec.Replicas != nil && *w.deployment.Spec.Replicas == 0) {
+		return false
+	}
+	return !slices.ContainsFunc(w.pods[s.Stable.Hash], func(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil })
 }
 
 // copies are the pods of a revision as values.

@@ -202,3 +202,28 @@ func TestGatheredWorld(t *testing.T) {
 		t.Errorf("a Deployment that is gone gives %v, %v; want nothing", gone, err)
 	}
 }
+
+func TestStableWithoutPodsIsDownSinceThen(t *testing.T) {
+	stable := replicaSet(stableHash, "v1", 4)
+	for name, tc := range map[string]struct {
+		objects []client.Object
+		gone    bool
+	}{
+		"a pod that is not ready says since when by itself": {objects: []client.Object{stable, podOf(stableHash, "s1", "10.0.0.1")}},
+		"all are being deleted":                             {objects: []client.Object{stable, podOf(stableHash, "s1", "10.0.0.1", terminating)}, gone: true},
+		"none can be made":                                  {objects: []client.Object{stable}, gone: true},
+		"the ReplicaSet was deleted":                        {gone: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, _ := worldOf(t, append(tc.objects, deployment(), record())...)
+			if got := w.stableGone(); got != tc.gone {
+				t.Errorf("gone: %t, want %t", got, tc.gone)
+			}
+			first := r.completeObservation(t.Context(), w, webKey).StableDownSince
+			r.Now = func() time.Time { return at(1000) }
+			if again := r.completeObservation(t.Context(), w, webKey).StableDownSince; tc.gone && (first.IsZero() || !again.Equal(first)) {
+				t.Errorf("down since %v, a moment later since %v, want the first", first, again)
+			}
+		})
+	}
+}

@@ -87,6 +87,11 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 		r.memory.clear(key, "policyGone")
 	}
 	o.StableDownSince = w.stableDownSince()
+	if w.stableGone() {
+		o.StableDownSince = r.memory.since(key, "stableGone", now)
+	} else {
+		r.memory.clear(key, "stableGone")
+	}
 	return o
 }
 

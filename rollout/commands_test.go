@@ -46,6 +46,7 @@ var commands = map[string]func(*script, args) error{
 	"pods":     (*script).pods,
 	"open":     (*script).open,
 	"silent":   (*script).silent,
+	"cut":      (*script).cut,
 	"down":     func(s *script, a args) error { return s.turn(a[0], true) },
 	"up":       func(s *script, a args) error { return s.turn(a[0], false) },
 	// The analysis: verdict Fail ErrorRate "too many errors"; verdict none.
@@ -248,6 +249,16 @@ func (s *script) silent(a args) error {
 	for _, v := range s.w.versions {
 		for _, p := range v.pods {
 			p.silent = p.silent || p.Name == a[0]
+		}
+	}
+	return nil
+}
+
+// cut v1-1: this sidecar can't reach the control plane any more.
+func (s *script) cut(a args) error {
+	for _, v := range s.w.versions {
+		for _, p := range v.pods {
+			p.cut = p.cut || p.Name == a[0]
 		}
 	}
 	return nil

@@ -20,6 +20,9 @@ const (
 	policyGoneFor = 30 * time.Second
 	// stableDownFor: a stable revision without any pod for so long is a broken service; the fix must get out.
 	stableDownFor = 30 * time.Second
+	// unconnectedFor: without any sidecar of stable for so long, requests can't be split. Sidecars are back within
+	// a second of a control plane that restarts, and a new leader has heard of all of them within a few.
+	unconnectedFor = 30 * time.Second
 	// silentUp and silentDown: how long a connected sidecar may leave a weight unacknowledged before it
 	// is left out. Down is shorter: nothing but the verdict stands before weight 0.
 	silentUp   = 5 * time.Second
@@ -78,6 +81,7 @@ func onePass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, 
 	p.noteBypass()
 	p.resolve()
 	p.observeWeight()
+	p.noteUnconnected()
 	for _, r := range rules {
 		if r.when(p) {
 			r.then(p)
@@ -154,6 +158,8 @@ var rules = []rule{
 	{(*pass).stableDown, (*pass).releaseToRescue},
 	// Candidate pods came in without a gate, again and again.
 	{(*pass).podWebhookDown, (*pass).giveUpWithoutGates},
+	// None of stable's sidecars is there to split requests.
+	{(*pass).unconnected, (*pass).releaseUnsplit},
 	// Otherwise the phase decides.
 	{func(*pass) bool { return true }, (*pass).byPhase},
 }
@@ -209,7 +215,7 @@ func (p *pass) noFuture() {
 	if p.s.StepSince != nil && p.s.StepSince.After(now) {
 		p.s.PausedFor = metav1.Duration{}
 	}
-	for _, t := range []**metav1.MicroTime{&p.s.PhaseSince, &p.s.StepSince, &p.s.WeightSince, &p.s.BlindSince} {
+	for _, t := range []**metav1.MicroTime{&p.s.PhaseSince, &p.s.StepSince, &p.s.WeightSince, &p.s.BlindSince, &p.s.UnconnectedSince} {
 		if *t != nil && (*t).After(now) {
 			*t = micro(now)
 		}

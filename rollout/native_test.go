@@ -217,7 +217,7 @@ func (w *world) acknowledge() {
 	}
 	for _, v := range w.versions {
 		for _, p := range v.pods {
-			if p.startedAt.IsZero() || p.silent {
+			if p.startedAt.IsZero() || p.silent || p.cut {
 				continue
 			}
 			p.acked = ack{}

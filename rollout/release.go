@@ -3,7 +3,11 @@
 
 package rollout
 
-import "github.com/headgate/headgate/api/v1alpha1"
+import (
+	"slices"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
 
 // releasedByWebhook: no hold any more on the candidate's template, which the record does not know yet.
 // After a promotion failed, the hold has been over for long and the revert may not be written yet.
@@ -116,4 +120,30 @@ func (p *pass) releaseToRescue() {
 	p.openGates(p.candidate)
 	p.noteOnce(causeStableDown, "No stable pod is available; the candidate is released, because it can only help", true)
 	p.endHold(v1alpha1.ReleaseForward, "stable serves nobody: the candidate is released")
+}
+
+// noteUnconnected remembers since when none of stable's sidecars has been connected. Only the start of a rollout
+// asks: later they keep what they were told, connected or not.
+func (p *pass) noteUnconnected() {
+	connected := slices.ContainsFunc(p.o.Sidecars, func(sc Sidecar) bool { return sc.Connected && sc.Revision == p.s.Stable.Hash })
+	switch {
+	case p.s.Phase != v1alpha1.PhaseStarting || connected || p.stable.ready() == 0:
+		p.s.UnconnectedSince = nil
+	case p.s.UnconnectedSince == nil:
+		p.s.UnconnectedSince = micro(p.o.Now)
+	}
+}
+
+func (p *pass) unconnected() bool {
+	since := p.s.UnconnectedSince
+	return since != nil && p.o.Now.Sub(since.Time) >= unconnectedFor && p.o.Deployment.Hold != nil
+}
+
+// releaseUnsplit lets the version go out natively: held, it would be called a failure, and so would every version
+// after it, the one that mends the connection included.
+func (p *pass) releaseUnsplit() {
+	p.d.Requeue = tick
+	p.noteOnce(v1alpha1.CauseSidecarSilent, "None of the stable pods' sidecars is connected to Headgate, so requests can't be split: "+
+		"this version goes out at once, not as a rollout. A NetworkPolicy or the pods' dnsPolicy in the way is the likely cause", true)
+	p.endHold(v1alpha1.ReleaseForward, "stable's sidecars are not connected: the candidate is released")
 }

@@ -40,11 +40,12 @@ func (p *pass) repair() {
 	p.d.Sizes = append(raise, lower...)
 }
 
-// mayRepair says whether the sizes are Headgate's to keep.
+// mayRepair says whether the sizes are Headgate's to keep. Where stable's ReplicaSet was deleted by hand, the
+// native controller gives its pods to the candidate, and taking them away would only make it repeat that.
 func (p *pass) mayRepair() bool {
 	dep := p.o.Deployment
 	return p.gatesClosed() && !dep.Paused && dep.Hold != nil && p.release == "" && dep.Replicas != 0 &&
-		p.s.Stable.Hash != "" && p.candidate.Desired != -1 && !p.mixed()
+		p.s.Stable.Hash != "" && p.stable.Desired != -1 && p.candidate.Desired != -1 && !p.mixed()
 }
 
 // nativeIsDone: the Deployment controller has seen the latest generation, and has scaled every ReplicaSet

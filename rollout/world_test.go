@@ -67,6 +67,7 @@ type pod struct {
 	trouble   string
 	startedAt time.Time // when it was ready first
 	silent    bool
+	cut       bool // its sidecar is not connected
 	acked     ack
 }
 
@@ -243,7 +244,7 @@ func (w *world) observe() rollout.Observation {
 			r.Pods = append(r.Pods, p.Pod)
 			if p.Injected {
 				o.Sidecars = append(o.Sidecars, rollout.Sidecar{
-					Pod: p.Name, Revision: v.name, Connected: !w.xdsDown && !p.startedAt.IsZero(),
+					Pod: p.Name, Revision: v.name, Connected: !w.xdsDown && !p.cut && !p.startedAt.IsZero(),
 					Candidate: p.acked.candidate, Weight: p.acked.weight,
 				})
 			}

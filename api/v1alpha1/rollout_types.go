@@ -123,6 +123,11 @@ type RolloutStatus struct {
 	// +optional
 	BlindSince *metav1.MicroTime `json:"blindSince,omitempty"`
 
+	// UnconnectedSince is since when none of stable's sidecars has been connected while the candidate starts;
+	// unset while one is, and in every other phase.
+	// +optional
+	UnconnectedSince *metav1.MicroTime `json:"unconnectedSince,omitempty"`
+
 	// CandidateReplicas is k.
 	// +optional
 	CandidateReplicas int32 `json:"candidateReplicas,omitempty"`

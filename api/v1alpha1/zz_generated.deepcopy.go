@@ -519,6 +519,10 @@ func (in *RolloutStatus) DeepCopyInto(out *RolloutStatus) {
 		in, out := &in.BlindSince, &out.BlindSince
 		*out = (*in).DeepCopy()
 	}
+	if in.UnconnectedSince != nil {
+		in, out := &in.UnconnectedSince, &out.UnconnectedSince
+		*out = (*in).DeepCopy()
+	}
 	if in.WeightSince != nil {
 		in, out := &in.WeightSince, &out.WeightSince
 		*out = (*in).DeepCopy()
