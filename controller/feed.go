@@ -167,12 +167,17 @@ func hasIPv6(pods []*corev1.Pod) bool {
 	return false
 }
 
-// protocolOf asks the Services that reach this port; without a word from them it is sniffed.
+// protocolOf asks the Services that reach this port; where they don't agree, it is sniffed.
 func protocolOf(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) xds.Protocol {
+	var said []v1alpha1.PortProtocol
 	for _, sp := range servicePortsTo(pods, p, services) {
-		if webhook.ServicePortProtocol(sp.ServicePort) == v1alpha1.ProtocolTCP {
-			return xds.TCP
-		}
+		said = append(said, webhook.ServicePortProtocol(sp.ServicePort))
+	}
+	switch webhook.Agreed(said) {
+	case v1alpha1.ProtocolTCP:
+		return xds.TCP
+	case v1alpha1.ProtocolHTTP:
+		return xds.HTTP
 	}
 	return xds.Auto
 }

@@ -157,7 +157,7 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 		},
 		"two Services call their port http": {
 			[]v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, []v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, two,
-			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090, Peer: 9090}},
+			[]xds.Port{{Number: 8080, Protocol: xds.HTTP, Peer: 8080}, {Number: 9090, Protocol: xds.HTTP, Peer: 9090}},
 		},
 		"a Service without a target port means its own": {
 			[]v1alpha1.CapturedPort{named("", 80)}, []v1alpha1.CapturedPort{named("", 80)}, []corev1.Service{service("web", corev1.ServicePort{Port: 80})},
@@ -165,7 +165,7 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 		},
 		"the Service does not select the other revision": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{onlyStable},
-			[]xds.Port{{Number: 8080}},
+			[]xds.Port{{Number: 8080, Protocol: xds.HTTP}},
 		},
 		"a Service for UDP says nothing": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("dns", udp)},

@@ -133,11 +133,18 @@ func (c Config) workload() xds.Workload {
 		IPv6:      c.ipv6(),
 	}
 	for _, p := range c.Injection.Ports {
-		protocol := xds.Auto
-		if p.Protocol == v1alpha1.ProtocolTCP {
-			protocol = xds.TCP
-		}
-		w.Ports = append(w.Ports, xds.Port{Number: uint32(p.Port), Protocol: protocol})
+		w.Ports = append(w.Ports, xds.Port{Number: uint32(p.Port), Protocol: protocolOf(p)})
 	}
 	return w
+}
+
+// protocolOf is how the port is handled; what a newer control plane may call it is sniffed.
+func protocolOf(p v1alpha1.CapturedPort) xds.Protocol {
+	switch p.Protocol {
+	case v1alpha1.ProtocolTCP:
+		return xds.TCP
+	case v1alpha1.ProtocolHTTP:
+		return xds.HTTP
+	}
+	return xds.Auto
 }

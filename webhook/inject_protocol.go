@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,27 +13,29 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// portProtocol is what the Services that lead to a container port say about it. Without a Service, or
-// where one of them speaks HTTP, or when they say nothing, the port is sniffed: that is right for
-// every protocol whose client speaks first. Only a Service that names another protocol turns sniffing
-// off, so that a protocol whose server speaks first is not delayed (ENVOY.md §1: 2 s).
+// portProtocol is what the Services that lead to a container port say about it.
 func portProtocol(port corev1.ContainerPort, services []corev1.Service) v1alpha1.PortProtocol {
-	said := 0
+	var said []v1alpha1.PortProtocol
 	for i := range services {
 		for _, sp := range services[i].Spec.Ports {
-			if !leadsTo(sp, port) {
-				continue
+			if leadsTo(sp, port) {
+				said = append(said, ServicePortProtocol(sp))
 			}
-			if ServicePortProtocol(sp) == v1alpha1.ProtocolAuto {
-				return v1alpha1.ProtocolAuto
-			}
-			said++
 		}
 	}
-	if said == 0 {
+	return Agreed(said)
+}
+
+// Agreed is what all say about a port. Without a Service, or where they don't agree or say nothing, the port is
+// sniffed: that is right for every protocol whose client speaks first and at once. Only where all name a
+// protocol is it not, so that one whose server speaks first is not delayed, and an HTTP client that opens
+// connections ahead of its requests is split all the same (ENVOY.md §1: the sniffing ends after 2 s).
+func Agreed(said []v1alpha1.PortProtocol) v1alpha1.PortProtocol {
+	all := slices.Compact(slices.Sorted(slices.Values(said)))
+	if len(all) != 1 {
 		return v1alpha1.ProtocolAuto
 	}
-	return v1alpha1.ProtocolTCP
+	return all[0]
 }
 
 // leadsTo tells whether a Service port delivers to a container port: its targetPort names or numbers
@@ -64,6 +67,8 @@ func ServicePortProtocol(sp corev1.ServicePort) v1alpha1.PortProtocol {
 		"cassandra", "memcached", "smtp", "imap", "pop3", "ftp", "ssh", "ldap", "ldaps":
 		// TLS by the app can't be split by request; the others are bytes whose server may speak first.
 		return v1alpha1.ProtocolTCP
+	case "http", "http2", "h2c", "grpc", "ws", "kubernetes.io/h2c", "kubernetes.io/ws":
+		return v1alpha1.ProtocolHTTP
 	default:
 		return v1alpha1.ProtocolAuto
 	}

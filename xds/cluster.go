@@ -55,7 +55,7 @@ func clusters(w *Workload) []*clusterv3.Cluster {
 
 // splits says that p has clusters for the other revision, also while its weight is 0: the connections'
 // targets are known and acknowledged before the first request needs them.
-func splits(w *Workload, p Port) bool { return w.Split != nil && p.Protocol == Auto && p.Peer != 0 }
+func splits(w *Workload, p Port) bool { return w.Split != nil && p.Protocol != TCP && p.Peer != 0 }
 
 // originalDestination connects to where the client connected: the pod's own address of the same family,
 // restored by the listener. So the configuration needs no address, and fits every pod.

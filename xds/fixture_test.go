@@ -39,7 +39,7 @@ func anyWorkload(r *rand.Rand) Workload {
 	w := Workload{Namespace: "shop", Name: "web", Revision: "r0", IPv6: r.IntN(2) == 0}
 	for n := range uint32(4) {
 		if r.IntN(3) > 0 {
-			w.Ports = append(w.Ports, Port{Number: 8080 + n, Protocol: Protocol(r.IntN(2)), Peer: uint32(r.IntN(2)) * (8080 + n)})
+			w.Ports = append(w.Ports, Port{Number: 8080 + n, Protocol: Protocol(r.IntN(3)), Peer: uint32(r.IntN(2)) * (8080 + n)})
 		}
 	}
 	if r.IntN(4) > 0 {

@@ -68,6 +68,7 @@ func TestGolden(t *testing.T) {
 		"at-rest":       atRest(web(0)),
 		"weight-25":     web(25, "10.0.0.1", "10.0.0.2"),
 		"weight-100-v6": ipv6,
+		"http":          {Namespace: "shop", Name: "api", Revision: "a1", Ports: []Port{{Number: 8080, Protocol: HTTP, Peer: 8080}}},
 		"only-bytes":    {Namespace: "shop", Name: "db", Revision: "a1", Ports: []Port{{Number: 5432, Protocol: TCP}}},
 		"no-ports":      {Namespace: "shop", Name: "job", Revision: "a1"},
 	} {

@@ -11,6 +11,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -18,7 +19,8 @@ import (
 
 // sniffTimeout is how long a silent client on an Auto port is waited for; then its connection is bytes,
 // and local. It is the delay that a server-first protocol suffers when its port is not declared as TCP,
-// and the longest that an HTTP client may keep a new connection silent and still be split.
+// and the longest that an HTTP client may keep a new connection silent and still be split when its port is
+// not declared as HTTP.
 const sniffTimeout = 2 * time.Second
 
 // capture is the one listener for inbound traffic. nftables redirects to it, and the original
@@ -26,6 +28,7 @@ const sniffTimeout = 2 * time.Second
 //
 //	15601           -> HTTP from a sidecar of the other revision: local, never split again
 //	an Auto port    -> HTTP: split by its routes; other bytes (TLS too): local
+//	an HTTP port    -> TLS: local; all else: split by its routes
 //	a TCP port      -> local
 //	15600           -> closed: nobody was redirected, and "local" would be this listener itself
 //	any other port  -> there
@@ -71,6 +74,10 @@ func chains(p Port) []*listenerv3.FilterChain {
 		Name: fmt.Sprintf("http|%d", p.Number), FilterChainMatch: destination(p.Number),
 		Filters: []*listenerv3.Filter{httpManager(captureRoutes(p.Number), captureRoutes(p.Number), PortHeader)},
 	}
+	if p.Protocol == HTTP {
+		raw.FilterChainMatch.TransportProtocol = "tls"
+		return []*listenerv3.FilterChain{http, raw}
+	}
 	http.FilterChainMatch.ApplicationProtocols = []string{"http/1.0", "http/1.1", "h2c"}
 	return []*listenerv3.FilterChain{http, raw}
 }
@@ -88,25 +95,31 @@ func toCluster(name string) []*listenerv3.Filter {
 }
 
 // listenerFilters restore the original destination, and then look at the first bytes, but only on ports
-// that may be HTTP: a server-first protocol elsewhere must not wait for them.
+// where they decide: a server-first protocol elsewhere must not wait for them.
 func listenerFilters(w *Workload) []*listenerv3.ListenerFilter {
 	out := []*listenerv3.ListenerFilter{
 		listenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}),
 	}
-	var auto []*listenerv3.ListenerFilterChainMatchPredicate
+	out = append(out, inspector(w, HTTP, "envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{})...)
+	return append(out, inspector(w, Auto, "envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{})...)
+}
+
+// inspector is a listener filter for the ports of one protocol alone; none where there is no such port.
+func inspector(w *Workload, protocol Protocol, name string, m proto.Message) []*listenerv3.ListenerFilter {
+	var ports []*listenerv3.ListenerFilterChainMatchPredicate
 	for _, p := range w.Ports {
-		if p.Protocol == Auto {
-			auto = append(auto, onPort(p.Number))
+		if p.Protocol == protocol {
+			ports = append(ports, onPort(p.Number))
 		}
 	}
-	if len(auto) == 0 {
-		return out
+	if len(ports) == 0 {
+		return nil
 	}
-	inspector := listenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{})
-	inspector.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{
-		Rule: &listenerv3.ListenerFilterChainMatchPredicate_NotMatch{NotMatch: anyOf(auto)},
+	f := listenerFilter(name, m)
+	f.FilterDisabled = &listenerv3.ListenerFilterChainMatchPredicate{
+		Rule: &listenerv3.ListenerFilterChainMatchPredicate_NotMatch{NotMatch: anyOf(ports)},
 	}
-	return append(out, inspector)
+	return []*listenerv3.ListenerFilter{f}
 }
 
 // anyOf exists because Envoy refuses an or_match of one.

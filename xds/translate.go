@@ -22,7 +22,7 @@ func Translate(w Workload) (Resources, error) {
 			c, _ := r.Get(Clusters, e.GetClusterName())
 			r[Endpoints] = append(r[Endpoints], newEndpoints(e, c))
 		}
-		if p.Protocol == Auto {
+		if p.Protocol != TCP {
 			r[Routes] = append(r[Routes], newResource(captureRouteConfig(&w, p)))
 		}
 	}

@@ -40,6 +40,9 @@ const (
 	Auto Protocol = iota
 	// TCP passes bytes to the local app, without sniffing, so that server-first protocols are not delayed.
 	TCP
+	// HTTP splits HTTP/1.x and h2c, however long a client is silent at first. TLS goes to the local app, also
+	// where the port is called http by mistake; other bytes are answered with 400.
+	HTTP
 )
 
 // Port is one captured container port.
@@ -112,7 +115,7 @@ func validatePorts(ports []Port) error {
 			errs = append(errs, fmt.Errorf("port %d belongs to the sidecar", p.Number))
 		case p.Number <= last:
 			errs = append(errs, fmt.Errorf("port %d follows %d, want ascending", p.Number, last))
-		case p.Protocol != Auto && p.Protocol != TCP:
+		case p.Protocol < Auto || p.Protocol > HTTP:
 			errs = append(errs, fmt.Errorf("port %d has the unknown protocol %d", p.Number, p.Protocol))
 		}
 		last = p.Number

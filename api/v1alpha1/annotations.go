@@ -176,6 +176,8 @@ type PortProtocol string
 const (
 	// ProtocolAuto sniffs HTTP/1.x and h2c, and passes anything else through as bytes.
 	ProtocolAuto PortProtocol = "auto"
+	// ProtocolHTTP is HTTP/1.x or h2c, also on a connection whose client is silent at first; TLS passes through.
+	ProtocolHTTP PortProtocol = "http"
 	// ProtocolTCP passes bytes through, without sniffing (server-first protocols are not delayed).
 	ProtocolTCP PortProtocol = "tcp"
 )

@@ -69,7 +69,7 @@ func newLingeringPair(t *testing.T, linger time.Duration) *pair {
 	t.Helper()
 	n := envoytest.New(t)
 	p := &pair{
-		t: t, n: n, a: n.Pod(8080, 9000, 9001), b: n.Pod(8081), appA: &app{revision: "a"}, appB: &app{revision: "b"},
+		t: t, n: n, a: n.Pod(8080, 9000, 9001, 9002), b: n.Pod(8081), appA: &app{revision: "a"}, appB: &app{revision: "b"},
 		ads:  serve(t, Config{Identify: Anyone(webKey), Linger: linger}),
 		adsB: serve(t, Config{Identify: Anyone(keyB)}),
 	}
@@ -90,7 +90,7 @@ var keyB = Key{Namespace: "shop", Name: "web", Revision: "b"}
 
 func revisionA(s *xds.Split) xds.Workload {
 	return xds.Workload{Namespace: "shop", Name: "web", Revision: "a", IPv6: true, Split: s, Ports: []xds.Port{
-		{Number: 8080, Peer: 8081}, {Number: 9000, Protocol: xds.TCP}, {Number: 9001},
+		{Number: 8080, Peer: 8081}, {Number: 9000, Protocol: xds.TCP}, {Number: 9001}, {Number: 9002, Protocol: xds.HTTP},
 	}}
 }
 
