@@ -53,8 +53,9 @@ type Options struct {
 	Client client.Client
 	// Namespace is Headgate's own, Deployment the control plane's name there.
 	Namespace, Deployment string
-	// WebhookConfiguration is removed before anything is written directly.
-	WebhookConfiguration string
+	// WebhookConfiguration, and the binding of the ValidatingAdmissionPolicy that keeps candidates out while the
+	// webhooks are away, are removed before anything is written directly.
+	WebhookConfiguration, PolicyBinding string
 	// Patience is how long the control plane may take to release by itself.
 	Patience time.Duration
 	// Out is told what happens, a line each.
@@ -152,10 +153,15 @@ func (o Options) busy(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// removeWebhooks removes what would refuse or undo direct writes, and pods that are let out by them.
 func (o Options) removeWebhooks(ctx context.Context) error {
 	c := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.WebhookConfiguration}}
 	if err := client.IgnoreNotFound(o.Client.Delete(ctx, c)); err != nil {
 		return fmt.Errorf("removing the webhooks %s: %w", o.WebhookConfiguration, err)
+	}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: o.PolicyBinding}}
+	if err := client.IgnoreNotFound(o.Client.Delete(ctx, binding)); err != nil {
+		return fmt.Errorf("removing the policy binding %s: %w", o.PolicyBinding, err)
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func cluster(t *testing.T, objects ...client.Object) *fake.ClientBuilder {
 func options(c client.Client) (Options, *strings.Builder) {
 	out := &strings.Builder{}
 	return Options{
-		Client: c, Namespace: "headgate-system", Deployment: "headgate", WebhookConfiguration: "zz-headgate",
+		Client: c, Namespace: "headgate-system", Deployment: "headgate", WebhookConfiguration: "zz-headgate", PolicyBinding: "headgate-candidates",
 		Patience: 10 * time.Second, Out: out,
 	}, out
 }
@@ -167,6 +167,19 @@ func outcomeOf(t *testing.T, c client.Client) outcome {
 		}
 	}
 	return got
+}
+
+// What is let out by direct writes must be able to start.
+func TestWhatKeepsCandidatesOutGoesFirst(t *testing.T) {
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: "headgate-candidates"}}
+	c := cluster(t, heldWeb(), webhooks(), binding).Build()
+	o, _ := options(c)
+	if err := All(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(binding), binding); !apierrors.IsNotFound(err) {
+		t.Errorf("reading the binding: %v, want that it is gone", err)
+	}
 }
 
 func TestHoldsAreEndedWithoutAControlPlane(t *testing.T) {

@@ -226,6 +226,9 @@ func (p *pass) podWebhookDown() bool {
 	if !p.gatesClosed() || p.candidate.Hash == "" {
 		return false
 	}
+	if p.servesUngated() {
+		return true
+	}
 	for _, pod := range p.candidate.Pods {
 		if pod.Gated || pod.Terminating {
 			continue
@@ -238,7 +241,22 @@ func (p *pass) podWebhookDown() bool {
 	return len(p.s.UngatedPods) > ungatedLimit && !p.failedBefore()
 }
 
+// servesUngated: candidate pods that came without a gate (nothing of Headgate ran) serve, and the native controller
+// has begun to take stable's away for them. To delete what serves now would leave too few, or nobody.
+func (p *pass) servesUngated() bool {
+	serving := p.candidate.count(func(pod Pod) bool { return !pod.Gated && pod.Ready && !pod.Terminating })
+	return p.gatesClosed() && serving > 0 && p.stable.ready() < p.o.Deployment.Replicas
+}
+
+// giveUpWithoutGates goes back; where the candidate serves by itself, as a failed promotion does.
 func (p *pass) giveUpWithoutGates() {
+	if p.failedBefore() {
+		p.event(true, v1alpha1.CausePodWebhook, "Pods of the version that failed came without their gate and serve; the stable template is put back")
+		p.enter(v1alpha1.PhaseRollingBack)
+		p.s.ResumePhase = v1alpha1.PhasePromoting
+		p.rollingBack()
+		return
+	}
 	p.rollBack(fail(v1alpha1.CausePodWebhook, "pods keep coming without their gate: the Pod webhook does not answer; look at the Headgate pods, then retry"))
 }
 

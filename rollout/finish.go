@@ -100,7 +100,7 @@ func (p *pass) endPromoted() {
 
 // rollBack takes the candidate out of traffic at once; the rest follows in order.
 func (p *pass) rollBack(v *v1alpha1.Verdict) {
-	promoting := p.s.Phase == v1alpha1.PhasePromoting
+	promoting := p.s.Phase == v1alpha1.PhasePromoting || p.servesUngated()
 	v = clip(v.DeepCopy())
 	p.s.Verdict = v
 	p.reject(v)

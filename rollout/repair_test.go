@@ -4,6 +4,7 @@
 package rollout_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -28,6 +29,45 @@ func stableDeleted(since time.Time) (v1alpha1.RolloutStatus, rollout.Observation
 			Hold: &v1alpha1.Hold{K: 1, Template: digest("v2"), User: userFields()},
 		},
 		Revisions: []rollout.Revision{{Hash: "v2", Template: digest("v2"), Replicas: 2, Desired: 2, Pods: []rollout.Pod{candidate}}},
+	}
+}
+
+// Pods of a candidate that came without a gate are deleted, but never those that users depend on.
+func TestUngatedPodsThatServeAreReplacedByStablePodsFirst(t *testing.T) {
+	pods := func(name string, n int, gated bool) (out []rollout.Pod) {
+		for i := range n {
+			out = append(out, rollout.Pod{Name: fmt.Sprint(name, "-", i), Gated: gated, Ready: true, ReadyButGate: true, NodeReady: true})
+		}
+		return out
+	}
+	for name, tc := range map[string]struct {
+		phase   v1alpha1.Phase
+		stable  int
+		deleted []string
+		back    bool
+	}{
+		"stable is whole":                                 {v1alpha1.PhaseStepping, 3, []string{"v2-0"}, false},
+		"stable is whole, quarantined":                    {v1alpha1.PhaseQuarantined, 3, []string{"v2-0"}, false},
+		"stable has lost a pod to it":                     {v1alpha1.PhaseStepping, 2, nil, true},
+		"stable is gone, and the version was rejected":    {v1alpha1.PhaseQuarantined, 0, nil, true},
+		"stable is gone in the middle of the roll back":   {v1alpha1.PhaseRollingBack, 0, nil, true},
+		"stable is gone while the candidate was starting": {v1alpha1.PhaseStarting, 0, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, o := stableDeleted(time.Time{})
+			status.Phase, o.Deployment.Replicas = tc.phase, 3
+			o.Revisions = []rollout.Revision{
+				{Hash: "v1", Template: digest("v1"), Replicas: int32(tc.stable), Desired: 3, Pods: pods("v1", tc.stable, true)},
+				{Hash: "v2", Template: digest("v2"), Replicas: 1, Desired: 3, Pods: pods("v2", 1, false)},
+			}
+			got := rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o)
+			if diff := cmp.Diff(tc.deleted, got.DeletePods); diff != "" {
+				t.Errorf("deleted pods (-want +got):\n%s", diff)
+			}
+			if back := got.Hold != nil && got.Hold.Release == v1alpha1.ReleaseBack; back != tc.back {
+				t.Errorf("the stable template is put back: %t, want %t (%+v)", back, tc.back, got.Hold)
+			}
+		})
 	}
 }
 

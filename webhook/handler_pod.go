@@ -55,8 +55,11 @@ func (e *edge) admitPod(ctx context.Context, req admission.Request) (pod, admitt
 		return nil, nil, err
 	}
 	admitted, gate := pod, w.gate()
-	if gate.Closed {
+	switch {
+	case gate.Closed:
 		admitted = CloseGate(admitted)
+	case w.isCandidate():
+		admitted = markOpen(admitted)
 	}
 	var skip Skip
 	if w.managed() {
@@ -103,6 +106,22 @@ func (w workloadOfPod) gate() GateDecision {
 		return GateDecision{Reason: "no policy selects the workload"}
 	}
 	return g
+}
+
+// isCandidate: the record still calls the pod's revision a candidate.
+func (w workloadOfPod) isCandidate() bool {
+	return w.record != nil && w.record.Status.Candidate.Hash != "" && w.record.Status.Candidate.Hash == hashOf(w.replicaSet)
+}
+
+// markOpen notes on a pod that it was let in without a gate on purpose. The chart's ValidatingAdmissionPolicy
+// refuses pods of a candidate that the Pod webhook has not seen.
+func markOpen(pod *corev1.Pod) *corev1.Pod {
+	out := pod.DeepCopy()
+	if out.Annotations == nil {
+		out.Annotations = map[string]string{}
+	}
+	out.Annotations[v1alpha1.GateAnnotation] = string(v1alpha1.GateOpen)
+	return out
 }
 
 // workloadOf finds the ReplicaSet, Deployment, record and policy of a new pod. errSkip: it is no Deployment's.

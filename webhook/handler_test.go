@@ -313,6 +313,30 @@ func TestPodRequests(t *testing.T) {
 	}
 }
 
+// The chart's ValidatingAdmissionPolicy refuses candidates without a gate that bear no such mark.
+func TestOnlyACandidateThatIsLetOutIsMarked(t *testing.T) {
+	for name, tc := range map[string]struct {
+		version string
+		gate    v1alpha1.Gate
+		want    string
+	}{
+		"a candidate whose hold has just ended": {"v2", open, string(v1alpha1.GateOpen)},
+		"a candidate that is held":              {"v2", closed, ""},
+		"a stable pod":                          {"v1", open, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rs := replicaSet(tc.version, 1, ownedBy(testUID), rsGate(tc.gate))
+			objects := append(without[*appsv1.ReplicaSet](shop(trying("v2", v1alpha1.PhaseStepping))), rs)
+			req := admissionOf(t, nil, newPod(rs))
+			var got corev1.Pod
+			admitted(t, req, testEdge(t, objects, []client.Object{rs}, nil).pods(t.Context(), req), &got)
+			if mark := got.Annotations[v1alpha1.GateAnnotation]; mark != tc.want {
+				t.Errorf("the mark is %q, want %q", mark, tc.want)
+			}
+		})
+	}
+}
+
 func TestPodsOfUnknownWorkloadsAreRefused(t *testing.T) {
 	broken := func(o client.Object) error {
 		if _, ok := o.(*appsv1.ReplicaSet); ok {

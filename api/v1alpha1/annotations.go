@@ -24,7 +24,8 @@ const (
 
 	// GateAnnotation on a Deployment says, together with GateTemplateAnnotation, whether pods made
 	// from its template start with a closed gate. The Deployment controller copies both to the
-	// ReplicaSet before it creates pods; the Pod webhook obeys what the ReplicaSet says.
+	// ReplicaSet before it creates pods; the Pod webhook obeys what the ReplicaSet says. On a pod, with the
+	// value "open", it says that the Pod webhook let a candidate's pod in without a gate.
 	GateAnnotation = "headgate.dev/gate"
 	// GateTemplateAnnotation is the digest of the template that GateAnnotation is about. A decision
 	// about another template than the ReplicaSet's own counts as no decision.

@@ -57,6 +57,7 @@ before that, so updates are plain Kubernetes updates from then on.`,
 	f.StringVar(&o.Namespace, "namespace", "headgate-system", "namespace of the control plane")
 	f.StringVar(&o.Deployment, "deployment", "headgate", "name of the control plane's Deployment")
 	f.StringVar(&o.WebhookConfiguration, "webhook-configuration", "zz-headgate", "name of the mutating webhook configuration")
+	f.StringVar(&o.PolicyBinding, "policy-binding", "headgate-candidates", "name of the validating admission policy's binding")
 	f.DurationVar(&o.Patience, "patience", 60*time.Second, "how long the control plane may take to release by itself")
 	return cmd
 }
