@@ -101,8 +101,8 @@ func (r *Reconciler) clearWishes(ctx context.Context, w *workload, d rollout.Dec
 }
 
 // failureShown is the message of the failure condition on the Deployment; empty: there is none.
-func (w *workload) failureShown() string {
-	for _, c := range w.deployment.Status.Conditions {
+func failureShown(d *appsv1.Deployment) string {
+	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse && c.Reason == v1alpha1.ReasonDeadlineExceeded {
 			return c.Message
 		}
@@ -114,7 +114,7 @@ func (w *workload) failureShown() string {
 // there is none any more. Any pod whose readiness changes makes the Deployment controller write True
 // again; then the next pass asserts it again.
 func (r *Reconciler) showFailure(ctx context.Context, w *workload, message string) error {
-	shown := w.failureShown()
+	shown := failureShown(w.deployment)
 	if shown == message || (message == "" && !strings.HasPrefix(shown, failurePrefix)) {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -220,6 +221,9 @@ func observeDeployment(d *appsv1.Deployment) rollout.Deployment {
 	// An annotation that can't be read counts as none: the controller then restores the recorded one.
 	o.Hold, _ = v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
 	o.Gate = webhook.GateOf(d.Annotations, digest)
+	if m := failureShown(d); strings.HasPrefix(m, failurePrefix) {
+		o.FailureShown = m
+	}
 	if reason := d.Annotations[v1alpha1.BypassAnnotation]; reason != "" {
 		o.Bypass = webhook.BypassDigest(reason)
 	}

@@ -56,6 +56,12 @@ func TestObservedDeployment(t *testing.T) {
 		"a gate for another template":   {func(d *appsv1.Deployment) { d.Annotations = gates("closed", "other") }, base},
 		"a gate for this template":      {func(d *appsv1.Deployment) { d.Annotations = gates("closed", template) }, but(func(d *rollout.Deployment) { d.Gate = v1alpha1.GateClosed })},
 		"a bypass is named by a digest": {annotated(v1alpha1.BypassAnnotation, "incident 7"), but(func(d *rollout.Deployment) { d.Bypass = webhook.BypassDigest("incident 7") })},
+		"a failure that Headgate shows": {func(d *appsv1.Deployment) {
+			d.Status.Conditions = []appsv1.DeploymentCondition{failureCondition("headgate: rolled back (ErrorRate): too many")}
+		}, but(func(d *rollout.Deployment) { d.FailureShown = "headgate: rolled back (ErrorRate): too many" })},
+		"a failure of its own": {func(d *appsv1.Deployment) {
+			d.Status.Conditions = []appsv1.DeploymentCondition{failureCondition("timed out progressing")}
+		}, base},
 		"paused, N not written": {func(d *appsv1.Deployment) { d.Spec.Paused, d.Spec.Replicas = true, nil }, but(func(d *rollout.Deployment) {
 			d.Paused, d.Replicas = true, 1
 		})},
@@ -68,6 +74,10 @@ func TestObservedDeployment(t *testing.T) {
 			}
 		})
 	}
+}
+
+func failureCondition(message string) appsv1.DeploymentCondition {
+	return appsv1.DeploymentCondition{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: v1alpha1.ReasonDeadlineExceeded, Message: message}
 }
 
 func gates(gate, template string) map[string]string {

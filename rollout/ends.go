@@ -77,6 +77,7 @@ func (p *pass) holdNow() {
 func (p *pass) begin(template string) {
 	if p.s.Stable.Hash == "" {
 		p.s.Stable = p.largestOther(template)
+		p.recallRejection(template)
 	}
 	if p.s.Stable.Hash == "" || p.s.Stable.Template == template {
 		// A manifest exported mid-rollout, or a restored backup: there is nothing to compare with.
@@ -108,6 +109,17 @@ func (p *pass) begin(template string) {
 	p.event(false, "RolloutStarted", message)
 	p.because("a hold appeared")
 	p.d.Requeue = tick
+}
+
+// recallRejection: the record is gone, and the Deployment still says that this template was rolled back.
+func (p *pass) recallRejection(template string) {
+	if m := p.o.Deployment.FailureShown; m != "" {
+		m, _, _ = strings.Cut(strings.TrimPrefix(m, "headgate: "), ". Stable serves")
+		p.s.Rejected = &v1alpha1.Rejection{
+			Template: template, Revision: p.o.byTemplate(template).Hash, Times: 1,
+			Until: metav1.NewTime(p.o.Now.Add(backoffMin).Truncate(time.Second)), Message: m,
+		}
+	}
 }
 
 // quarantineAgain: a template that failed is applied again before its back-off is over (row 4).
@@ -223,8 +235,8 @@ func (p *pass) gatesClosed() bool {
 }
 
 func (p *pass) podWebhookDown() bool {
-	if !p.gatesClosed() || p.candidate.Hash == "" {
-		return false
+	if !p.gatesClosed() || p.candidate.Hash == "" || p.gone {
+		return false // where no policy counts, in a namespace that lost its label above all, nobody gates pods any more
 	}
 	if p.servesUngated() {
 		return true

@@ -63,8 +63,9 @@ type Deployment struct {
 	Gate v1alpha1.Gate
 	// Bypass is the digest of the bypass annotation's value; empty without one.
 	Bypass string
-	// FailureShown says that the failure condition is what the Deployment's status says now.
-	FailureShown bool
+	// FailureShown is the message of the failure condition that Headgate wrote; empty when the status shows none.
+	// It outlives a record that is deleted by hand.
+	FailureShown string
 }
 
 // Revision is one ReplicaSet with its pods.

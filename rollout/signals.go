@@ -25,6 +25,10 @@ const (
 	sameWindow = 10 * time.Minute
 )
 
+// candidatesPolicy is the chart's ValidatingAdmissionPolicy, as the API server names it when it refuses a
+// candidate's pod that the Pod webhook has not seen.
+const candidatesPolicy = "headgate-candidates"
+
 // fail makes the verdict of a signal.
 func fail(cause, format string, args ...any) *v1alpha1.Verdict {
 	return &v1alpha1.Verdict{Result: v1alpha1.ResultFail, Cause: cause, Message: fmt.Sprintf(format, args...)}
@@ -103,6 +107,9 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	}
 	// Measured in this phase: a retry must not fail by what was seen before it.
 	if candidate.CreateFailure != "" && min(o.Now.Sub(candidate.CreateFailureSince), p.inPhase()) >= noRoomFor {
+		if strings.Contains(candidate.CreateFailure, candidatesPolicy) {
+			return fail(v1alpha1.CausePodWebhook, "pods come without their gate and are refused: the Pod webhook does not answer; look at the Headgate pods, then retry")
+		}
 		return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s", because(candidate.CreateFailure))
 	}
 	if p.inPhase() < p.policy.EffectiveProgressDeadline() {

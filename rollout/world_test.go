@@ -46,8 +46,8 @@ type world struct {
 	downSince time.Time
 
 	podWebhookDown, webhookDown, xdsDown bool
-	shown                                bool // the failure condition
-	asleep                               bool // the Deployment controller does nothing
+	shown                                string // the failure condition's message
+	asleep                               bool   // the Deployment controller does nothing
 }
 
 // version is one ReplicaSet, or what will be one.
@@ -269,7 +269,7 @@ func (w *world) apply(d rollout.Decision) {
 	if d.ClearApprove {
 		w.wishes.Approve = nil
 	}
-	w.shown = d.Failure != ""
+	w.shown = d.Failure
 	for _, v := range w.versions {
 		for _, p := range v.pods {
 			if slices.Contains(d.CloseGates, v.name) {
