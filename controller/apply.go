@@ -58,13 +58,15 @@ func (r *Reconciler) apply(ctx context.Context, w *workload, d rollout.Decision)
 func (r *Reconciler) writeRecord(ctx context.Context, w *workload, d rollout.Decision) error {
 	if w.record == nil {
 		w.record = &v1alpha1.Rollout{ObjectMeta: metav1.ObjectMeta{
-			Namespace: w.deployment.Namespace, Name: w.deployment.Name,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(w.deployment, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+			Namespace: w.deployment.Namespace, Name: w.deployment.Name, OwnerReferences: ownedBy(w.deployment),
 		}}
 		if err := r.Client.Create(ctx, w.record); err != nil {
 			w.record = nil
 			return fmt.Errorf("creating the rollout record: %w", err)
 		}
+	}
+	if err := r.adopt(ctx, w); err != nil {
+		return err
 	}
 	if !apiequality.Semantic.DeepEqual(w.record.Status, d.Status) {
 		next := w.record.DeepCopy()
@@ -75,6 +77,25 @@ func (r *Reconciler) writeRecord(ctx context.Context, w *workload, d rollout.Dec
 		w.record = next
 	}
 	return r.clearWishes(ctx, w, d)
+}
+
+// adopt makes the Deployment that is there now the record's owner: one that was orphaned and created anew under the
+// same name would otherwise leave its record behind for ever.
+func (r *Reconciler) adopt(ctx context.Context, w *workload) error {
+	if metav1.IsControlledBy(w.record, w.deployment) {
+		return nil
+	}
+	next := w.record.DeepCopy()
+	next.OwnerReferences = ownedBy(w.deployment)
+	if err := r.Client.Update(ctx, next); err != nil {
+		return fmt.Errorf("making the Deployment the owner of its rollout record: %w", err)
+	}
+	w.record = next
+	return nil
+}
+
+func ownedBy(d *appsv1.Deployment) []metav1.OwnerReference {
+	return []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))}
 }
 
 // clearWishes removes the wishes that were taken up. After the status: a wish that is left over is cleared

@@ -20,7 +20,7 @@ const (
 	policyGoneFor = 30 * time.Second
 	// stableDownFor: a stable revision without any pod for so long is a broken service; the fix must get out.
 	stableDownFor = 30 * time.Second
-	// unconnectedFor: without any sidecar of stable for so long, requests can't be split. Sidecars are back within
+	// unconnectedFor: without most sidecars of stable for so long, requests can't be split. Sidecars are back within
 	// a second of a control plane that restarts, and a new leader has heard of all of them within a few.
 	unconnectedFor = 30 * time.Second
 	// silentUp and silentDown: how long a connected sidecar may leave a weight unacknowledged before it
@@ -112,6 +112,8 @@ type pass struct {
 	acked bool
 	// release is how the hold should end in this pass; empty: it goes on.
 	release v1alpha1.Release
+	// bypassed: a bypass reason was seen for the first time.
+	bypassed bool
 	// rescue: the candidate serves because stable can't; its gates stay open until the hold has ended.
 	rescue bool
 }
@@ -158,7 +160,7 @@ var rules = []rule{
 	{(*pass).stableDown, (*pass).releaseToRescue},
 	// Candidate pods came in without a gate, again and again.
 	{(*pass).podWebhookDown, (*pass).giveUpWithoutGates},
-	// None of stable's sidecars is there to split requests.
+	// Most of stable's sidecars are not there to split requests.
 	{(*pass).unconnected, (*pass).releaseUnsplit},
 	// Otherwise the phase decides.
 	{func(*pass) bool { return true }, (*pass).byPhase},
@@ -204,6 +206,7 @@ func (p *pass) adopt() {
 func (p *pass) noteBypass() {
 	b := p.o.Deployment.Bypass
 	if b != "" && !slices.Contains(p.s.UsedBypasses, b) {
+		p.bypassed = true
 		p.s.UsedBypasses = lastN(append(p.s.UsedBypasses, b), 50)
 	}
 }

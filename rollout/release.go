@@ -3,11 +3,7 @@
 
 package rollout
 
-import (
-	"slices"
-
-	"github.com/headgate/headgate/api/v1alpha1"
-)
+import "github.com/headgate/headgate/api/v1alpha1"
 
 // releasedByWebhook: no hold any more on the candidate's template, which the record does not know yet.
 // After a promotion failed, the hold has been over for long and the revert may not be written yet.
@@ -19,10 +15,28 @@ func (p *pass) releasedByWebhook() bool {
 }
 
 func (p *pass) followRelease() {
-	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: causeReleased, Message: "released without a verdict"}
+	why := p.whyReleased()
+	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: causeReleased, Message: "released without a verdict: " + why}
 	p.enter(v1alpha1.PhasePromoting)
-	p.event(false, "RolloutReleased", "The hold was released; the version goes out by a native rolling update")
+	p.event(false, "RolloutReleased", "The hold was released ("+why+"); the version goes out by a native rolling update")
 	p.promoting()
+}
+
+// whyReleased is what ended the hold, as far as that can be seen afterwards.
+func (p *pass) whyReleased() string {
+	switch {
+	case p.given == nil:
+		return "no policy selects this Deployment"
+	case p.given.Suspend:
+		return "its policy is suspended"
+	case p.bypassed:
+		return "bypassed"
+	case p.s.Verdict != nil && (p.s.Verdict.Cause == v1alpha1.CauseSidecarSilent || p.s.Verdict.Cause == causeStableDown):
+		return p.s.Verdict.Cause
+	case !p.o.StableDownSince.IsZero():
+		return causeStableDown
+	}
+	return "this version was stable before, or there was nothing to compare it with"
 }
 
 // Causes of an Undecided verdict that say why a rollout ends without one.
@@ -122,12 +136,21 @@ func (p *pass) releaseToRescue() {
 	p.endHold(v1alpha1.ReleaseForward, "stable serves nobody: the candidate is released")
 }
 
-// noteUnconnected remembers since when none of stable's sidecars has been connected. Only the start of a rollout
+// noteUnconnected remembers since when most of stable's sidecars have not been connected: those that are (pods made
+// after the control plane's CA changed, say) would split what reaches them alone. Only the start of a rollout
 // asks: later they keep what they were told, connected or not.
 func (p *pass) noteUnconnected() {
-	connected := slices.ContainsFunc(p.o.Sidecars, func(sc Sidecar) bool { return sc.Connected && sc.Revision == p.s.Stable.Hash })
+	connected, all := 0, 0
+	for _, sc := range p.o.Sidecars {
+		if sc.Revision == p.s.Stable.Hash {
+			all++
+			if sc.Connected {
+				connected++
+			}
+		}
+	}
 	switch {
-	case p.s.Phase != v1alpha1.PhaseStarting || connected || p.stable.ready() == 0:
+	case p.s.Phase != v1alpha1.PhaseStarting || 2*connected >= max(all, 1) || p.stable.ready() == 0:
 		p.s.UnconnectedSince = nil
 	case p.s.UnconnectedSince == nil:
 		p.s.UnconnectedSince = micro(p.o.Now)
@@ -143,7 +166,7 @@ func (p *pass) unconnected() bool {
 // after it, the one that mends the connection included.
 func (p *pass) releaseUnsplit() {
 	p.d.Requeue = tick
-	p.noteOnce(v1alpha1.CauseSidecarSilent, "None of the stable pods' sidecars is connected to Headgate, so requests can't be split: "+
+	p.noteOnce(v1alpha1.CauseSidecarSilent, "Most of the stable pods' sidecars are not connected to Headgate, so requests can't be split: "+
 		"this version goes out at once, not as a rollout. A NetworkPolicy or the pods' dnsPolicy in the way is the likely cause", true)
 	p.endHold(v1alpha1.ReleaseForward, "stable's sidecars are not connected: the candidate is released")
 }

@@ -263,7 +263,8 @@ func (p *pass) failed() bool {
 		p.rollBack(p.o.Verdict.DeepCopy())
 		return true
 	}
-	if p.o.Verdict.Result != "" {
+	// What promoted it stays on record; after that only a Fail is news.
+	if p.o.Verdict.Result != "" && p.s.Phase != v1alpha1.PhasePromoting {
 		p.s.Verdict = clip(p.o.Verdict.DeepCopy())
 	}
 	return false

@@ -75,7 +75,6 @@ func TestCloseGate(t *testing.T) {
 }
 
 func TestDecideScale(t *testing.T) {
-	hpa := AutoscalerUsers()[0]
 	held, rest := deployment("v2", heldBy(1, defaults())), deployment("v1")
 	ten := record(trying("v2", v1alpha1.PhaseStepping), func(r *v1alpha1.Rollout) { r.Status.Replicas = 10 })
 	other := record(func(r *v1alpha1.Rollout) { r.Status.Replicas, r.Status.DeploymentUID = 10, "other" })
@@ -83,16 +82,15 @@ func TestDecideScale(t *testing.T) {
 		in   ScaleInput
 		want int32
 	}{
-		"an autoscaler's decrease while held is raised to N at the start": {ScaleInput{From: 12, To: 5, User: hpa, Deployment: held, Record: ten}, 10},
-		"a decrease above N at the start is honoured":                     {ScaleInput{From: 16, To: 12, User: hpa, Deployment: held, Record: ten}, 12},
-		"an increase is honoured":                                         {ScaleInput{From: 4, To: 6, User: hpa, Deployment: held, Record: ten}, 6},
-		"a person's decrease is honoured":                                 {ScaleInput{From: 12, To: 5, User: "alice", Deployment: held, Record: ten}, 5},
-		"a person had scaled below: never raised above what is there":     {ScaleInput{From: 8, To: 5, User: hpa, Deployment: held, Record: ten}, 8},
-		"not held":                         {ScaleInput{From: 12, To: 5, User: hpa, Deployment: rest, Record: ten}, 5},
-		"no record":                        {ScaleInput{From: 12, To: 5, User: hpa, Deployment: held}, 5},
-		"a record of another Deployment":   {ScaleInput{From: 12, To: 5, User: hpa, Deployment: held, Record: other}, 5},
-		"a Deployment that is not known":   {ScaleInput{From: 12, To: 5, User: hpa, Record: ten}, 5},
-		"the controller manager's account": {ScaleInput{From: 12, To: 5, User: AutoscalerUsers()[1], Deployment: held, Record: ten}, 10},
+		"an autoscaler's decrease while held is raised to N at the start": {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held, Record: ten}, 10},
+		"a decrease above N at the start is honoured":                     {ScaleInput{From: 16, To: 12, ByAutoscaler: true, Deployment: held, Record: ten}, 12},
+		"an increase is honoured":                                         {ScaleInput{From: 4, To: 6, ByAutoscaler: true, Deployment: held, Record: ten}, 6},
+		"a person's decrease is honoured":                                 {ScaleInput{From: 12, To: 5, Deployment: held, Record: ten}, 5},
+		"a person had scaled below: never raised above what is there":     {ScaleInput{From: 8, To: 5, ByAutoscaler: true, Deployment: held, Record: ten}, 8},
+		"not held":                       {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: rest, Record: ten}, 5},
+		"no record":                      {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held}, 5},
+		"a record of another Deployment": {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held, Record: other}, 5},
+		"a Deployment that is not known": {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Record: ten}, 5},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

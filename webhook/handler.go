@@ -35,6 +35,8 @@ type Config struct {
 	// ControllerUser is the user name of Headgate's controller, the only one whose word in the hold
 	// annotation counts.
 	ControllerUser string
+	// Autoscalers are the user names whose decreases through the scale subresource are raised while a workload is held.
+	Autoscalers []string
 	// SystemNamespace is Headgate's own; nothing there is ever touched.
 	SystemNamespace string
 	// Injection is what every injection has in common: images and addresses. The rest is filled in for

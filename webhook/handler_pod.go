@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -204,7 +205,7 @@ func (e *edge) scale(ctx context.Context, req admission.Request) admission.Respo
 		log.FromContext(ctx).Error(err, "Deciding about a scale")
 		return admission.Allowed("")
 	}
-	in := ScaleInput{From: from.Spec.Replicas, To: to.Spec.Replicas, User: req.UserInfo.Username}
+	in := ScaleInput{From: from.Spec.Replicas, To: to.Spec.Replicas, ByAutoscaler: slices.Contains(e.cfg.Autoscalers, req.UserInfo.Username)}
 	key := types.NamespacedName{Namespace: req.Namespace, Name: req.Name}
 	d := &appsv1.Deployment{}
 	if err := e.cache.Get(ctx, key, d); err == nil {

@@ -56,7 +56,7 @@ func testEdge(t *testing.T, cached []client.Object, live []client.Object, broken
 		}).Build()
 	}
 	e, err := newEdge(gatherer{cache: store(cached), live: store(live)}, Config{
-		ControllerUser: controllerUser, SystemNamespace: "headgate-system", Registerer: prometheus.NewRegistry(),
+		ControllerUser: controllerUser, Autoscalers: []string{"autoscaler"}, SystemNamespace: "headgate-system", Registerer: prometheus.NewRegistry(),
 		Injection: InjectConfig{Image: "proxy:1", XDSAddress: "headgate.headgate-system.svc:15610", XDSName: "headgate.headgate-system.svc"},
 		CA:        func() string { return "PEM" }, Now: func() time.Time { return noon },
 	})
@@ -357,7 +357,7 @@ func TestScaleRequests(t *testing.T) {
 	scale := func(n int32) *autoscalingv1.Scale {
 		return &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
 	}
-	for user, want := range map[string]int32{AutoscalerUsers()[0]: 10, "alice": 0} {
+	for user, want := range map[string]int32{"autoscaler": 10, "alice": 0} {
 		e := testEdge(t, objects, nil, nil)
 		req := admissionOf(t, scale(12), scale(0), func(r *admission.Request) {
 			r.SubResource, r.UserInfo.Username = "scale", user

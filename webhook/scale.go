@@ -5,25 +5,18 @@ package webhook
 
 import (
 	"fmt"
-	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// AutoscalerUsers are the user names under which the HorizontalPodAutoscaler's controller writes: its own
-// service account, and the controller manager's where that runs without separate credentials.
-func AutoscalerUsers() []string {
-	return []string{"system:serviceaccount:kube-system:horizontal-pod-autoscaler", "system:kube-controller-manager"}
-}
-
 // ScaleInput is what the decision about a write to a Deployment's scale depends on.
 type ScaleInput struct {
 	// From and To are spec.replicas of the old and new scale.
 	From, To int32
-	// User is the name of whoever asks.
-	User string
+	// ByAutoscaler says that an autoscaler asks, not a person.
+	ByAutoscaler bool
 	// Deployment is the one that is scaled; nil when it is not known.
 	Deployment *appsv1.Deployment
 	// Record is its Rollout; nil when there is none. One for another Deployment counts as none.
@@ -45,7 +38,7 @@ type ScaleDecision struct {
 // What a person or any other client asks for is honoured.
 func DecideScale(in ScaleInput) ScaleDecision {
 	asAsked := ScaleDecision{Replicas: in.To}
-	if in.To >= in.From || !slices.Contains(AutoscalerUsers(), in.User) || in.Deployment == nil {
+	if in.To >= in.From || !in.ByAutoscaler || in.Deployment == nil {
 		return asAsked
 	}
 	hold := parseHold(in.Deployment.Annotations[v1alpha1.HoldAnnotation])

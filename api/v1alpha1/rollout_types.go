@@ -123,8 +123,8 @@ type RolloutStatus struct {
 	// +optional
 	BlindSince *metav1.MicroTime `json:"blindSince,omitempty"`
 
-	// UnconnectedSince is since when none of stable's sidecars has been connected while the candidate starts;
-	// unset while one is, and in every other phase.
+	// UnconnectedSince is since when most of stable's sidecars have not been connected while the candidate starts;
+	// unset while they are, and in every other phase.
 	// +optional
 	UnconnectedSince *metav1.MicroTime `json:"unconnectedSince,omitempty"`
 

@@ -87,6 +87,8 @@ func newController() *cobra.Command {
 	f.BoolVar(&o.RotateCerts, "rotate-certs", true, "make and rotate that certificate; false: cert-manager does")
 	f.StringVar(&o.WebhookConfiguration, "webhook-configuration", "zz-headgate", "mutating webhook configuration whose CA is kept current")
 	f.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/headgate.dev/token", "token by which replicas know each other")
+	f.StringSliceVar(&o.Autoscalers, "autoscalers", []string{"system:serviceaccount:kube-system:horizontal-pod-autoscaler", "system:kube-controller-manager"},
+		"user names whose decreases through the scale subresource are raised while a workload is held")
 	f.StringVar(&logLevel, "log-level", "info", "info or debug")
 	f.StringVar(&logFormat, "log-format", "json", "json or text")
 	return cmd

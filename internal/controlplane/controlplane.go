@@ -46,6 +46,7 @@ type Options struct {
 	RotateCerts                 bool
 	WebhookConfiguration        string
 	TokenFile                   string
+	Autoscalers                 []string
 }
 
 // NewKeeper holds the certificate that webhooks and xDS share.
@@ -197,6 +198,7 @@ func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options) error {
 	return webhook.Register(mgr, webhook.Config{
 		SystemNamespace: o.Namespace,
 		ControllerUser:  o.user(),
+		Autoscalers:     o.Autoscalers,
 		Injection: webhook.InjectConfig{
 			Image: o.ProxyImage, PullPolicy: corev1.PullPolicy(o.ProxyPullPolicy),
 			XDSAddress: fmt.Sprintf("%s:%d", o.XDSService, o.XDSPort), XDSName: o.XDSService,
