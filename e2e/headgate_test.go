@@ -55,7 +55,8 @@ func TestHeadgate(t *testing.T) {
 	// Shares are measured when nothing else runs: a pod that a starved machine can't reach in time is left
 	// out, as designed, and its share stays with the other revision.
 	t.Run("Weight", func(t *testing.T) { testWeight(t, cluster) })
-	// Every case needs the webhook.
+	// Every case needs what these take away.
+	t.Run("Away", func(t *testing.T) { testAway(t, cluster) })
 	t.Run("DeadWebhook", func(t *testing.T) { testDeadWebhook(t, cluster) })
 	t.Run("Uninstall", func(t *testing.T) {
 		if os.Getenv("HEADGATE_E2E_UNINSTALL") != "true" {

@@ -81,7 +81,7 @@ func uninstallByHand(t *testing.T, cluster *harness.Cluster) {
 
 	for _, args := range [][]string{
 		{"delete", "namespace", harness.SystemNamespace, "--timeout=3m"},
-		{"delete", "mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings",
+		{"delete", "mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings",
 			"-l", "app.kubernetes.io/name=" + harness.SystemName},
 	} {
 		if r := cluster.RunKubectl(c.Ctx, "", args...); r.Exit != 0 {

@@ -9,9 +9,14 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // Installed says whether Headgate is there.
@@ -65,6 +70,40 @@ func (c *Cluster) awaitInstalled(ctx context.Context) error {
 		})
 	if err != nil {
 		return fmt.Errorf("waiting for Headgate to be ready: %w\n%s", err, c.Dump(context.WithoutCancel(ctx), SystemNamespace))
+	}
+	return c.awaitWebhooks(ctx)
+}
+
+// awaitWebhooks waits until the API server reaches the webhooks: a moment after their pods are ready, when the
+// node has routes to them. Pods that are created in that moment start without a sidecar, as designed, and the
+// first update of their workload is not held.
+func (c *Cluster) awaitWebhooks(ctx context.Context) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-webhooks-", Labels: map[string]string{v1alpha1.EnabledLabel: "true"}}}
+	if err := c.Client.Create(ctx, ns); err != nil {
+		return fmt.Errorf("creating a namespace: %w", err)
+	}
+	defer c.Client.Delete(context.WithoutCancel(ctx), ns) //nolint:errcheck // an empty namespace harms nobody
+	pod := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "probe"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: "probe"}}},
+	}
+	d := &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "probe"},
+		Spec:       appsv1.DeploymentSpec{Replicas: new(int32), Selector: &metav1.LabelSelector{MatchLabels: pod.Labels}, Template: pod},
+	}
+	if err := c.Client.Create(ctx, d); err != nil {
+		return fmt.Errorf("creating a Deployment without pods: %w", err)
+	}
+	var refused error
+	err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		// The webhook of Deployments fails closed, so an update that succeeds went through it. All webhooks
+		// have the same address.
+		change := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"minReadySeconds":1}}`))
+		refused = c.Client.Patch(ctx, d.DeepCopy(), change, client.DryRunAll)
+		return refused == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting until the API server reaches Headgate's webhooks: %w; it last said: %w", err, refused)
 	}
 	return nil
 }
