@@ -11,7 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -48,7 +51,7 @@ func newController() *cobra.Command {
 			keeper := controlplane.NewKeeper(o)
 			mgr, err := ctrl.NewManager(config, ctrl.Options{
 				Scheme: scheme,
-				Cache:  cacheOptions(o.Namespace),
+				Cache:  cacheOptions(o.Namespace, o.WebhookConfiguration),
 				WebhookServer: webhook.NewServer(webhook.Options{Port: webhookPort, TLSOpts: []func(*tls.Config){
 					func(c *tls.Config) { c.GetCertificate = keeper.GetCertificate },
 				}}),
@@ -110,13 +113,16 @@ func setLogger(level, format string) error {
 	return nil
 }
 
-// cacheOptions keep the caches small: Secrets only of the own namespace, and nothing of managedFields,
-// which are as large as the objects themselves.
-func cacheOptions(namespace string) cache.Options {
+// cacheOptions keep the caches small: Secrets only of the own namespace, the own webhook configuration, and
+// nothing of managedFields, which are as large as the objects themselves.
+func cacheOptions(namespace, webhookConfiguration string) cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Secret{}: {Namespaces: map[string]cache.Config{namespace: {}}},
+			&admissionregistrationv1.MutatingWebhookConfiguration{}: {
+				Field: fields.OneTermEqualSelector(metav1.ObjectNameField, webhookConfiguration),
+			},
 		},
 	}
 }

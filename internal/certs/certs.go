@@ -19,10 +19,12 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/cert-controller/pkg/rotator"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // Validity. A server certificate lives for a quarter and is renewed in its last month. The CA lives
@@ -37,13 +39,21 @@ const (
 // MountPath is where the chart mounts the Secret.
 const MountPath = "/certs"
 
-// errNotReady is what a TLS client causes, and readiness says, before the Secret holds a certificate.
-var errNotReady = errors.New("the Secret holds no certificate yet")
+var (
+	// errNotReady is what a TLS client causes, and readiness says, before the Secret holds a certificate.
+	errNotReady = errors.New("the Secret holds no certificate yet")
+	// errNotTrusted is what readiness says while the API server would refuse the certificate.
+	errNotTrusted = errors.New("the webhook configuration's caBundle does not trust the certificate yet")
+)
 
 // Keeper holds the current certificate. Safe for concurrent use.
 type Keeper struct {
-	secret  types.NamespacedName
-	current atomic.Pointer[pair]
+	secret        types.NamespacedName
+	configuration string
+
+	current    atomic.Pointer[pair]
+	registered atomic.Pointer[admissionregistrationv1.MutatingWebhookConfiguration] // nil: there is none
+	trusted    atomic.Bool                                                          // it was trusted once
 }
 
 type pair struct {
@@ -51,30 +61,65 @@ type pair struct {
 	ca          string
 }
 
-// NewKeeper keeps the certificate of a Secret of type kubernetes.io/tls with an additional ca.crt.
-func NewKeeper(secret types.NamespacedName) *Keeper {
-	return &Keeper{secret: secret}
+// NewKeeper keeps the certificate of a Secret of type kubernetes.io/tls with an additional ca.crt. The API
+// server is told to trust it by the mutating webhook configuration of the given name.
+func NewKeeper(secret types.NamespacedName, webhookConfiguration string) *Keeper {
+	return &Keeper{secret: secret, configuration: webhookConfiguration}
 }
 
-// Watch follows the Secret through the manager's cache; the cache must be allowed to see it.
+// Watch follows the Secret and the webhook configuration through the manager's cache; the cache must be
+// allowed to see them.
 func (k *Keeper) Watch(ctx context.Context, mgr ctrl.Manager) error {
-	informer, err := mgr.GetCache().GetInformer(ctx, &corev1.Secret{})
-	if err != nil {
-		return fmt.Errorf("watching secret %s: %w", k.secret, err)
-	}
-	take := func(obj any) {
-		if s, ok := obj.(*corev1.Secret); ok && s.Namespace == k.secret.Namespace && s.Name == k.secret.Name {
+	err := follow(ctx, mgr, func(s *corev1.Secret, deleted bool) {
+		if !deleted && s.Namespace == k.secret.Namespace && s.Name == k.secret.Name {
 			k.take(s.Data)
 		}
-	}
-	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    take,
-		UpdateFunc: func(_, obj any) { take(obj) },
 	})
 	if err != nil {
 		return fmt.Errorf("watching secret %s: %w", k.secret, err)
 	}
+	err = follow(ctx, mgr, func(c *admissionregistrationv1.MutatingWebhookConfiguration, deleted bool) {
+		switch {
+		case c.Name != k.configuration:
+		case deleted:
+			k.registered.Store(nil)
+		default:
+			k.registered.Store(c)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("watching webhook configuration %s: %w", k.configuration, err)
+	}
 	return nil
+}
+
+// follow hands every state of every object of a kind to see.
+func follow[T any, P interface {
+	*T
+	client.Object
+}](ctx context.Context, mgr ctrl.Manager, see func(o P, deleted bool)) error {
+	informer, err := mgr.GetCache().GetInformer(ctx, P(new(T)))
+	if err != nil {
+		return err
+	}
+	present := func(obj any) {
+		if o, ok := obj.(P); ok {
+			see(o, false)
+		}
+	}
+	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    present,
+		UpdateFunc: func(_, obj any) { present(obj) },
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(toolscache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if o, ok := obj.(P); ok {
+				see(o, true)
+			}
+		},
+	})
+	return err
 }
 
 // take keeps a pair that can be used; a Secret half written is ignored, and the last good one stays.
@@ -112,25 +157,49 @@ func (k *Keeper) ClientTLS(serverName string) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: serverName}, nil
 }
 
-// Ready is a readiness check.
+// Ready is a readiness check: there is a certificate, and the API server trusts it. What was trusted once
+// stays ready: the same pods serve the sidecars, which do not suffer from a configuration that was damaged or
+// taken away.
 func (k *Keeper) Ready(*http.Request) error {
-	if k.current.Load() == nil {
+	p := k.current.Load()
+	if p == nil {
 		return errNotReady
 	}
+	if k.trusted.Load() {
+		return nil
+	}
+	c := k.registered.Load()
+	if c == nil {
+		return nil // somebody took the webhooks away
+	}
+	for _, w := range c.Webhooks {
+		if !p.trustedBy(w.ClientConfig.CABundle) {
+			return errNotTrusted
+		}
+	}
+	k.trusted.Store(true)
 	return nil
 }
 
+// trustedBy says whether the certificate was issued by a CA of the bundle, at the time that it was issued.
+func (p *pair) trustedBy(bundle []byte) bool {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	_, err := p.certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: p.certificate.Leaf.NotBefore})
+	return err == nil
+}
+
 // Rotate has the leader create, renew and publish the certificate: into the Secret, which must exist,
-// and as caBundle into the mutating webhook configuration of the given name.
-func Rotate(mgr ctrl.Manager, secret types.NamespacedName, webhookConfiguration string, dnsNames []string) error {
+// and as caBundle into the mutating webhook configuration.
+func (k *Keeper) Rotate(mgr ctrl.Manager, dnsNames []string) error {
 	err := rotator.AddRotator(mgr, &rotator.CertRotator{
-		SecretKey:      secret,
+		SecretKey:      k.secret,
 		CAName:         "headgate-ca",
 		CAOrganization: "headgate",
 		DNSName:        dnsNames[0],
 		ExtraDNSNames:  dnsNames,
 		IsReady:        make(chan struct{}),
-		Webhooks:       []rotator.WebhookInfo{{Name: webhookConfiguration, Type: rotator.Mutating}},
+		Webhooks:       []rotator.WebhookInfo{{Name: k.configuration, Type: rotator.Mutating}},
 		FieldOwner:     "headgate",
 		// The rotator ends the program when the mounted Secret does not show a certificate within a
 		// quarter of an hour. That is all the mount is for: what is served comes from the Keeper.

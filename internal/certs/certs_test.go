@@ -14,9 +14,11 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -50,7 +52,7 @@ func secretData(t *testing.T) map[string][]byte {
 }
 
 func newKeeper() *Keeper {
-	return NewKeeper(types.NamespacedName{Namespace: "headgate-system", Name: "headgate-certs"})
+	return NewKeeper(types.NamespacedName{Namespace: "headgate-system", Name: "headgate-certs"}, "zz-headgate")
 }
 
 // handshake connects a client that trusts one Keeper to a server that serves another's certificate.
@@ -129,6 +131,54 @@ func TestTheLastGoodCertificateStays(t *testing.T) {
 			}
 			if err := k.Ready(nil); err != nil {
 				t.Errorf("readiness says %v", err)
+			}
+		})
+	}
+}
+
+// A replica that the API server does not trust yet would have updates refused, and pods without sidecars.
+func TestReadyWhenTheAPIServerTrustsTheCertificate(t *testing.T) {
+	ours, stranger := secretData(t), secretData(t)
+	registered := func(bundles ...[]byte) *admissionregistrationv1.MutatingWebhookConfiguration {
+		c := &admissionregistrationv1.MutatingWebhookConfiguration{}
+		for _, b := range bundles {
+			c.Webhooks = append(c.Webhooks, admissionregistrationv1.MutatingWebhook{
+				ClientConfig: admissionregistrationv1.WebhookClientConfig{CABundle: b},
+			})
+		}
+		return c
+	}
+	type states = []*admissionregistrationv1.MutatingWebhookConfiguration
+	none, trusting, empty := registered(), registered(ours["ca.crt"], ours["ca.crt"]), registered(nil, nil)
+	other, half := registered(stranger["ca.crt"]), registered(ours["ca.crt"], nil)
+	old := registered(slices.Concat(stranger["ca.crt"], ours["ca.crt"]))
+	for name, tc := range map[string]struct {
+		// What the cluster shows, one after the other; readiness is asked each time.
+		states states
+		want   error
+	}{
+		"trusted":                             {states: states{trusting}},
+		"the CA before is there too":          {states: states{old}},
+		"just installed":                      {states: states{empty}, want: errNotTrusted},
+		"the CA of an earlier installation":   {states: states{other}, want: errNotTrusted},
+		"one webhook does not trust it yet":   {states: states{half}, want: errNotTrusted},
+		"then trusted":                        {states: states{empty, trusting}},
+		"damaged after it was trusted":        {states: states{trusting, other}},
+		"taken away":                          {states: states{nil}},
+		"taken away, and back without trust":  {states: states{nil, empty}, want: errNotTrusted},
+		"taken away after it was trusted":     {states: states{trusting, nil}},
+		"all its webhooks taken away by hand": {states: states{none}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeeper()
+			k.take(ours)
+			var err error
+			for _, c := range tc.states {
+				k.registered.Store(c)
+				err = k.Ready(nil)
+			}
+			if !errors.Is(err, tc.want) {
+				t.Errorf("readiness says %v, want %v", err, tc.want)
 			}
 		})
 	}

@@ -51,7 +51,7 @@ type Options struct {
 
 // NewKeeper holds the certificate that webhooks and xDS share.
 func NewKeeper(o Options) *certs.Keeper {
-	return certs.NewKeeper(types.NamespacedName{Namespace: o.Namespace, Name: o.CertSecret})
+	return certs.NewKeeper(types.NamespacedName{Namespace: o.Namespace, Name: o.CertSecret}, o.WebhookConfiguration)
 }
 
 // Setup registers everything with the manager.
@@ -83,8 +83,7 @@ func setupCertificates(ctx context.Context, mgr ctrl.Manager, keeper *certs.Keep
 	if !o.RotateCerts {
 		return nil
 	}
-	names := []string{o.XDSService, o.XDSService + ".cluster.local"}
-	return certs.Rotate(mgr, types.NamespacedName{Namespace: o.Namespace, Name: o.CertSecret}, o.WebhookConfiguration, names)
+	return keeper.Rotate(mgr, []string{o.XDSService, o.XDSService + ".cluster.local"})
 }
 
 // notify wakes a workload. A full channel is no loss: an active rollout is looked at every second anyway.
