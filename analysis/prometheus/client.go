@@ -24,8 +24,12 @@ import (
 type Config struct {
 	// URL is the base address, without /api/v1.
 	URL string
-	// Transport carries credentials and trust. Default: api.DefaultRoundTripper.
+	// Transport carries credentials and trust. Default: http.DefaultTransport, which closes idle
+	// connections: addresses that policies name come and go.
 	Transport http.RoundTripper
+	// MaxCounters is how many bytes an answer with counters may have; a series takes about 300, and ten
+	// times as much memory. Default 16 MiB, for the installation's own address: 50,000 series.
+	MaxCounters int64
 	// QueryTimeout bounds one query. Default 2 s.
 	QueryTimeout time.Duration
 	// BatchTimeout bounds all queries of a look. Default 4 s: a look must end before the next.
@@ -40,8 +44,9 @@ const (
 	defaultBatchTimeout = 4 * time.Second
 	defaultStaleAfter   = 30 * time.Second
 
-	// maxCounters bounds the answer with everybody's counters: about 300 bytes a series.
-	maxCounters = 256 << 20
+	defaultMaxCounters = 16 << 20
+	// seriesSize is about how many bytes a series takes in an answer.
+	seriesSize = 300
 	// maxMetric bounds the answer to a user's query, which holds one number.
 	maxMetric = 64 << 10
 	// lanes is how many namespaces' queries run at once. Within a namespace they run one by one, so
@@ -49,11 +54,17 @@ const (
 	lanes = 16
 )
 
+// MaxNamedCounters is MaxCounters for an address that a policy names: whoever may write a policy decides
+// what answers there, and many such addresses are asked at once. 1 MiB is about 3,000 series.
+const MaxNamedCounters = 1 << 20
+
 // Client asks one Prometheus. It remembers the last values of the counters, so it must live as long as
 // the rollouts it looks at; after a restart the first look is a missing one.
 type Client struct {
 	counters, metrics v1.API
-	config            Config
+	// share asks for one namespace's counters when those of all could not be had at once.
+	share  v1.API
+	config Config
 
 	mu     sync.Mutex // one look at a time
 	memory memory
@@ -62,12 +73,19 @@ type Client struct {
 // New makes a client. It does not connect.
 func New(c Config) (*Client, error) {
 	if c.Transport == nil {
-		c.Transport = api.DefaultRoundTripper
+		c.Transport = http.DefaultTransport
 	}
 	c.QueryTimeout = orDefault(c.QueryTimeout, defaultQueryTimeout)
 	c.BatchTimeout = orDefault(c.BatchTimeout, defaultBatchTimeout)
 	c.StaleAfter = orDefault(c.StaleAfter, defaultStaleAfter)
-	counters, err := newAPI(c, maxCounters)
+	if c.MaxCounters <= 0 {
+		c.MaxCounters = defaultMaxCounters
+	}
+	counters, err := newAPI(c, c.MaxCounters)
+	if err != nil {
+		return nil, err
+	}
+	share, err := newAPI(c, c.MaxCounters/shareLanes) // together no more than one answer for all
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +93,9 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{counters: counters, metrics: metrics, config: c}, nil
+	out := &Client{counters: counters, share: share, metrics: metrics, config: c}
+	out.memory.room = int(c.MaxCounters / seriesSize)
+	return out, nil
 }
 
 func newAPI(c Config, limit int64) (v1.API, error) {
@@ -99,16 +119,15 @@ func (c *Client) Looks(ctx context.Context, at time.Time, targets []Target) ([]a
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(targets) == 0 {
-		c.memory = memory{}
+		c.memory = memory{room: c.memory.room}
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.BatchTimeout)
 	defer cancel()
 
-	values := make(chan [][]analysis.MetricValue, 1)
-	go func() { values <- c.values(ctx, targets) }()
 	out, err := c.count(ctx, at, targets)
-	for i, v := range <-values {
+	// Only then: users' queries may be expensive, and must not slow down the one that everybody needs.
+	for i, v := range c.values(ctx, targets) {
 		out[i].Metrics = v
 	}
 	return out, err
@@ -116,27 +135,31 @@ func (c *Client) Looks(ctx context.Context, at time.Time, targets []Target) ([]a
 
 // count asks for the counters.
 func (c *Client) count(ctx context.Context, at time.Time, targets []Target) ([]analysis.Look, error) {
-	vector, err := c.vector(ctx, expression(targets))
-	if err != nil {
-		out := make([]analysis.Look, len(targets))
-		for i, t := range targets {
-			out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Missing: true, Reason: "the query failed"}
-		}
-		return out, err
+	vector, unknown, err := c.ask(ctx, targets)
+	var out []analysis.Look
+	if len(unknown) == len(byNamespace(targets)) {
+		out = make([]analysis.Look, len(targets)) // and the memory stays as it is
+	} else {
+		a := parse(vector)
+		before := c.memory.fresh(at)
+		next, increments := before.advance(at, a.samples, about(targets))
+		c.memory = next
+		out = looks(at, targets, a, before, increments, c.config.StaleAfter)
 	}
-	a := parse(vector)
-	before := c.memory.fresh(at)
-	next, increments := before.advance(at, a.samples, about(targets))
-	c.memory = next
-	return looks(at, targets, a, before, increments, c.config.StaleAfter), nil
+	for i, t := range targets {
+		if why, ok := unknown[t.Namespace]; ok {
+			out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Missing: true, Reason: missing(why)}
+		}
+	}
+	return out, err
 }
 
-// vector sends the query for counters.
-func (c *Client) vector(ctx context.Context, query string) (model.Vector, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
+// samples sends a query for counters.
+func samples(ctx context.Context, api v1.API, query string, timeout time.Duration) (model.Vector, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// No time: Prometheus' own clock decides, whatever ours says.
-	v, warnings, err := c.counters.Query(ctx, query, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	v, warnings, err := api.Query(ctx, query, time.Time{}, v1.WithTimeout(timeout))
 	if err != nil {
 		return nil, fmt.Errorf("querying request counters: %w", err)
 	}
@@ -144,11 +167,11 @@ func (c *Client) vector(ctx context.Context, query string) (model.Vector, error)
 	if len(warnings) > 0 {
 		return nil, fmt.Errorf("querying request counters: partial answer: %s", strings.Join(warnings, "; "))
 	}
-	vector, ok := v.(model.Vector)
+	out, ok := v.(model.Vector)
 	if !ok {
 		return nil, fmt.Errorf("querying request counters: answer is a %s", v.Type())
 	}
-	return vector, nil
+	return out, nil
 }
 
 func about(targets []Target) asked {
@@ -162,13 +185,9 @@ func about(targets []Target) asked {
 // values asks for the users' metrics of all targets.
 func (c *Client) values(ctx context.Context, targets []Target) [][]analysis.MetricValue {
 	out := make([][]analysis.MetricValue, len(targets))
-	byNamespace := make(map[string][]int)
-	for i, t := range targets {
-		byNamespace[t.Namespace] = append(byNamespace[t.Namespace], i)
-	}
 	var group errgroup.Group
 	group.SetLimit(lanes)
-	for _, indices := range byNamespace {
+	for _, indices := range byNamespace(targets) {
 		group.Go(func() error {
 			for _, i := range indices {
 				for _, q := range targets[i].Metrics {

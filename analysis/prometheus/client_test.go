@@ -65,6 +65,10 @@ func TestOneQueryForAllWorkloads(t *testing.T) {
 	var queries atomic.Int32
 	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
 		queries.Add(1)
+		// The namespace that the scrape adds can't be forged: without it anybody's series would be read.
+		if got := strings.Count(query, `,namespace=~"bank|shop"`); got != strings.Count(query, "{") {
+			t.Errorf("query %s has selectors without the scrape's namespace", query)
+		}
 		for _, part := range []string{`hg_namespace=~"bank|shop"`, `hg_workload=~"api|web\\.v1"`, `hg_hop=~"local|peer|peerconn"`} {
 			if !strings.Contains(query, part) {
 				t.Errorf("query %s does not contain %s", query, part)

@@ -13,8 +13,9 @@
 //	look.go      increments to the requests and errors of both revisions
 //	metric.go    the users' metrics
 //	client.go    the network edge
+//	share.go     what is asked namespace by namespace when the one query fails
 //
-// All but client.go and its helper limit.go is pure.
+// All but the last two and their helper limit.go is pure.
 //
 // A request is counted where it was split, at the sidecar of the pod it came to first. So the pods in
 // the looks are those that split, not those that answered, and both revisions' counters come from the

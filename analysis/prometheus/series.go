@@ -75,6 +75,8 @@ func expression(targets []Target) string {
 	}
 	labels := labelHop + "=~" + oneOf([]string{hopLocal, hopPeer, hopPeerConn}) +
 		"," + labelNamespace + "=~" + oneOf(namespaces) +
+		// A stranger's series, however many, must not even be read.
+		"," + labelPodNamespace + "=~" + oneOf(namespaces) +
 		"," + labelWorkload + "=~" + oneOf(workloads)
 	all := "{__name__=~" + oneOf([]string{requestsName, grpcName, connectName, startedName}) + "," + labels + "}"
 	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of

@@ -3,7 +3,12 @@
 
 package prometheus
 
-import "time"
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+)
 
 // forgetAfter is for how many looks a sidecar that is no longer there is remembered: one whose scrape fails
 // for a while goes on where it was. Its counters are remembered as long as it is itself, because one that
@@ -23,6 +28,8 @@ type memory struct {
 	last  map[series]reading
 	// sources are the sidecars seen, with the look at which each was seen last.
 	sources map[source]int
+	// room is how many counters that are gone are remembered; 0: all of them.
+	room int
 }
 
 // reading is the last value of a counter.
@@ -47,7 +54,7 @@ func (m memory) knows(s source) bool {
 // fresh is the memory as it is worth something at a time: nothing after more than maxGap.
 func (m memory) fresh(at time.Time) memory {
 	if at.Sub(m.at) > maxGap {
-		return memory{}
+		return memory{room: m.room}
 	}
 	return m
 }
@@ -72,7 +79,7 @@ func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
 func (m memory) advance(at time.Time, samples []sample, about asked) (memory, []increment) {
 	m = m.fresh(at)
 	next := memory{
-		at: at, looks: m.looks + 1,
+		at: at, looks: m.looks + 1, room: m.room,
 		last:    make(map[series]reading, len(samples)),
 		sources: make(map[source]int, len(m.sources)),
 	}
@@ -122,20 +129,67 @@ func (m memory) since(s series, value float64, about asked) float64 {
 	return 0
 }
 
+// absent is a sidecar that is remembered, with those of its counters that the newest answer lacks.
+type absent struct {
+	source
+	look     int // at which the sidecar was seen last
+	counters []series
+}
+
 // carry copies what is gone into the next memory: sidecars for a while, and their counters with them. A
 // workload that is not looked at any more is forgotten, so that its next rollout does not begin with all
 // that happened in between.
+//
+// A namespace has its share of the room, and what finds no place in it is forgotten, sidecar by sidecar:
+// somebody whose counters have other names at every look must not fill the memory. A sidecar that was
+// forgotten begins anew when it is back, which costs what it counted in between.
 func (m memory) carry(next *memory, about asked) {
+	left := make(map[string]int)
+	for w := range about {
+		left[w.Namespace] = 0
+	}
+	share := math.MaxInt
+	if m.room > 0 {
+		share = m.room / max(1, len(left))
+	}
+	for ns := range left {
+		left[ns] = share
+	}
+	for _, a := range m.absent(*next, about) {
+		if left[a.Namespace] -= len(a.counters); left[a.Namespace] < 0 {
+			continue
+		}
+		next.sources[a.source] = a.look
+		for _, s := range a.counters {
+			next.last[s] = m.last[s]
+		}
+	}
+}
+
+// absent are the sidecars worth remembering, those that were seen last first.
+func (m memory) absent(next memory, about asked) []*absent {
+	found := make(map[source]*absent)
 	for s, look := range m.sources {
-		_, seen := next.sources[s]
+		now, seen := next.sources[s]
 		_, wanted := about[s.workload]
-		if !seen && wanted && next.looks-look <= forgetAfter {
-			next.sources[s] = look
+		if wanted && (seen || next.looks-look <= forgetAfter) {
+			found[s] = &absent{source: s, look: max(look, now)}
 		}
 	}
-	for s, r := range m.last {
-		if now, ok := next.last[s]; (!ok || now.unread) && next.knows(s.source) {
-			next.last[s] = r
+	for s := range m.last {
+		if now, ok := next.last[s]; ok && !now.unread {
+			continue
+		}
+		if a := found[s.source]; a != nil {
+			a.counters = append(a.counters, s)
 		}
 	}
+	out := make([]*absent, 0, len(found))
+	for _, a := range found {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(a, b *absent) int {
+		return cmp.Or(cmp.Compare(b.look, a.look), cmp.Compare(len(a.counters), len(b.counters)), cmp.Compare(a.Pod, b.Pod))
+	})
+	return out
 }

@@ -5,6 +5,7 @@ package prometheus
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -178,6 +179,31 @@ func TestWhatIsLongGoneIsForgotten(t *testing.T) {
 	}
 	if m, _ = m.advance(start, nil, asked{}); len(m.last) != 0 || len(m.sources) != 0 {
 		t.Error("a workload that is not asked for is remembered")
+	}
+}
+
+// A namespace whose counters and pods have other names at every look is one that wants to fill the memory.
+func TestMemoryHasRoomForSoMuch(t *testing.T) {
+	evil := workload{Namespace: "evil", Workload: "web"}
+	about := asked{web: nil, evil: nil}
+	m := memory{room: 20}
+	m, _ = m.advance(start, values{"a/2": 100, "b/2": 100}.samples(), about)
+	for i := range forgetAfter {
+		samples := values{"a/2": 100}.samples() // b can't be scraped for a while
+		for n := range 30 {
+			s := counter("a", fmt.Sprint(i, n))
+			s.workload = evil
+			samples = append(samples, sample{s, 1})
+			s.Pod = fmt.Sprint(i, n)
+			samples = append(samples, sample{s, 1})
+		}
+		m, _ = m.advance(start, samples, about)
+	}
+	if got := len(m.last); got > 61+20 {
+		t.Errorf("%d counters are remembered, of 61 in the answer and room for 20 more", got)
+	}
+	if _, incs := m.advance(start, values{"b/2": 107}.samples(), about); len(incs) != 1 || incs[0].By != 7 {
+		t.Errorf("another namespace's sidecar, back again, counted %v; want 7", incs)
 	}
 }
 
