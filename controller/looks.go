@@ -7,8 +7,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
@@ -44,21 +41,23 @@ type Counters interface {
 }
 
 // Looks runs the analysis of all rollouts: every LookInterval one batch of queries, one look at each,
-// one wake-up. It runs on the leader and is the only one that owns the judges' states.
+// one wake-up. It runs on the leader and is the only one that owns the judges' states. Who waits for
+// whom is in lanes.go.
 type Looks struct {
 	// Client reads Rollouts from the cache.
 	Client client.Reader
 	// Prometheus is the address for policies that name none; empty: they have no data.
 	Prometheus string
-	// Connect makes the client for an address, once for each.
+	// Connect makes the client for an address, once for each and namespace that names it. It is called by
+	// several goroutines at once.
 	Connect func(url string) (Counters, error)
 	// Wake is told each workload that has a new verdict, from several goroutines at once. It must not block.
 	Wake func(types.NamespacedName)
 
-	clients map[string]Counters // by address; only look uses it
-
 	mu     sync.Mutex
 	judged map[types.NamespacedName]judged
+	lanes  map[string]*lane
+	named  chan struct{} // has a place for each named address that may be asked at once
 }
 
 // judged is what the analysis knows of one rollout.
@@ -70,57 +69,14 @@ type judged struct {
 	verdict   v1alpha1.Verdict
 }
 
-// Start implements manager.Runnable. Looks that would overlap are left out, not queued.
-func (l *Looks) Start(ctx context.Context) error {
-	ticker := time.NewTicker(LookInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-ticker.C:
-			if err := l.look(ctx, now); err != nil {
-				log.FromContext(ctx).Error(err, "Looking at the rollouts")
-			}
-		}
-	}
-}
-
-// look judges every rollout that has a candidate.
-func (l *Looks) look(ctx context.Context, now time.Time) error {
-	var list v1alpha1.RolloutList
-	if err := l.Client.List(ctx, &list); err != nil {
-		return fmt.Errorf("listing rollouts: %w", err)
-	}
-	batches := map[string][]*v1alpha1.Rollout{}
-	for i := range list.Items {
-		if r := &list.Items[i]; judgeable(&r.Status) {
-			url := cmp.Or(prometheusOf(&r.Status), l.Prometheus)
-			batches[url] = append(batches[url], r)
-		}
-	}
-	var group sync.WaitGroup
-	errs := make(chan error, len(batches))
-	for url, rollouts := range batches {
-		client, err := l.client(url)
-		group.Go(func() { errs <- errors.Join(err, l.batch(ctx, now, server{client, url}, rollouts)) })
-	}
-	group.Wait()
-	close(errs)
-	var joined error
-	for err := range errs {
-		joined = errors.Join(joined, err)
-	}
-	return joined
-}
-
-// server is one Prometheus: its client, nil without one, and its address.
+// server is one Prometheus: its client, its address, and, without a client, why there is none.
 type server struct {
-	client Counters
-	url    string
+	client  Counters
+	url     string
+	missing string
 }
 
-// batch judges the rollouts that ask the same Prometheus; nil: there is none, and everything is missing.
+// batch judges the rollouts that ask the same Prometheus. Without a client everything is missing.
 func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts []*v1alpha1.Rollout) error {
 	var targets []prometheus.Target
 	for _, r := range rollouts {
@@ -128,14 +84,14 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 	}
 	looks := make([]analysis.Look, len(targets))
 	for i, t := range targets {
-		looks[i] = analysis.Look{Time: now, Step: t.Step, Weight: t.Weight, Missing: true, Reason: "no Prometheus is configured"}
+		looks[i] = analysis.Look{Time: now, Step: t.Step, Weight: t.Weight, Missing: true, Reason: cmp.Or(prom.missing, "no Prometheus is configured")}
 	}
 	var err error
 	if prom.client != nil {
 		looks, err = prom.client.Looks(ctx, now, targets)
 	}
 	for i, r := range rollouts {
-		if err != nil && looks[i].Missing {
+		if looks[i].Missing && looks[i].Reason == prometheus.ReasonNoAnswer {
 			looks[i].Reason = "no answer from Prometheus at " + prom.url
 		}
 		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
@@ -143,25 +99,6 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 		l.Wake(key)
 	}
 	return err
-}
-
-// client is the one for an address; nil without one, or when the address can't be used.
-func (l *Looks) client(url string) (Counters, error) {
-	if url == "" {
-		return nil, nil
-	}
-	if c, ok := l.clients[url]; ok {
-		return c, nil
-	}
-	c, err := l.Connect(url)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to Prometheus: %w", err)
-	}
-	if l.clients == nil {
-		l.clients = map[string]Counters{}
-	}
-	l.clients[url] = c
-	return c, nil
 }
 
 // judgeable says whether a rollout is to be looked at: it has both arms, and its end is not decided.

@@ -71,7 +71,7 @@ func watching(t *testing.T, c Counters, objects ...client.Object) (*Looks, *[]ty
 func lookFrom(t *testing.T, l *Looks, from, looks int) {
 	t.Helper()
 	for i := range looks {
-		if err := l.look(t.Context(), at(from+5*i)); err != nil {
+		if err := l.look(t.Context(), at(from+5*i))(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -155,7 +155,7 @@ func TestMissingPrometheusIsMissingData(t *testing.T) {
 func TestPrometheusThatCannotBeUsedIsMissingData(t *testing.T) {
 	l, woken := watching(t, healthy, record())
 	l.Connect = func(string) (Counters, error) { return nil, errRefused }
-	if err := l.look(t.Context(), at(5)); !errors.Is(err, errRefused) {
+	if err := l.look(t.Context(), at(5))(); !errors.Is(err, errRefused) {
 		t.Errorf("the error is %v", err)
 	}
 	s := record().Status
@@ -178,7 +178,10 @@ func TestWhatPrometheusIsAsked(t *testing.T) {
 	l, _ := watching(t, nil, record(), own, quarantined, first, podOf(stableHash, "s1", ""), podOf(candidateHash, "c1", ""))
 	l.Prometheus = "default.example"
 	asked := map[string]*[]prometheus.Target{}
+	var mu sync.Mutex
 	l.Connect = func(url string) (Counters, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if asked[url] != nil {
 			t.Errorf("connected to %s twice", url)
 		}

@@ -164,10 +164,8 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 	looks := &controller.Looks{
 		Client:     mgr.GetClient(),
 		Prometheus: o.PrometheusURL,
-		Connect: func(url string) (controller.Counters, error) {
-			return prometheus.New(prometheus.Config{URL: url})
-		},
-		Wake: func(key types.NamespacedName) { notify(wake, key) },
+		Connect:    func(url string) (controller.Counters, error) { return prometheus.New(o.prometheus(url)) },
+		Wake:       func(key types.NamespacedName) { notify(wake, key) },
 	}
 	if err := mgr.Add(looks); err != nil {
 		return fmt.Errorf("adding the analysis: %w", err)
@@ -181,6 +179,14 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 		Namespace: o.Namespace, Deployment: o.Deployment, Now: time.Now, Sidecars: sidecars, Looks: looks,
 	}
 	return controller.Setup(mgr, r, &controller.Feeder{Reconciler: r, Sink: configurations{sink}}, wake)
+}
+
+// prometheus is how to ask for counters at an address, which is the installation's own or was named by a policy.
+func (o Options) prometheus(url string) prometheus.Config {
+	if url == o.PrometheusURL {
+		return prometheus.Config{URL: url}
+	}
+	return prometheus.Config{URL: url, MaxCounters: prometheus.MaxNamedCounters}
 }
 
 // checkQuery asks a Prometheus about a query that somebody just wrote.

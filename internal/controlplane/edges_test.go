@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/xds/server"
 )
 
@@ -122,5 +123,17 @@ func TestOwnUser(t *testing.T) {
 	o := Options{Namespace: "headgate-system", ServiceAccount: "headgate"}
 	if got, want := o.user(), "system:serviceaccount:headgate-system:headgate"; got != want {
 		t.Errorf("user %q, want %q", got, want)
+	}
+}
+
+func TestAddressesThatPoliciesNameMayAnswerLess(t *testing.T) {
+	o := Options{PrometheusURL: "http://own:9090"}
+	for url, want := range map[string]prometheus.Config{
+		"http://own:9090":  {URL: "http://own:9090"},
+		"http://evil:9090": {URL: "http://evil:9090", MaxCounters: 1 << 20},
+	} {
+		if d := cmp.Diff(want, o.prometheus(url)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", url, d)
+		}
 	}
 }

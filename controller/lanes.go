@@ -1,0 +1,217 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// namedAtOnce is how many addresses that policies name are asked at once. What they answer takes memory
+// (prometheus.MaxNamedCounters), and any tenant can name some that answer slowly or never.
+const namedAtOnce = 16
+
+// namedPerNamespace is how many addresses the policies of a namespace can have looks at. What is remembered
+// of each takes memory for as long as its rollouts last; more than one or two have no use.
+const namedPerNamespace = 4
+
+// lane is what is looked at in turn. The installation's own Prometheus has a lane, named "", and each
+// namespace one for all addresses that policies name for it. So a slow address costs the namespace that
+// uses it looks, and nobody else.
+type lane struct {
+	busy bool
+	// clients by address; only who made the lane busy uses it.
+	clients map[string]Counters
+}
+
+// work is the rollouts of a lane, by address; "" is none.
+type work map[string][]*v1alpha1.Rollout
+
+// Start implements manager.Runnable. Looks that would overlap are left out, not queued.
+func (l *Looks) Start(ctx context.Context) error {
+	ticker := time.NewTicker(LookInterval)
+	defer ticker.Stop()
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			wait := l.look(ctx, now)
+			running.Go(func() {
+				if err := wait(); err != nil {
+					log.FromContext(ctx).Error(err, "Looking at the rollouts")
+				}
+			})
+		}
+	}
+}
+
+// look begins to judge every rollout that has a candidate, except in lanes that have not finished their
+// look before. wait returns when all has been judged that was begun.
+func (l *Looks) look(ctx context.Context, now time.Time) (wait func() error) {
+	all, err := l.byLane(ctx)
+	if err != nil {
+		return func() error { return err }
+	}
+	lanes := l.enter(all)
+	errs := make(chan error, len(lanes))
+	for name, lane := range lanes {
+		go func() {
+			err := l.drive(ctx, now, lane, all[name])
+			l.leave(lane)
+			errs <- err
+		}()
+	}
+	return func() error {
+		var joined error
+		for range lanes {
+			joined = errors.Join(joined, <-errs)
+		}
+		return joined
+	}
+}
+
+// byLane finds the rollouts to be judged.
+func (l *Looks) byLane(ctx context.Context) (map[string]work, error) {
+	var list v1alpha1.RolloutList
+	if err := l.Client.List(ctx, &list); err != nil {
+		return nil, fmt.Errorf("listing rollouts: %w", err)
+	}
+	all := map[string]work{}
+	for i := range list.Items {
+		r := &list.Items[i]
+		if !judgeable(&r.Status) {
+			continue
+		}
+		name, url := "", cmp.Or(prometheusOf(&r.Status), l.Prometheus)
+		if url != l.Prometheus {
+			name = r.Namespace
+		}
+		if all[name] == nil {
+			all[name] = work{}
+		}
+		all[name][url] = append(all[name][url], r)
+	}
+	return all, nil
+}
+
+// enter takes the lanes that have work and are not busy, and drops those that have none any more.
+func (l *Looks) enter(all map[string]work) map[string]*lane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lanes == nil {
+		l.lanes, l.named = map[string]*lane{}, make(chan struct{}, namedAtOnce)
+	}
+	for name, lane := range l.lanes {
+		if all[name] == nil && !lane.busy {
+			delete(l.lanes, name)
+		}
+	}
+	entered := map[string]*lane{}
+	for name := range all {
+		if l.lanes[name] == nil {
+			l.lanes[name] = &lane{clients: map[string]Counters{}}
+		}
+		if lane := l.lanes[name]; !lane.busy {
+			lane.busy = true
+			entered[name] = lane
+		}
+	}
+	return entered
+}
+
+func (l *Looks) leave(lane *lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lane.busy = false
+}
+
+// drive looks at what is in a lane, one address after the other.
+func (l *Looks) drive(ctx context.Context, now time.Time, lane *lane, todo work) error {
+	for url := range lane.clients {
+		if todo[url] == nil {
+			delete(lane.clients, url)
+		}
+	}
+	var joined error
+	for i, url := range lane.turns(todo) {
+		rollouts := todo[url]
+		if i >= namedPerNamespace {
+			joined = errors.Join(joined, l.batch(ctx, now, server{url: url, missing: "the policies of its namespace name too many Prometheuses"}, rollouts))
+			continue
+		}
+		client, err := l.client(lane, url)
+		joined = errors.Join(joined, err)
+		if url == l.Prometheus {
+			joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: url}, rollouts))
+			continue
+		}
+		// For every address anew, so that a namespace with many of them takes its turn like the others.
+		select {
+		case l.named <- struct{}{}:
+		case <-ctx.Done():
+			return joined
+		}
+		joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: url}, l.still(ctx, url, rollouts)))
+		<-l.named
+	}
+	return joined
+}
+
+// turns are the addresses in the order in which they are asked: who is known comes first, so that a rollout
+// is not left out halfway because of one that began after it.
+func (l *lane) turns(todo work) []string {
+	unknown := func(url string) int {
+		if l.clients[url] != nil {
+			return 0
+		}
+		return 1
+	}
+	return slices.SortedFunc(maps.Keys(todo), func(a, b string) int {
+		return cmp.Or(cmp.Compare(unknown(a), unknown(b)), cmp.Compare(a, b))
+	})
+}
+
+// still reads again the rollouts that had to wait for their turn: their step and weight, by which the
+// look counts, may be others by now.
+func (l *Looks) still(ctx context.Context, url string, rollouts []*v1alpha1.Rollout) []*v1alpha1.Rollout {
+	var out []*v1alpha1.Rollout
+	for _, r := range rollouts {
+		var now v1alpha1.Rollout
+		err := l.Client.Get(ctx, client.ObjectKeyFromObject(r), &now)
+		if err == nil && judgeable(&now.Status) && prometheusOf(&now.Status) == url {
+			out = append(out, &now)
+		}
+	}
+	return out
+}
+
+// client is the one for an address; nil without one, or when the address can't be used.
+func (l *Looks) client(lane *lane, url string) (Counters, error) {
+	if url == "" {
+		return nil, nil
+	}
+	if c, ok := lane.clients[url]; ok {
+		return c, nil
+	}
+	c, err := l.Connect(url)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to Prometheus: %w", err)
+	}
+	lane.clients[url] = c
+	return c, nil
+}
