@@ -6,20 +6,21 @@ package controller
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
+	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -29,34 +30,39 @@ import (
 	"github.com/headgate/headgate/webhook"
 )
 
-// Policies says in the conditions of policies whether they are in use. Runs on the leader.
+// Policies says in the conditions of policies whether they are in use. Runs on the leader. A request is a
+// namespace, whose policies one pass looks at together; the empty one is the cluster's.
 type Policies struct {
 	Client client.Client
 	// Prometheus is the address for policies that name none; empty: their queries are not checked.
 	Prometheus string
-	// Check asks a Prometheus about a query; prometheus.ErrBadQuery says that the query is wrong.
+	// Check asks a Prometheus about a query; prometheus.ErrBadQuery says that the query is wrong. It is
+	// called by several goroutines at once, each about another namespace.
 	Check func(ctx context.Context, url string, q prometheus.Query) error
 
-	checked map[check]string // what was said about a query; only Reconcile, one at a time, uses it
+	mu      sync.Mutex
+	checked map[string]checks // by namespace
 }
-
-// check is a query at an address.
-type check struct{ url, expression string }
-
-// checkAgain is when a Prometheus that did not answer is asked again.
-const checkAgain = time.Minute
 
 // SetupPolicies registers the controller of policies' conditions.
 func SetupPolicies(mgr ctrl.Manager, p *Policies) error {
-	// Which policies meet on a workload depends on its labels and on its namespace's alone.
-	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
-		return []reconcile.Request{{}} // one pass looks at all policies
+	// Which policies meet on a workload depends on its labels and on its namespace's alone; whether the
+	// cluster's policies meet there, on the namespace's own policies too.
+	inside := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return []reconcile.Request{policiesOf(o.GetNamespace()), policiesOf("")}
+	})
+	itself := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return []reconcile.Request{policiesOf(o.GetName()), policiesOf("")}
+	})
+	cluster := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{policiesOf("")}
 	})
 	err := ctrl.NewControllerManagedBy(mgr).Named("policies").
-		Watches(&v1alpha1.RolloutPolicy{}, all).
-		Watches(&v1alpha1.ClusterRolloutPolicy{}, all).
-		Watches(&appsv1.Deployment{}, all, builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		Watches(&corev1.Namespace{}, all, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&v1alpha1.RolloutPolicy{}, inside).
+		Watches(&v1alpha1.ClusterRolloutPolicy{}, cluster).
+		Watches(&appsv1.Deployment{}, inside, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&corev1.Namespace{}, itself, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 8}).
 		Complete(p)
 	if err != nil {
 		return fmt.Errorf("setting up the controller of policies: %w", err)
@@ -64,70 +70,53 @@ func SetupPolicies(mgr ctrl.Manager, p *Policies) error {
 	return nil
 }
 
-// Reconcile looks at all policies: few, and in the cache.
-func (p *Policies) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
-	view, err := p.gather(ctx)
+// policiesOf asks for a pass over the policies of a namespace; "": over those of the cluster.
+func policiesOf(ns string) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: ns}}
+}
+
+// Reconcile looks at all policies of a namespace: few, and in the cache. Their conditions are written
+// even when there was no time to check all queries.
+func (p *Policies) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	view, err := p.gather(ctx, req.Namespace)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	subjects := view.subjects(req.Namespace)
+	checked, again := p.check(ctx, req.Namespace, subjects)
 	conflicts := view.conflicts()
-	again := time.Duration(0)
-	for i := range view.namespaced {
-		o := &view.namespaced[i]
-		wrong, known := p.wrongQuery(ctx, &o.Spec)
-		if !known {
-			again = checkAgain
-		}
-		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, wrong, conflicts["rolloutpolicy/"+o.Namespace+"/"+o.Name])); err != nil {
-			return ctrl.Result{}, err
-		}
-	}
-	for i := range view.cluster {
-		o := &view.cluster[i]
-		wrong, known := p.wrongQuery(ctx, &o.Spec)
-		if !known {
-			again = checkAgain
-		}
-		if err := p.write(ctx, o, &o.Status, accepted(&o.Spec, wrong, conflicts["clusterrolloutpolicy/"+o.Name])); err != nil {
+	for _, s := range subjects {
+		c := accepted(s.spec, p.wrongQuery(s.spec, checked), conflicts[s.name])
+		if err := p.write(ctx, s.object, s.status, c); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
 }
 
-// wrongQuery asks Prometheus about each query once. It says what is wrong with the first that is, and
-// whether all could be asked about.
-func (p *Policies) wrongQuery(ctx context.Context, spec *v1alpha1.RolloutPolicySpec) (wrong string, known bool) {
-	url := p.Prometheus
-	if spec.Analysis.Prometheus != nil {
-		url = spec.Analysis.Prometheus.URL
-	}
-	if url == "" || p.Check == nil {
-		return "", true
-	}
-	known = true
-	for _, m := range spec.Analysis.Metrics {
-		c := check{url, m.Query}
-		said, ok := p.checked[c]
-		if !ok {
-			err := p.Check(ctx, url, prometheus.Query{Name: m.Name, Expression: m.Query})
-			if err != nil && !errors.Is(err, prometheus.ErrBadQuery) {
-				known = false
-				continue
-			}
-			if err != nil {
-				said = err.Error()
-			}
-			if p.checked == nil || len(p.checked) > 1000 {
-				p.checked = map[check]string{}
-			}
-			p.checked[c] = said
+// subject is a policy of either kind.
+type subject struct {
+	object client.Object
+	name   string // as in conflicts
+	spec   *v1alpha1.RolloutPolicySpec
+	status *v1alpha1.PolicyStatus
+}
+
+// subjects are the policies whose conditions a pass writes.
+func (v policyView) subjects(ns string) []subject {
+	var out []subject
+	if ns == "" {
+		for i := range v.cluster {
+			o := &v.cluster[i]
+			out = append(out, subject{o, "clusterrolloutpolicy/" + o.Name, &o.Spec, &o.Status})
 		}
-		if said != "" {
-			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, said), known
-		}
+		return out
 	}
-	return "", known
+	for i := range v.namespaced {
+		o := &v.namespaced[i]
+		out = append(out, subject{o, "rolloutpolicy/" + ns + "/" + o.Name, &o.Spec, &o.Status})
+	}
+	return out
 }
 
 func (p *Policies) write(ctx context.Context, o client.Object, s *v1alpha1.PolicyStatus, c metav1.Condition) error {
@@ -143,20 +132,25 @@ func (p *Policies) write(ctx context.Context, o client.Object, s *v1alpha1.Polic
 	return nil
 }
 
-// policyView is all policies and all workloads in enabled namespaces.
+// policyView is the policies that a pass is about, and what they may select in enabled namespaces.
 type policyView struct {
-	namespaced  []v1alpha1.RolloutPolicy
+	namespaced  []v1alpha1.RolloutPolicy // in a pass over the cluster's: those of all namespaces, which win over them
 	cluster     []v1alpha1.ClusterRolloutPolicy
 	deployments []appsv1.Deployment
 }
 
-func (p *Policies) gather(ctx context.Context) (policyView, error) {
+func (p *Policies) gather(ctx context.Context, ns string) (policyView, error) {
 	var v policyView
 	var namespaced v1alpha1.RolloutPolicyList
 	var cluster v1alpha1.ClusterRolloutPolicyList
 	var namespaces corev1.NamespaceList
 	var deployments appsv1.DeploymentList
-	for _, list := range []client.ObjectList{&namespaced, &cluster, &namespaces, &deployments} {
+	for _, list := range []client.ObjectList{&namespaced, &deployments} {
+		if err := p.Client.List(ctx, list, client.InNamespace(ns)); err != nil {
+			return v, fmt.Errorf("listing %T: %w", list, err)
+		}
+	}
+	for _, list := range []client.ObjectList{&namespaces, &cluster} {
 		if err := p.Client.List(ctx, list); err != nil {
 			return v, fmt.Errorf("listing %T: %w", list, err)
 		}

@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+const (
+	// checkTime is how long a pass may ask about queries. A namespace can have hundreds of them at
+	// addresses that never answer, and its pass takes one of the few workers.
+	checkTime = 5 * time.Second
+	// checkSoon is when a pass that had no time for all queries goes on. It leaves the worker to others
+	// for as long as it had it.
+	checkSoon = 5 * time.Second
+	// checkAgain is when a Prometheus that did not answer is asked again.
+	checkAgain = time.Minute
+)
+
+// check is a query at an address.
+type check struct{ url, expression string }
+
+// checks are those of one namespace, with what is known about each.
+type checks map[check]checkResult
+
+// checkResult is what was said about a query. The zero value: nobody was asked yet.
+type checkResult struct {
+	answered bool
+	wrong    string    // what is wrong with the query; empty: nothing, if answered
+	asked    time.Time // the last time
+}
+
+// check asks Prometheus about the queries of these policies, each once, until it answers. again is when
+// those that had no time or no answer are due; 0: there are none.
+func (p *Policies) check(ctx context.Context, ns string, policies []subject) (known checks, again time.Duration) {
+	if p.Check == nil {
+		return nil, 0
+	}
+	known = p.recall(ns, policies)
+	defer func() { p.remember(ns, known) }()
+	end := time.Now().Add(checkTime)
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	for _, c := range known.due(time.Now()) {
+		if !time.Now().Before(end) {
+			return known, checkSoon
+		}
+		err := p.Check(ctx, c.url, prometheus.Query{Expression: c.expression})
+		switch {
+		case errors.Is(err, prometheus.ErrBadQuery):
+			known[c] = checkResult{answered: true, wrong: err.Error()}
+		case err == nil:
+			known[c] = checkResult{answered: true}
+		case ctx.Err() != nil: // it did not have the time that the others had
+			return known, checkSoon
+		default:
+			known[c] = checkResult{asked: time.Now()}
+		}
+	}
+	for _, r := range known {
+		if !r.answered {
+			again = checkAgain
+		}
+	}
+	return known, again
+}
+
+// due are the checks to be asked about, those that never were first, then the longest ago.
+func (c checks) due(now time.Time) []check {
+	var out []check
+	for k, r := range c {
+		if !r.answered && now.Sub(r.asked) >= checkAgain {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b check) int {
+		return cmp.Or(c[a].asked.Compare(c[b].asked), cmp.Compare(a.url, b.url), cmp.Compare(a.expression, b.expression))
+	})
+	return out
+}
+
+// recall has the checks of these policies, and no others: what is asked about no more is forgotten.
+func (p *Policies) recall(ns string, policies []subject) checks {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := checks{}
+	for _, s := range policies {
+		url := p.address(s.spec)
+		if url == "" {
+			continue
+		}
+		for _, m := range s.spec.Analysis.Metrics {
+			c := check{url, m.Query}
+			out[c] = p.checked[ns][c]
+		}
+	}
+	return out
+}
+
+func (p *Policies) remember(ns string, known checks) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.checked == nil {
+		p.checked = map[string]checks{}
+	}
+	p.checked[ns] = known
+	if len(known) == 0 {
+		delete(p.checked, ns)
+	}
+}
+
+// address is that of the Prometheus which a policy's queries go to; empty: none.
+func (p *Policies) address(spec *v1alpha1.RolloutPolicySpec) string {
+	if spec.Analysis.Prometheus != nil {
+		return spec.Analysis.Prometheus.URL
+	}
+	return p.Prometheus
+}
+
+// wrongQuery says what is wrong with the first query that is; empty: nothing, as far as is known.
+func (p *Policies) wrongQuery(spec *v1alpha1.RolloutPolicySpec, known checks) string {
+	for _, m := range spec.Analysis.Metrics {
+		if wrong := known[check{p.address(spec), m.Query}].wrong; wrong != "" {
+			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
+		}
+	}
+	return ""
+}

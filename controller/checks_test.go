@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// asking is a policy with these queries at an address.
+func asking(ns, name, url string, queries ...string) *v1alpha1.RolloutPolicy {
+	p := policyIn(ns, name, 0)
+	p.Spec.Analysis.Prometheus = &v1alpha1.PrometheusRef{URL: url}
+	for _, q := range queries {
+		p.Spec.Analysis.Metrics = append(p.Spec.Analysis.Metrics, v1alpha1.Metric{Name: q, Query: q})
+	}
+	return p
+}
+
+// checker answers at once at the address "good", and never within 2 s elsewhere.
+type checker struct {
+	mu    sync.Mutex
+	asked map[string]int // by query
+}
+
+func (c *checker) check(ctx context.Context, url string, q prometheus.Query) error {
+	c.mu.Lock()
+	if c.asked == nil {
+		c.asked = map[string]int{}
+	}
+	c.asked[q.Expression]++
+	c.mu.Unlock()
+	if url != "good" {
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+		}
+		return errors.New("no answer in time")
+	}
+	if q.Expression == "sum(((" {
+		return fmt.Errorf("%w: parse error", prometheus.ErrBadQuery)
+	}
+	return nil
+}
+
+func TestQueriesAreCheckedOnce(t *testing.T) {
+	policies := []*v1alpha1.RolloutPolicy{asking("shop", "broken", "good", "up", "sum((("), asking("shop", "fine", "good", "up")}
+	c := cluster(t, namespace("shop", true), policies[0], policies[1]).Build()
+	prom := &checker{}
+	p := &Policies{Client: c, Check: prom.check}
+	for range 2 {
+		if again := pass(t, p, "shop"); again != 0 {
+			t.Errorf("all is known, and yet it goes on in %v", again)
+		}
+	}
+	if d := cmp.Diff(map[string]int{"up": 1, "sum(((": 1}, prom.asked); d != "" {
+		t.Errorf("asked (-want +got):\n%s", d)
+	}
+	got := []string{accepts(stored(t, c, policies[0]).Status), accepts(stored(t, c, policies[1]).Status)}
+	if d := cmp.Diff([]string{`False Invalid the query of metric "sum(((" can't be used`, "True Accepted in use"}, got); d != "" {
+		t.Errorf("conditions (-want +got):\n%s", d)
+	}
+	for _, policy := range policies {
+		if err := c.Delete(t.Context(), policy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass(t, p, "shop")
+	if len(p.checked) != 0 {
+		t.Errorf("of policies that are gone it remembers %v", p.checked)
+	}
+}
+
+// Whoever names addresses that never answer must cost nobody else's conditions, and of his own policies
+// only what would have to be asked there.
+func TestQueriesThatAreNeverAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		objects := []client.Object{namespace("shop", true), namespace("evil", true), workloadIn("shop", "web")}
+		var evil []*v1alpha1.RolloutPolicy
+		for i := range 3 {
+			evil = append(evil, asking("evil", fmt.Sprint(i), "dead", fmt.Sprint(i, "a"), fmt.Sprint(i, "b")))
+			objects = append(objects, evil[i])
+		}
+		broken := asking("shop", "broken", "good", "sum(((")
+		c := cluster(t, append(objects, broken)...).Build()
+		prom := &checker{}
+		p := &Policies{Client: c, Check: prom.check}
+
+		began := time.Now()
+		again := make(chan time.Duration)
+		go func() { again <- pass(t, p, "evil") }()
+		synctest.Wait()
+		pass(t, p, "shop")
+		if took, got := time.Since(began), accepts(stored(t, c, broken).Status); took != 0 || got != `False Invalid the query of metric "sum(((" can't be used` {
+			t.Errorf("the other namespace had to wait %v for its condition %q", took, got)
+		}
+		if next := <-again; time.Since(began) != checkTime || next != checkSoon {
+			t.Errorf("the pass took %v and goes on in %v; want %v and %v", time.Since(began), next, checkTime, checkSoon)
+		}
+		for _, policy := range evil {
+			if got := accepts(stored(t, c, policy).Status); got != "True Accepted in use" {
+				t.Errorf("policy %s: %s", policy.Name, got)
+			}
+		}
+		passes := 1
+		for ; pass(t, p, "evil") != checkAgain; passes++ {
+			if passes > 5 {
+				t.Fatal("it does not get any further")
+			}
+		}
+		// Those that had less than their time are asked once more.
+		want := map[string]int{"sum(((": 1, "0a": 1, "0b": 1, "1a": 2, "1b": 1, "2a": 2, "2b": 1}
+		if d := cmp.Diff(want, prom.asked); d != "" {
+			t.Errorf("asked (-want +got):\n%s", d)
+		}
+		time.Sleep(checkAgain)
+		before := prom.asked["0a"]
+		for range 3 {
+			pass(t, p, "evil")
+		}
+		if prom.asked["0a"] != before+1 {
+			t.Errorf("a minute later it was asked %d times more, want once", prom.asked["0a"]-before)
+		}
+	})
+}
