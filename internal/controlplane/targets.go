@@ -6,12 +6,14 @@ package controlplane
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -32,23 +34,38 @@ type targetGroup struct {
 func Targets(reader client.Reader) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var pods corev1.PodList
-		err := reader.List(r.Context(), &pods, client.MatchingLabels{v1alpha1.InjectedLabel: "true"})
+		var enabled corev1.NamespaceList
+		err := errors.Join(
+			reader.List(r.Context(), &pods, client.MatchingLabels{v1alpha1.InjectedLabel: "true"}),
+			reader.List(r.Context(), &enabled, client.MatchingLabels{v1alpha1.EnabledLabel: "true"}))
 		if err != nil {
 			// Prometheus keeps the targets it has.
 			http.Error(w, "the cache of pods has not synced yet", http.StatusServiceUnavailable)
 			return
 		}
+		namespaces := map[string]bool{}
+		for _, ns := range enabled.Items {
+			namespaces[ns.Name] = true
+		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(targets(pods.Items)) // the only error is a client that went away
+		_ = json.NewEncoder(w).Encode(targets(pods.Items, namespaces)) // the only error is a client that went away
 	})
 }
 
-// targets are those of pods that have an address and can still answer, in the order of namespace and name.
-func targets(pods []corev1.Pod) []targetGroup {
+// injected says that a pod is one of ours. The label alone says nothing: anybody can put it on a pod in
+// any namespace, and what such a pod serves would fill the Prometheus that everybody's rollouts need.
+func injected(pod *corev1.Pod, enabled map[string]bool) bool {
+	owner := metav1.GetControllerOf(pod)
+	return enabled[pod.Namespace] && pod.Annotations[v1alpha1.InjectionAnnotation] != "" && owner != nil && owner.Kind == "ReplicaSet"
+}
+
+// targets are those of sidecars that have an address and can still answer, in the order of namespace and name.
+func targets(pods []corev1.Pod, enabled map[string]bool) []targetGroup {
 	groups := []targetGroup{}
-	for _, pod := range pods {
+	for i := range pods {
+		pod := &pods[i]
 		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-		if over || pod.Status.PodIP == "" {
+		if over || pod.Status.PodIP == "" || !injected(pod, enabled) {
 			continue
 		}
 		groups = append(groups, targetGroup{
