@@ -183,6 +183,11 @@ func (r Revision) ready() int32 {
 	return r.count(func(p Pod) bool { return p.Ready && !p.Terminating })
 }
 
+// alive counts pods that are not on their way out.
+func (r Revision) alive() int32 {
+	return r.count(func(p Pod) bool { return !p.Terminating })
+}
+
 func (r Revision) count(f func(Pod) bool) (n int32) {
 	for _, p := range r.Pods {
 		if f(p) {

@@ -59,7 +59,8 @@ func (p *pass) nativeIsDone() bool {
 }
 
 // tidy deletes the empty ReplicaSets of candidates that never became stable, so that native history
-// holds what was stable, and `rollout undo` always means abort or go back.
+// holds what was stable, and `rollout undo` always means abort or go back. Pods that are on their way out
+// don't keep one: they take ten seconds and more, in which an undo would bring the superseded version back.
 func (p *pass) tidy() {
 	if !p.o.Deployment.Current {
 		return
@@ -73,7 +74,7 @@ func (p *pass) tidy() {
 		if r.Hash == "" || r.Hash == p.s.Stable.Hash || r.Hash == p.s.Candidate.Hash || r.Template == p.o.Deployment.Template {
 			continue
 		}
-		if r.Replicas == 0 && len(r.Pods) == 0 && slices.Contains(dead, last[r.Hash]) {
+		if r.Replicas == 0 && r.alive() == 0 && slices.Contains(dead, last[r.Hash]) {
 			p.d.DeleteRevisions = append(p.d.DeleteRevisions, r.Hash)
 		}
 	}

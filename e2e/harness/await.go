@@ -85,6 +85,33 @@ func (c *Case) AwaitQuiet() {
 	c.await(2*time.Minute, "no pod is being deleted", c.Pods.AwaitQuiet)
 }
 
+// AwaitReady waits until exactly n pods of a revision are ready.
+func (c *Case) AwaitReady(within time.Duration, revision string, n int) {
+	c.T.Helper()
+	c.await(within, fmt.Sprintf("%d pods of %s are ready", n, revision), func(ctx context.Context) error {
+		return c.Pods.AwaitReady(ctx, revision, n)
+	})
+}
+
+// AwaitForgotten waits until a revision is in the native history no more, so that no undo can reach it.
+func (c *Case) AwaitForgotten(within time.Duration, revision string) {
+	c.T.Helper()
+	c.await(within, fmt.Sprintf("revision %s is not in the history", revision), func(ctx context.Context) error {
+		opts := append(c.in(), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: revision})
+		return Follow(ctx, c.Client, Selected{&appsv1.ReplicaSetList{}, opts}, func(state map[types.UID]*appsv1.ReplicaSet) bool {
+			return len(state) == 0
+		})
+	})
+}
+
+// AwaitPhase waits until the workload's Rollout is in a phase, and returns it.
+func (c *Case) AwaitPhase(within time.Duration, phase v1alpha1.Phase) *v1alpha1.Rollout {
+	c.T.Helper()
+	return c.AwaitRollout(within, fmt.Sprintf("the Rollout is %s", phase), func(r *v1alpha1.Rollout) bool {
+		return r.Status.Phase == phase
+	})
+}
+
 // AwaitStable waits until Headgate has recorded the stable revision and nothing is going on; the
 // sidecars are connected then, so that the next update can be split.
 func (c *Case) AwaitStable() *v1alpha1.Rollout {

@@ -23,6 +23,7 @@ type PodLog struct {
 	now      map[types.UID]*corev1.Pod
 	revision map[types.UID]string // of every pod ever seen
 	least    map[string]int       // fewest ready pods by revision since Mark
+	most     map[string]int       // most ready pods by revision at any time
 	err      error
 	watchers []chan struct{}
 }
@@ -33,7 +34,7 @@ func (c *Cluster) WatchPods(ctx context.Context, namespace, selector string) (*P
 	if err != nil {
 		return nil, fmt.Errorf("parsing selector %q: %w", selector, err)
 	}
-	l := &PodLog{revision: map[types.UID]string{}, least: map[string]int{}}
+	l := &PodLog{revision: map[types.UID]string{}, least: map[string]int{}, most: map[string]int{}}
 	opts := []client.ListOption{client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: sel}}
 	begun := make(chan struct{})
 	var once sync.Once
@@ -67,10 +68,14 @@ func (l *PodLog) see(state map[types.UID]*corev1.Pod) {
 		l.revision[uid] = rev
 		if Ready(p) {
 			ready[rev]++
+			ready[AnyRevision]++
 		}
 	}
 	for rev, n := range l.least {
 		l.least[rev] = min(n, ready[rev])
+	}
+	for rev, n := range ready {
+		l.most[rev] = max(n, l.most[rev])
 	}
 	for _, w := range l.watchers {
 		close(w)
@@ -111,13 +116,16 @@ func (l *PodLog) Of(revision string) []*corev1.Pod {
 	return pods
 }
 
-// Mark begins to count the fewest ready pods of a revision.
+// AnyRevision stands for all pods of the workload.
+const AnyRevision = ""
+
+// Mark begins to count the fewest ready pods of a revision, or of all together.
 func (l *PodLog) Mark(revision string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
 	for _, p := range l.now {
-		if Revision(p) == revision && Ready(p) {
+		if (revision == AnyRevision || Revision(p) == revision) && Ready(p) {
 			n++
 		}
 	}
@@ -129,6 +137,26 @@ func (l *PodLog) Least(revision string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.least[revision]
+}
+
+// Most is the most ready pods of a revision at any moment since the log began.
+func (l *PodLog) Most(revision string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.most[revision]
+}
+
+// AwaitReady waits until exactly n pods of a revision are ready.
+func (l *PodLog) AwaitReady(ctx context.Context, revision string, n int) error {
+	return l.await(ctx, fmt.Sprintf("%d pods of %s are ready", n, revision), func() bool {
+		ready := 0
+		for _, p := range l.now {
+			if Revision(p) == revision && Ready(p) {
+				ready++
+			}
+		}
+		return ready == n
+	})
 }
 
 // AwaitQuiet waits until no pod is being deleted.
