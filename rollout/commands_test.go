@@ -275,6 +275,8 @@ func (s *script) turn(part string, down bool) error {
 		s.w.xdsDown = down
 	case "native":
 		s.w.asleep = down
+	case "annotations":
+		s.w.dropped = down
 	default:
 		return fmt.Errorf("no part %q", part)
 	}

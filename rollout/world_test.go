@@ -48,6 +48,7 @@ type world struct {
 	podWebhookDown, webhookDown, xdsDown bool
 	shown                                string // the failure condition's message
 	asleep                               bool   // the Deployment controller does nothing
+	dropped                              bool   // another webhook removes Headgate's annotations
 }
 
 // version is one ReplicaSet, or what will be one.
@@ -212,6 +213,9 @@ func (w *world) writeHold(h v1alpha1.Hold) {
 		w.template = w.status.Stable.Hash
 	}
 	w.fields, w.hold, w.gate = h.User, nil, v1alpha1.GateOpen
+	if w.dropped {
+		w.gate = ""
+	}
 }
 
 // observe is what the controller would see now.
