@@ -98,17 +98,34 @@ func newInjection(pod *corev1.Pod, cfg InjectConfig) *injection {
 }
 
 // priorInjection reads what an earlier call left. The annotation alone does not count (it may have
-// been copied), nor do containers alone (they may be somebody else's).
+// been copied), nor do containers alone (they may be somebody else's), unless the sidecar was told the same:
+// another webhook may have dropped the annotation.
 func priorInjection(pod *corev1.Pod) *v1alpha1.Injection {
-	value, ok := pod.Annotations[v1alpha1.InjectionAnnotation]
-	if !ok || initContainer(pod, v1alpha1.ProxyContainer) == nil {
+	proxy := initContainer(pod, v1alpha1.ProxyContainer)
+	if proxy == nil {
 		return nil
+	}
+	value, ok := pod.Annotations[v1alpha1.InjectionAnnotation]
+	if !ok {
+		value = envOf(proxy, injectionEnv)
 	}
 	before, err := v1alpha1.ParseInjection(value)
 	if err != nil {
 		return nil
 	}
 	return &before
+}
+
+// injectionEnv tells the sidecar what the annotation says.
+const injectionEnv = "HEADGATE_INJECTION"
+
+func envOf(c *corev1.Container, name string) string {
+	for _, e := range c.Env {
+		if e.Name == name {
+			return e.Value
+		}
+	}
+	return ""
 }
 
 // sameRevision tells a second call for the same pod from a sidecar that a copied template brought.

@@ -93,7 +93,7 @@ func (in *injection) prepareContainer(resources corev1.ResourceRequirements) cor
 		ImagePullPolicy: in.cfg.PullPolicy,
 		Command:         []string{headgateBinary},
 		Args:            []string{"prepare"},
-		Env:             []corev1.EnvVar{{Name: "HEADGATE_INJECTION", Value: in.now.String()}},
+		Env:             []corev1.EnvVar{{Name: injectionEnv, Value: in.now.String()}},
 		Resources:       *resources.DeepCopy(),
 		SecurityContext: &corev1.SecurityContext{
 			// Kubernetes has no ambient capabilities: only root has those that are added.
@@ -158,7 +158,7 @@ func (in *injection) proxyEnvironment() []corev1.EnvVar {
 		field("POD_NAMESPACE", "metadata.namespace"),
 		field("POD_NAME", "metadata.name"),
 		field("POD_IPS", "status.podIPs"),
-		{Name: "HEADGATE_INJECTION", Value: in.now.String()},
+		{Name: injectionEnv, Value: in.now.String()},
 		{Name: "HEADGATE_XDS_ADDRESS", Value: in.cfg.XDSAddress},
 		{Name: "HEADGATE_XDS_NAME", Value: in.cfg.XDSName},
 		{Name: "HEADGATE_CA", Value: in.cfg.CA},

@@ -265,6 +265,11 @@ func TestInjectAgain(t *testing.T) {
 		"a grace that was raised stays": {
 			func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = new(int64(90)) }, injectConfig(),
 			func(p *corev1.Pod) bool { return *p.Spec.TerminationGracePeriodSeconds == 90 }},
+		"annotations that another webhook dropped are put back": {
+			func(p *corev1.Pod) { p.Annotations = nil }, injectConfig(),
+			func(p *corev1.Pod) bool {
+				return p.Annotations[v1alpha1.InjectionAnnotation] != "" && len(p.Spec.InitContainers) == 2 && *p.Spec.TerminationGracePeriodSeconds == 35
+			}},
 		"a sidecar that a copied template brought is replaced": {
 			func(p *corev1.Pod) { proxy(p).Image = "old" }, injectConfig(func(c *InjectConfig) { c.Revision = "next" }),
 			func(p *corev1.Pod) bool {

@@ -123,8 +123,12 @@ func (r *request) wishes() v1alpha1.UserFields {
 }
 
 // wishesUnheld: the fields are the user's, unless a hold came with them. An undo brings the annotation
-// of an old ReplicaSet along, but no fields.
+// of an old ReplicaSet along, but no fields. A hold's fields without its annotation are the webhook's own work
+// of a moment ago, of which another webhook has dropped the annotation.
 func (r *request) wishesUnheld(written, before v1alpha1.UserFields) v1alpha1.UserFields {
+	if r.arrived == nil && isRendered(written) {
+		return before
+	}
 	if r.arrived == nil || equalFields(written, before) && !isRendered(before) {
 		return written
 	}

@@ -110,6 +110,9 @@ func TestRow7Candidate(t *testing.T) {
 			in:   update(with(held, paused), with(held, paused, setTemplate("v3"))),
 			want: outcome{Row: RowCandidate, Action: ActionHold, Version: "v3", Fields: heldFields(4), K: 1, User: rolling("50%", "1", 300), Gate: closed, Warned: 1},
 		},
+		"called again after another webhook dropped our annotations: the rendered fields are no wish": {
+			in: update(v1, with(v1, setTemplate("v2"), fields(heldFields(1)))), want: hold("v2", 1, defaults()),
+		},
 		"without a record, the first update after installing": {
 			in: update(v1, with(v1, setTemplate("v2")), noRecord), want: hold("v2", 1, defaults()),
 		},
