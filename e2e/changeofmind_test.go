@@ -201,7 +201,7 @@ func failedWhilePaused(c *harness.Case) {
 	requireOnlyCandidateFails(c.T, l.Stop())
 	c.Do("rollout", "resume", "deployment/"+harness.Name)
 	c.AwaitPhase(time.Minute, v1alpha1.PhaseQuarantined)
-	m.loads = everywhere(c)
+	m.loads = everywhereAs(c, "later-")
 	c.Do("rollout", "undo", "deployment/"+harness.Name)
 	m.requireEnd("v1")
 	m.requireStableKept(replicas)
@@ -217,8 +217,9 @@ func scaled(c *harness.Case) {
 		c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", to))
 		c.AwaitReady(2*time.Minute, m.stable, to)
 		m.requireStableKept(min(n, to))
-		c.AwaitDeployment(time.Minute, "one candidate pod is there", func(d *appsv1.Deployment) bool {
-			return d.Status.UpdatedReplicas == 1 && int(d.Status.Replicas) == to+1
+		k := (to*20 + 99) / 100 // 20 % of them, as the step says
+		c.AwaitDeployment(time.Minute, fmt.Sprintf("%d candidate pods are there", k), func(d *appsv1.Deployment) bool {
+			return int(d.Status.UpdatedReplicas) == k && int(d.Status.Replicas) == to+k
 		})
 		n = to
 	}
@@ -240,7 +241,7 @@ func scaledToZero(c *harness.Case) {
 	c.AwaitReady(2*time.Minute, m.stable, replicas)
 	m.requireNeverReady(m.candidate)
 	c.AwaitStable()
-	m.loads = everywhere(c)
+	m.loads = everywhereAs(c, "later-")
 	c.SetImage("v3")
 	third := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
 	m.requireNeverReady(third)
@@ -283,7 +284,7 @@ func createdAgain(c *harness.Case) {
 			len(r.OwnerReferences) == 1 && r.OwnerReferences[0].UID == uid
 	})
 	m.requireNeverReady(m.candidate)
-	m.loads = everywhere(c)
+	m.loads = everywhereAs(c, "later-")
 	c.SetImage("v3")
 	third := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
 	m.requireNeverReady(third)

@@ -47,10 +47,13 @@ func requireNoFailure(t *testing.T, who string, r load.Report) {
 }
 
 // everywhere starts clients that send all kinds of requests, through the Service and to the pods.
-func everywhere(c *harness.Case) []*harness.Load {
+func everywhere(c *harness.Case) []*harness.Load { return everywhereAs(c, "") }
+
+// everywhereAs is everywhere for a case that has had clients before; prefix tells them apart.
+func everywhereAs(c *harness.Case, prefix string) []*harness.Load {
 	return c.StartLoads(
-		harness.NamedConfig{Name: "service", Config: harness.ToService(harness.AllKinds())},
-		harness.NamedConfig{Name: "pods", Config: harness.ToPods(harness.AllKinds())},
+		harness.NamedConfig{Name: prefix + "service", Config: harness.ToService(harness.AllKinds())},
+		harness.NamedConfig{Name: prefix + "pods", Config: harness.ToPods(harness.AllKinds())},
 	)
 }
 

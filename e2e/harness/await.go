@@ -9,6 +9,8 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,6 +35,12 @@ func (c *Case) AwaitPolicy(within time.Duration, what string, ok func(*v1alpha1.
 	return awaitOne(c, &v1alpha1.RolloutPolicyList{}, awaited[*v1alpha1.RolloutPolicy]{Name, within, what, ok})
 }
 
+// AwaitAutoscaler waits until the workload's HorizontalPodAutoscaler is as asked.
+func (c *Case) AwaitAutoscaler(within time.Duration, what string, ok func(*autoscalingv2.HorizontalPodAutoscaler) bool) {
+	c.T.Helper()
+	awaitOne(c, &autoscalingv2.HorizontalPodAutoscalerList{}, awaited[*autoscalingv2.HorizontalPodAutoscaler]{Name, within, "the autoscaler: " + what, ok})
+}
+
 // awaited is what a wait is for.
 type awaited[T client.Object] struct {
 	name   string
@@ -44,7 +52,7 @@ type awaited[T client.Object] struct {
 func awaitOne[T client.Object](c *Case, list client.ObjectList, a awaited[T]) T {
 	c.T.Helper()
 	var last T
-	c.await(a.within, a.what, func(ctx context.Context) error {
+	c.Await(a.within, a.what, func(ctx context.Context) error {
 		opts := append(c.in(), client.MatchingFields{"metadata.name": a.name})
 		return Follow(ctx, c.Client, Selected{list, opts}, func(state map[types.UID]T) bool {
 			o, there := one(state, a.name)
@@ -58,8 +66,8 @@ func awaitOne[T client.Object](c *Case, list client.ObjectList, a awaited[T]) T 
 	return last
 }
 
-// await ends the test when the wait fails.
-func (c *Case) await(within time.Duration, what string, wait func(context.Context) error) {
+// Await ends the test when the wait fails.
+func (c *Case) Await(within time.Duration, what string, wait func(context.Context) error) {
 	c.T.Helper()
 	ctx, cancel := context.WithTimeout(c.Ctx, within)
 	defer cancel()
@@ -82,21 +90,40 @@ func (c *Case) AwaitComplete() *appsv1.Deployment {
 // it has done by then.
 func (c *Case) AwaitQuiet() {
 	c.T.Helper()
-	c.await(2*time.Minute, "no pod is being deleted", c.Pods.AwaitQuiet)
+	c.Await(2*time.Minute, "no pod is being deleted", c.Pods.AwaitQuiet)
 }
 
 // AwaitReady waits until exactly n pods of a revision are ready.
 func (c *Case) AwaitReady(within time.Duration, revision string, n int) {
 	c.T.Helper()
-	c.await(within, fmt.Sprintf("%d pods of %s are ready", n, revision), func(ctx context.Context) error {
-		return c.Pods.AwaitReady(ctx, revision, n)
+	c.Await(within, fmt.Sprintf("%d pods of %s are ready", n, revision), func(ctx context.Context) error {
+		return c.Pods.AwaitPods(ctx, revision, n, Ready)
+	})
+}
+
+// AwaitReadyButGated waits until the containers of exactly n pods of a revision are ready.
+func (c *Case) AwaitReadyButGated(within time.Duration, revision string, n int) {
+	c.T.Helper()
+	c.Await(within, fmt.Sprintf("the containers of %d pods of %s are ready", n, revision), func(ctx context.Context) error {
+		return c.Pods.AwaitPods(ctx, revision, n, ReadyButGated)
+	})
+}
+
+// AwaitNode waits until a node is as asked.
+func (c *Case) AwaitNode(name, what string, ok func(*corev1.Node) bool) {
+	c.T.Helper()
+	c.Await(time.Minute, fmt.Sprintf("node %s: %s", name, what), func(ctx context.Context) error {
+		return Follow(ctx, c.Client, Selected{List: &corev1.NodeList{}}, func(state map[types.UID]*corev1.Node) bool {
+			n, there := one(state, name)
+			return there && ok(n)
+		})
 	})
 }
 
 // AwaitForgotten waits until a revision is in the native history no more, so that no undo can reach it.
 func (c *Case) AwaitForgotten(within time.Duration, revision string) {
 	c.T.Helper()
-	c.await(within, fmt.Sprintf("revision %s is not in the history", revision), func(ctx context.Context) error {
+	c.Await(within, fmt.Sprintf("revision %s is not in the history", revision), func(ctx context.Context) error {
 		opts := append(c.in(), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: revision})
 		return Follow(ctx, c.Client, Selected{&appsv1.ReplicaSetList{}, opts}, func(state map[types.UID]*appsv1.ReplicaSet) bool {
 			return len(state) == 0

@@ -154,6 +154,23 @@ func (l *Load) Report() load.Report {
 	return l.parse(out)
 }
 
+// Await waits until the counts are as asked; they are looked at twice a second.
+func (l *Load) Await(within time.Duration, what string, ok func(load.Report) bool) {
+	l.c.T.Helper()
+	l.c.Await(within, fmt.Sprintf("client %q: %s", l.pod, what), func(ctx context.Context) error {
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for !ok(l.Report()) {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-tick.C:
+			}
+		}
+		return nil
+	})
+}
+
 // Stop ends the client and returns all that it counted.
 func (l *Load) Stop() load.Report {
 	l.c.T.Helper()
@@ -213,7 +230,7 @@ func (l *Load) parse(line []byte) load.Report {
 
 func (l *Load) awaitPod(what string, ok func(*corev1.Pod) bool) {
 	l.c.T.Helper()
-	l.c.await(10*time.Minute, fmt.Sprintf("client %q: %s", l.pod, what), func(ctx context.Context) error {
+	l.c.Await(10*time.Minute, fmt.Sprintf("client %q: %s", l.pod, what), func(ctx context.Context) error {
 		opts := append(l.c.in(), client.MatchingFields{"metadata.name": l.pod})
 		return Follow(ctx, l.c.Client, Selected{&corev1.PodList{}, opts}, func(state map[types.UID]*corev1.Pod) bool {
 			p, there := one(state, l.pod)

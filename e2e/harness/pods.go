@@ -146,16 +146,24 @@ func (l *PodLog) Most(revision string) int {
 	return l.most[revision]
 }
 
-// AwaitReady waits until exactly n pods of a revision are ready.
-func (l *PodLog) AwaitReady(ctx context.Context, revision string, n int) error {
-	return l.await(ctx, fmt.Sprintf("%d pods of %s are ready", n, revision), func() bool {
-		ready := 0
+// Has says whether a pod is still there.
+func (l *PodLog) Has(uid types.UID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, there := l.now[uid]
+	return there
+}
+
+// AwaitPods waits until exactly n pods of a revision are as asked.
+func (l *PodLog) AwaitPods(ctx context.Context, revision string, n int, ok func(*corev1.Pod) bool) error {
+	return l.await(ctx, fmt.Sprintf("%d pods of %s are as asked", n, revision), func() bool {
+		count := 0
 		for _, p := range l.now {
-			if Revision(p) == revision && Ready(p) {
-				ready++
+			if Revision(p) == revision && ok(p) {
+				count++
 			}
 		}
-		return ready == n
+		return count == n
 	})
 }
 
