@@ -46,6 +46,10 @@ func testBadVersion(t *testing.T, cluster *harness.Cluster) {
 			rejected(cluster.NewCase(t, harness.Enabled), v)
 		})
 	}
+	t.Run("a stable pod dies in quarantine", func(t *testing.T) {
+		t.Parallel()
+		stablePodDies(cluster.NewCase(t, harness.Enabled))
+	})
 	t.Run("hangs, behind a tcpSocket probe", func(t *testing.T) {
 		t.Parallel()
 		hanging(cluster.NewCase(t, harness.Enabled))
@@ -100,4 +104,32 @@ func hanging(c *harness.Case) {
 		t.Errorf("stable answered %d requests wrongly", r.Versions["v1"].Failed)
 	}
 	t.Logf("%d of %d requests failed: %v", r.Failed, r.Sent, r.Classes)
+}
+
+// stablePodDies: the readiness of any pod makes the Deployment controller overwrite the failure condition; it
+// must be there again before anybody polls, and the new pod must be stable's.
+func stablePodDies(c *harness.Case) {
+	const n = 2
+	t := c.T
+	c.Policy(strict + "onFailure: Quarantine")
+	c.Deploy()
+	stable := c.AwaitStable().Status.Stable.Hash
+	loads := everywhere(c)
+	c.SetImage("crash")
+	candidate := c.AwaitPhase(rolloutEnd, v1alpha1.PhaseQuarantined).Status.Candidate.Hash
+	c.AwaitDeployment(time.Minute, "native tools see the failure", failed)
+	first := c.Pods.Of(stable)[0]
+	c.Do("delete", "pod", first.Name)
+	c.AwaitReady(2*time.Minute, stable, n)
+	c.AwaitDeployment(5*time.Second, "native tools see the failure, though a pod became ready", failed)
+	if got := c.Pods.Created(stable); got != n+1 {
+		t.Errorf("%d stable pods were created, want %d and one for the pod that died", got, n)
+	}
+	if r := c.Try(words(rolloutStatus)...); r.Exit != 1 {
+		t.Errorf("rollout status saw no failure: %s", r)
+	}
+	if most := c.Pods.Most(candidate); most != 0 {
+		t.Errorf("%d pods of the candidate were ready", most)
+	}
+	stopAll(c, loads)
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/harness"
 )
@@ -73,4 +75,58 @@ func pointWebhook(c *harness.Case, port int) {
 	if r := c.RunKubectl(c.Ctx, "", "patch", "mutatingwebhookconfiguration", "zz-headgate", "--type=json", "-p", patch); r.Exit != 0 {
 		c.T.Fatal(r)
 	}
+}
+
+// A Pod webhook that does not answer lets pods in without a gate. None of the candidate's serves for longer
+// than it takes to delete it, the rollout goes back with a reason, and stable pods come as ever.
+func testHangingPodWebhook(t *testing.T, cluster *harness.Cluster) {
+	const n = 2
+	c := cluster.NewCase(t, harness.Enabled)
+	c.Policy(strict)
+	c.Deploy()
+	stable := c.AwaitStable().Status.Stable.Hash
+	fields := fieldsOf(c.AwaitComplete())
+	c.Pods.Mark(stable)
+	loads := everywhere(c)
+
+	hangPodWebhook(c)
+	c.SetImage("v2")
+	end := requireOutcome(c, 1, v1alpha1.OutcomeRolledBack)
+	if end.Verdict == nil || end.Verdict.Cause != v1alpha1.CausePodWebhook {
+		t.Errorf("the verdict is %+v, want cause %s", end.Verdict, v1alpha1.CausePodWebhook)
+	}
+	d := c.AwaitDeployment(2*time.Minute, "the stable template is back", func(d *appsv1.Deployment) bool {
+		return image(d) == "v1" && harness.Complete(d)
+	})
+	requireFields(t, fields, d)
+	c.AwaitPhase(time.Minute, v1alpha1.PhaseIdle)
+	if most := c.Pods.Most(end.To); most != 0 {
+		t.Errorf("%d pods of the candidate were ready without a verdict", most)
+	}
+	if least := c.Pods.Least(stable); least != n {
+		t.Errorf("only %d stable pods were ready at some moment, want %d throughout", least, n)
+	}
+	c.Do("scale", "deployment", harness.Name, "--replicas=3")
+	c.AwaitReady(2*time.Minute, stable, 3)
+	stopAll(c, loads)
+}
+
+// hangPodWebhook makes the API server call the Pod webhook where connections are accepted and nothing is
+// ever answered, until the test ends.
+func hangPodWebhook(c *harness.Case) {
+	c.T.Helper()
+	const hung = "hung"
+	c.Do("run", hung, "--image="+harness.AppImage+"hang", "--port=8080")
+	c.Do("expose", "pod", hung, "--port=443", "--target-port=8080")
+	c.AwaitPod(hung, "it is ready", harness.Ready)
+	point := func(namespace, name string) {
+		patch := fmt.Sprintf(`[{"op":"test","path":"/webhooks/1/name","value":"pods.headgate.dev"},`+
+			`{"op":"replace","path":"/webhooks/1/clientConfig/service/namespace","value":%q},`+
+			`{"op":"replace","path":"/webhooks/1/clientConfig/service/name","value":%q}]`, namespace, name)
+		if r := c.RunKubectl(c.Ctx, "", "patch", "mutatingwebhookconfiguration", "zz-headgate", "--type=json", "-p", patch); r.Exit != 0 {
+			c.T.Fatal(r)
+		}
+	}
+	point(c.Namespace, hung)
+	c.T.Cleanup(func() { point(harness.SystemNamespace, harness.SystemName) }) // other cases need it, whatever happens here
 }

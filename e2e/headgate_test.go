@@ -43,6 +43,8 @@ func TestHeadgate(t *testing.T) {
 		"Untouched":    testUntouched,
 		"BadInput":     testBadInput,
 		"ChangeOfMind": testChangeOfMind,
+		"OtherWebhook": testOtherWebhook,
+		"Unsplit":      testUnsplit,
 	}
 	t.Run("Together", func(t *testing.T) {
 		for name, test := range together {
@@ -58,6 +60,9 @@ func TestHeadgate(t *testing.T) {
 	// Every case needs what these take away.
 	t.Run("Away", func(t *testing.T) { testAway(t, cluster) })
 	t.Run("DeadWebhook", func(t *testing.T) { testDeadWebhook(t, cluster) })
+	t.Run("HangingPodWebhook", func(t *testing.T) { testHangingPodWebhook(t, cluster) })
+	// All pods of the cluster share the node that is cordoned.
+	t.Run("Drain", func(t *testing.T) { testDrain(t, cluster) })
 	t.Run("Uninstall", func(t *testing.T) {
 		if os.Getenv("HEADGATE_E2E_UNINSTALL") != "true" {
 			t.Skip("this removes Headgate from the cluster: set HEADGATE_E2E_UNINSTALL=true where that is fine")

@@ -1,8 +1,10 @@
 // SPDX-FileCopyrightText: The Headgate Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the sample application of the end-to-end tests and of the demo, and, called as
-// `app load`, their client.
+// Command app is the sample application of the end-to-end tests and of the demo; called as `app load`
+// their client; and as what makes their life hard:
+//
+//	app admit  the admission webhook of somebody else, which rewrites images or removes annotations
 //
 // As an application it answers HTTP/1.1 and h2c on port 8080 and gRPC on port 9090, and says in every
 // answer which version and which pod gave it. It behaves well, or badly in one of a few ways, as its

@@ -6,8 +6,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -21,11 +23,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == "load" {
-		return runLoad(ctx, args[1:])
-	}
+	commands := map[string]func(context.Context, []string) error{"load": runLoad, "admit": runAdmit}
 	if len(args) > 0 {
-		return fmt.Errorf("unknown command %q, want nothing (to serve) or \"load\"", args[0])
+		command, known := commands[args[0]]
+		if !known {
+			return fmt.Errorf("unknown command %q, want nothing (to serve) or one of %q", args[0], slices.Sorted(maps.Keys(commands)))
+		}
+		return command(ctx, args[1:])
 	}
 	b, err := parseBehaviour(os.Getenv)
 	if err != nil {
