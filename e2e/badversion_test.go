@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/harness"
+	"github.com/headgate/headgate/rollout"
 )
 
 // strict is a policy with short limits for pods that don't start.
@@ -95,6 +96,9 @@ func hanging(c *harness.Case) {
 		t.Errorf("rollout status saw no failure: %s", r)
 	}
 	end := requireOutcome(c, 1, v1alpha1.OutcomeRolledBack)
+	if end.Verdict == nil || end.Verdict.Cause != rollout.CauseNoAnswers || end.Verdict.Message == "" {
+		t.Errorf("the verdict is %+v, want cause %s", end.Verdict, rollout.CauseNoAnswers)
+	}
 	t.Logf("rolled back after %v: %+v", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict)
 	if least := c.Pods.Least(stable); least != 2 {
 		t.Errorf("only %d stable pods were ready at some moment, want 2 throughout", least)
@@ -102,6 +106,9 @@ func hanging(c *harness.Case) {
 	r := l.Stop()
 	if r.Versions["v1"].Failed != 0 {
 		t.Errorf("stable answered %d requests wrongly", r.Versions["v1"].Failed)
+	}
+	if unanswered := r.Versions[""].Failed; r.Failed != unanswered || unanswered*100 > r.Sent*20 {
+		t.Errorf("%d of %d requests failed, %d of them unanswered; want only unanswered ones, and no more than the candidate's weight", r.Failed, r.Sent, unanswered)
 	}
 	t.Logf("%d of %d requests failed: %v", r.Failed, r.Sent, r.Classes)
 }
