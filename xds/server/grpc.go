@@ -16,6 +16,14 @@ import (
 // gRPC varies it by 10 % for each connection, so that sidecars don't come back all at once.
 const maxConnectionAge = 30 * time.Minute
 
+// maxStreamsPerConnection bounds what one connection may ask for. A sidecar has one stream, and for a moment
+// two, while its Envoy starts again; a replica has one, on a connection of its own.
+const maxStreamsPerConnection = 8
+
+// maxMessageBytes bounds what a client says at once. A sidecar with 1,000 captured ports that comes back in the
+// middle of a split says some 600 KB.
+const maxMessageBytes = 1 << 20
+
 // Options are those of a gRPC server that sidecars and other replicas connect to. The certificate is asked
 // for on each handshake (c.GetCertificate), so that it can be renewed.
 func Options(c *tls.Config) []grpc.ServerOption {
@@ -32,6 +40,7 @@ func Options(c *tls.Config) []grpc.ServerOption {
 		// 49 KB per stream are mostly buffers; sidecars' messages are small.
 		grpc.ReadBufferSize(4 << 10),
 		grpc.WriteBufferSize(4 << 10),
-		grpc.MaxRecvMsgSize(1 << 20),
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxConcurrentStreams(maxStreamsPerConnection),
 	}
 }

@@ -20,7 +20,7 @@ type Metrics struct {
 	Pushes *prometheus.CounterVec
 	// Refusals counts configurations that a sidecar refused (NACK), by type.
 	Refusals *prometheus.CounterVec
-	// Rejected counts streams that were not let in, by gRPC code.
+	// Rejected counts streams that were not let in, or were ended for newer ones of their pod, by gRPC code.
 	Rejected *prometheus.CounterVec
 	// StageSeconds is how long a sidecar spent in one stage.
 	StageSeconds prometheus.Histogram
@@ -35,7 +35,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		Streams:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "headgate_xds_streams", Help: "Connected sidecars."}),
 		Pushes:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_xds_pushes_total", Help: "Responses sent to sidecars."}, []string{"type"}),
 		Refusals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_xds_refusals_total", Help: "Configurations refused by sidecars."}, []string{"type"}),
-		Rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_xds_rejected_streams_total", Help: "Streams that were not let in."}, []string{"code"}),
+		Rejected: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_xds_rejected_streams_total", Help: "Streams that were not let in, or were ended for newer ones of their pod."}, []string{"code"}),
 		StageSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "headgate_xds_stage_seconds", Help: "Time from one stage of a change to the next, per sidecar.", Buckets: buckets}),
 		AcknowledgeSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{

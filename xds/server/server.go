@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -65,13 +66,16 @@ const DefaultLinger = 30 * time.Second
 // called concurrently.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	cfg   Config
-	delta delta.Server
+	cfg  Config
+	done <-chan struct{}
+	ids  atomic.Int64
 
 	mu      sync.Mutex
 	targets map[Key]*target
 	streams map[int64]*stream
 	byKey   map[Key]map[*stream]struct{}
+	// byPod are the streams of each pod UID, oldest first.
+	byPod   map[string][]*stream
 	changes *changes
 }
 
@@ -111,15 +115,15 @@ func New(ctx context.Context, cfg Config) *Server {
 	if cfg.Linger == 0 {
 		cfg.Linger = DefaultLinger
 	}
-	s := &Server{
+	return &Server{
 		cfg:     cfg,
+		done:    ctx.Done(),
 		targets: map[Key]*target{},
 		streams: map[int64]*stream{},
 		byKey:   map[Key]map[*stream]struct{}{},
+		byPod:   map[string][]*stream{},
 		changes: newChanges(),
 	}
-	s.delta = delta.NewServer(ctx, watcher{s}, callbacks{s})
-	return s
 }
 
 // Register adds the discovery service to g.
@@ -129,8 +133,25 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 
 // DeltaAggregatedResources serves one sidecar until its stream ends. The other variant of the protocol is
 // not served: there, one refused resource is sent again without end.
+//
+// It returns as soon as the stream is to end, and that is what ends it: the handler of a client that reads
+// nothing is in the middle of a send, and would stay there.
 func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.delta.DeltaStreamHandler(stream, resource.AnyType)
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	handler := delta.NewServer(ctx, watcher{s}, callbacks{Server: s, id: s.ids.Add(1), end: end})
+	handled := make(chan error, 1)
+	go func() { handled <- handler.DeltaStreamHandler(stream, resource.AnyType) }()
+	var err error
+	select {
+	case err = <-handled:
+	case <-ctx.Done():
+	case <-s.done:
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // Set makes w the wanted configuration of its key. Each connected sidecar goes there by its own stages,

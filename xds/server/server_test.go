@@ -319,13 +319,19 @@ func TestWhatAClientMayNotDo(t *testing.T) {
 			TypeUrl: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"}, "InvalidArgument"},
 		"subscribe to very many names": {&discoveryv3.DeltaDiscoveryRequest{
 			TypeUrl: xds.Routes.URL(), ResourceNamesSubscribe: slices.Repeat([]string{"x"}, maxNames+1)}, "ResourceExhausted"},
+		"subscribe to a very long name": {&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: xds.Routes.URL(), ResourceNamesSubscribe: []string{strings.Repeat("x", maxNameBytes+1)}}, "InvalidArgument"},
+		"have a very long name": {&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: xds.Routes.URL(), InitialResourceVersions: map[string]string{strings.Repeat("x", maxNameBytes+1): "1"}}, "InvalidArgument"},
+		"have a very long version": {&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: xds.Routes.URL(), InitialResourceVersions: map[string]string{"x": strings.Repeat("1", maxNameBytes+1)}}, "InvalidArgument"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := serve(t, Config{Identify: Anyone(webKey)})
 			c := f.connect(t, "")
 			c.send(tc.req)
-			if err := <-c.failed; !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("stream ended with %v, want %s", err, tc.want)
+			if got := c.ended().String(); got != tc.want {
+				t.Errorf("the stream ended with %s, want %s", got, tc.want)
 			}
 		})
 	}

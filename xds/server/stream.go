@@ -4,6 +4,7 @@
 package server
 
 import (
+	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -28,7 +29,7 @@ type stream struct {
 	// started is set by the first request for clusters. Before, it is unknown whether the sidecar is
 	// new (and may get everything at once) or has a configuration already.
 	started bool
-	// named counts the names that were ever subscribed to, to bound memory.
+	// named counts the names that the client ever brought, see admits.
 	named int
 
 	// requested are the types of which a request was seen.
@@ -39,6 +40,8 @@ type stream struct {
 	flights map[string]flight
 	watches [4]*watch
 
+	// end ends it, with a reason for the client.
+	end func(cause error)
 	// later calls advance again, after a time. idleSince is when the clusters that the next stage takes
 	// away fell out of use; zero while they are in use.
 	later     func(time.Duration)
@@ -151,10 +154,7 @@ func (st *stream) request(t xds.Type, req *discoveryv3.DeltaDiscoveryRequest) (n
 // as not acknowledged.
 func (st *stream) answer(f flight, req *discoveryv3.DeltaDiscoveryRequest) (news bool) {
 	if e := req.GetErrorDetail(); e != nil {
-		st.refused = e.GetMessage()
-		if st.refused == "" {
-			st.refused = "refused without a reason"
-		}
+		st.refused = refusal(e.GetMessage())
 		st.metrics.refused(f.of)
 		return true
 	}
@@ -166,6 +166,14 @@ func (st *stream) answer(f flight, req *discoveryv3.DeltaDiscoveryRequest) (news
 		delete(st.confirmed[f.of], name)
 	}
 	return false
+}
+
+// refusal is what is kept of a client's reason.
+func refusal(reason string) string {
+	if reason == "" {
+		return "refused without a reason"
+	}
+	return strings.ToValidUTF8(reason[:min(len(reason), maxReasonBytes)], "")
 }
 
 // advance goes on to the stages that are safe now.

@@ -20,10 +20,6 @@ import (
 	"github.com/headgate/headgate/xds"
 )
 
-// maxNames bounds what one stream may subscribe to, over its whole life. A sidecar with 100 captured
-// ports and a rollout every minute needs fewer in the half hour that a stream lasts.
-const maxNames = 20000
-
 // watch is a client's standing question for one type: it is answered once, as soon as the answer differs
 // from what the client has; the acknowledgement opens the next one.
 type watch struct {
@@ -128,26 +124,23 @@ func (s watcher) CreateDeltaWatch(req *cache.DeltaRequest, sub cache.Subscriptio
 	}, nil
 }
 
-// callbacks are what go-control-plane tells about its streams.
-type callbacks struct{ *Server }
+// callbacks are what go-control-plane tells about one stream. It numbers streams too, but has only this one.
+type callbacks struct {
+	*Server
+	id  int64
+	end func(cause error)
+}
 
-func (s callbacks) OnDeltaStreamOpen(ctx context.Context, id int64, _ string) error {
+func (s callbacks) OnDeltaStreamOpen(ctx context.Context, _ int64, _ string) error {
 	who, key, err := s.cfg.Identify(ctx)
 	if err != nil {
 		s.cfg.Metrics.rejected(status.Code(err))
 		return err
 	}
-	s.mu.Lock()
-	st := newStream(id, key, who, &s.cfg)
+	st := newStream(s.id, key, who, &s.cfg)
+	st.end = s.end
 	st.later = func(d time.Duration) { time.AfterFunc(d, func() { s.advance(st) }) }
-	st.target = s.targets[key]
-	s.streams[id] = st
-	if s.byKey[key] == nil {
-		s.byKey[key] = map[*stream]struct{}{}
-	}
-	s.byKey[key][st] = struct{}{}
-	s.cfg.Metrics.connected(len(s.streams))
-	s.mu.Unlock()
+	s.admit(st)
 	s.changed(key)
 	return nil
 }
@@ -161,17 +154,12 @@ func (s callbacks) advance(st *stream) {
 	}
 }
 
-func (s callbacks) OnDeltaStreamClosed(id int64, _ *corev3.Node) {
+func (s callbacks) OnDeltaStreamClosed(int64, *corev3.Node) {
 	s.mu.Lock()
-	st, ok := s.streams[id]
+	st, ok := s.streams[s.id]
 	if ok {
-		delete(s.streams, id)
-		delete(s.byKey[st.key], st)
-		if len(s.byKey[st.key]) == 0 {
-			delete(s.byKey, st.key)
-		}
+		s.forget(st)
 	}
-	s.cfg.Metrics.connected(len(s.streams))
 	s.mu.Unlock()
 	if ok {
 		s.changed(st.key)
@@ -180,28 +168,27 @@ func (s callbacks) OnDeltaStreamClosed(id int64, _ *corev3.Node) {
 
 // OnStreamDeltaRequest replaces the client's node by the stream's number: who a sidecar is was decided
 // when its stream opened, by its token.
-func (s callbacks) OnStreamDeltaRequest(id int64, req *discoveryv3.DeltaDiscoveryRequest) error {
-	req.Node = &corev3.Node{Id: strconv.FormatInt(id, 10)}
+func (s callbacks) OnStreamDeltaRequest(_ int64, req *discoveryv3.DeltaDiscoveryRequest) error {
+	req.Node = &corev3.Node{Id: strconv.FormatInt(s.id, 10)}
 	t, ok := xds.TypeOf(req.GetTypeUrl())
 	if !ok {
 		return status.Errorf(codes.InvalidArgument, "type %q is not served", req.GetTypeUrl())
 	}
 	s.mu.Lock()
-	st, ok := s.streams[id]
+	st, ok := s.streams[s.id]
 	if !ok {
 		s.mu.Unlock()
 		return status.Error(codes.Unavailable, "the stream is closed")
 	}
-	st.named += len(req.GetResourceNamesSubscribe()) + len(req.GetInitialResourceVersions())
-	if st.named > maxNames {
+	if err := st.admits(req); err != nil {
 		s.mu.Unlock()
-		return status.Errorf(codes.ResourceExhausted, "more than %d names on one stream", maxNames)
+		return err
 	}
 	news := st.request(t, req)
 	s.mu.Unlock()
 	if req.GetErrorDetail() != nil {
 		s.cfg.Log.Info("Sidecar refused its configuration", "workload", st.key.String(), "pod", st.who.Pod,
-			"type", t.String(), "reason", req.GetErrorDetail().GetMessage())
+			"type", t.String(), "reason", refusal(req.GetErrorDetail().GetMessage()))
 	}
 	if news {
 		s.changed(st.key)
@@ -209,7 +196,7 @@ func (s callbacks) OnStreamDeltaRequest(id int64, req *discoveryv3.DeltaDiscover
 	return nil
 }
 
-func (s callbacks) OnStreamDeltaResponse(id int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
+func (s callbacks) OnStreamDeltaResponse(_ int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
 	t, _ := xds.TypeOf(r.GetTypeUrl())
 	f := flight{of: t, versions: map[string]string{}, removed: r.GetRemovedResources()}
 	for _, x := range r.GetResources() {
@@ -217,7 +204,7 @@ func (s callbacks) OnStreamDeltaResponse(id int64, _ *discoveryv3.DeltaDiscovery
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st, ok := s.streams[id]; ok {
+	if st, ok := s.streams[s.id]; ok {
 		st.flights[r.GetNonce()] = f
 	}
 }
