@@ -132,14 +132,19 @@ func endedByItself(err error) error {
 
 // start starts Envoy. Its end is told on the channel, as exec.Cmd.Wait does.
 func (s *supervisor) start() (<-chan error, *os.Process, error) {
-	cmd := exec.Command(s.cfg.Envoy,
+	args := []string{
 		"--config-yaml", s.bootstrap, // JSON is YAML; there is no file system to write to
 		"--disable-hot-restart",
 		"--concurrency", strconv.Itoa(s.cfg.Concurrency),
 		"--drain-time-s", strconv.Itoa(int(drainTime.Seconds())),
 		"--drain-strategy", "immediate",
 		"--log-level", s.cfg.LogLevel,
-	)
+	}
+	if s.cfg.LogLevel == defaultLogLevel {
+		// A field of Envoy's API that we set is called work-in-progress, once for each cluster and port.
+		args = append(args, "--component-log-level", "misc:error")
+	}
+	cmd := exec.Command(s.cfg.Envoy, args...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	// Signals to our process group are ours to translate; and should we die, Envoy must not stay and
 	// hold its ports.

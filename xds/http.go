@@ -136,13 +136,15 @@ func appendHeader(name, value string) *mutationv3.HeaderMutation {
 	}}
 }
 
-// http1 keeps header names as they were written, reason phrases, trailers and HTTP/1.0.
+// http1 keeps header names as they were written, reason phrases, trailers, HTTP/1.0 and methods that Envoy does not
+// know. For the last one Envoy writes a warning ("work-in-progress") for each place where it is said.
 func http1() *corev3.Http1ProtocolOptions {
 	return &corev3.Http1ProtocolOptions{
 		AcceptHttp_10:         true,
 		DefaultHostForHttp_10: hostlessHost,
 		AllowAbsoluteUrl:      wrapperspb.Bool(true),
 		EnableTrailers:        true,
+		AllowCustomMethods:    true,
 		IgnoreHttp_11Upgrade:  []*matcherv3.StringMatcher{{MatchPattern: regex(otherUpgrades)}},
 		HeaderKeyFormat: &corev3.Http1ProtocolOptions_HeaderKeyFormat{
 			HeaderFormat: &corev3.Http1ProtocolOptions_HeaderKeyFormat_StatefulFormatter{

@@ -222,6 +222,45 @@ func TestARequestOnAConnectionThatWasSilentIsSplit(t *testing.T) {
 	}
 }
 
+// On its way to the peer a request passes two sidecars.
+func TestWhatPassesAsHTTP1(t *testing.T) {
+	p := newPair(t)
+	p.appB.handle = func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.Method, r.RequestURI) }
+	p.weight(100)
+	const ok = "HTTP/1.1 200 OK"
+	for request, want := range map[string]string{
+		"PURGE /x": ok, "BAN /x": ok, "PROPFIND /x": ok, "FOO-BAR /x": ok, "get /x": ok, "TRACE /x": ok, "GET /a%23b": ok,
+		"QUERY /x type": ok,
+		// These are README's limits.
+		"QUERY /x": "HTTP/1.1 400 Bad Request", "GET /a#b": "HTTP/1.1 400 Bad Request",
+		"OPTIONS *": "HTTP/1.1 404 Not Found", "CONNECT web:80": "HTTP/1.1 404 Not Found",
+	} {
+		t.Run(request, func(t *testing.T) {
+			c, err := p.n.Dial(t.Context(), "tcp", p.a.IP+":8080")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			sent, typed := strings.CutSuffix(request, " type")
+			fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: web\r\nConnection: close\r\n", sent)
+			if typed {
+				fmt.Fprint(c, "Content-Type: application/sql\r\n")
+			}
+			fmt.Fprint(c, "Content-Length: 0\r\n\r\n")
+			answer, _ := io.ReadAll(c)
+			if line, _, _ := strings.Cut(string(answer), "\r\n"); line != want {
+				t.Fatalf("answer %q, want %q", line, want)
+			}
+			if want == ok && !strings.Contains(string(answer), sent+"\n") {
+				t.Errorf("the app saw something else: %q", answer)
+			}
+		})
+	}
+}
+
 // greet is a server that speaks first.
 func greet(l net.Listener) {
 	for {
