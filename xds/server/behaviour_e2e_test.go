@@ -261,6 +261,25 @@ func TestWhatPassesAsHTTP1(t *testing.T) {
 	}
 }
 
+// Where no Service says what a port speaks, its client is waited for.
+func TestAServerThatSpeaksFirstOnASniffedPortIsDelayed(t *testing.T) {
+	p := newPair(t)
+	go greet(p.a.Listen(9001))
+	start := time.Now()
+	c, err := p.n.Dial(t.Context(), "tcp", p.a.IP+":9001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	line, _ := bufio.NewReader(c).ReadString('\n')
+	if d := time.Since(start); line != "220 ready\n" || d < 1900*time.Millisecond {
+		t.Errorf("answer %q after %s, want it after the 2 s that README speaks of", line, d)
+	}
+}
+
 // greet is a server that speaks first.
 func greet(l net.Listener) {
 	for {
