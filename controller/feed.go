@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	netutils "k8s.io/utils/net"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -185,27 +184,24 @@ func protocolOf(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.S
 // peerPort is the other revision's port behind the same port of the same Service: numbers may differ
 // between revisions when the Service targets a name. A port that no Service leads to has the same number
 // there. 0: there is none, and also where a Service leads here but not to the other revision: its
-// clients would otherwise meet pods that it does not select.
+// clients would otherwise meet pods that it does not select. So too where two Services lead to this port, and to
+// different ones there: a request does not say which of them it came by.
 func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, peers []*corev1.Pod, services []corev1.Service) uint32 {
 	mine := servicePortsTo(pods, p, services)
+	var found []uint32
 	for _, o := range others {
+		corresponds := len(mine) == 0 && o.Port == p.Port
 		for _, a := range servicePortsTo(peers, o, services) {
-			for _, b := range mine {
-				if a.service == b.service && a.Name == b.Name && a.Port == b.Port {
-					return uint32(o.Port)
-				}
-			}
+			corresponds = corresponds || slices.ContainsFunc(mine, a.equal)
+		}
+		if corresponds {
+			found = append(found, uint32(o.Port))
 		}
 	}
-	if len(mine) > 0 {
+	if len(found) != 1 {
 		return 0
 	}
-	for _, o := range others {
-		if o.Port == p.Port {
-			return uint32(o.Port)
-		}
-	}
-	return 0
+	return found[0]
 }
 
 // servicePort is a port of a Service. Its name alone says nothing: most Services call theirs http.
@@ -213,6 +209,10 @@ type servicePort struct {
 	corev1.ServicePort
 
 	service string
+}
+
+func (a servicePort) equal(b servicePort) bool {
+	return a.service == b.service && a.Name == b.Name && a.Port == b.Port
 }
 
 // servicePortsTo are the Service ports that lead to a captured port of these pods.
@@ -227,23 +227,10 @@ func servicePortsTo(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []core
 			continue
 		}
 		for _, sp := range svc.Spec.Ports {
-			if targets(sp, p) {
+			if webhook.LeadsTo(sp, p) {
 				out = append(out, servicePort{sp, svc.Name})
 			}
 		}
 	}
 	return out
-}
-
-func targets(sp corev1.ServicePort, p v1alpha1.CapturedPort) bool {
-	if sp.Protocol != "" && sp.Protocol != corev1.ProtocolTCP {
-		return false
-	}
-	switch {
-	case sp.TargetPort.Type == intstr.String:
-		return p.Name != "" && sp.TargetPort.StrVal == p.Name
-	case sp.TargetPort.IntVal == 0:
-		return sp.Port == p.Port
-	}
-	return sp.TargetPort.IntVal == p.Port
 }

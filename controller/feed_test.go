@@ -129,9 +129,16 @@ func TestEndpointsAreReadyButForTheGate(t *testing.T) {
 }
 
 func TestPortsCorrespondThroughServices(t *testing.T) {
-	named := func(name string, number int32) v1alpha1.CapturedPort {
-		return v1alpha1.CapturedPort{Name: name, Port: number}
+	names := func(number int32, names ...string) v1alpha1.CapturedPort {
+		return v1alpha1.CapturedPort{Names: names, Port: number}
 	}
+	named := func(name string, number int32) v1alpha1.CapturedPort {
+		if name == "" {
+			return names(number)
+		}
+		return names(number, name)
+	}
+	webAndAdmin := []corev1.Service{service("web", servicePortTo("http", intstr.FromString("web"))), service("admin", servicePortTo("http", intstr.FromString("admin")))}
 	byName, byNumber := intstr.FromString, intstr.FromInt32
 	onlyStable := service("web", servicePortTo("http", byNumber(8080)))
 	onlyStable.Spec.Selector = map[string]string{"pod-template-hash": stableHash}
@@ -154,6 +161,18 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 			[]v1alpha1.CapturedPort{named("http", 8080)}, []v1alpha1.CapturedPort{named("metrics", 8080), named("http", 8081)},
 			[]corev1.Service{service("web", servicePortTo("web", byName("http")))},
 			[]xds.Port{{Number: 8080, Peer: 8081}},
+		},
+		"a port with two names, in another order there": {
+			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{names(8081, "web", "admin")}, webAndAdmin,
+			[]xds.Port{{Number: 8080, Protocol: xds.HTTP, Peer: 8081}},
+		},
+		"a port with two names, one of which is gone there": {
+			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{named("web", 8081)}, webAndAdmin,
+			[]xds.Port{{Number: 8080, Protocol: xds.HTTP, Peer: 8081}},
+		},
+		"a port with two names, which are two ports there: nobody knows which is meant": {
+			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{named("admin", 8081), named("web", 8080)}, webAndAdmin,
+			[]xds.Port{{Number: 8080, Protocol: xds.HTTP}},
 		},
 		"two Services call their port http": {
 			[]v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, []v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, two,

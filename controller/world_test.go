@@ -98,7 +98,7 @@ func podOf(hash, name, ip string, change ...func(*corev1.Pod)) *corev1.Pod {
 			Namespace: "shop", Name: name, CreationTimestamp: metaAt(0),
 			Labels: map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: hash, v1alpha1.InjectedLabel: "true"},
 			Annotations: map[string]string{v1alpha1.InjectionAnnotation: v1alpha1.Injection{
-				Workload: "web", Revision: hash, Ports: []v1alpha1.CapturedPort{{Port: 8080, Name: "http"}},
+				Workload: "web", Revision: hash, Ports: []v1alpha1.CapturedPort{{Port: 8080, Names: []string{"http"}}},
 			}.String()},
 			OwnerReferences: owned("ReplicaSet", "web-"+hash, types.UID("rs-"+hash)),
 		},

@@ -14,11 +14,11 @@ import (
 )
 
 // portProtocol is what the Services that lead to a container port say about it.
-func portProtocol(port corev1.ContainerPort, services []corev1.Service) v1alpha1.PortProtocol {
+func portProtocol(port v1alpha1.CapturedPort, services []corev1.Service) v1alpha1.PortProtocol {
 	var said []v1alpha1.PortProtocol
 	for i := range services {
 		for _, sp := range services[i].Spec.Ports {
-			if leadsTo(sp, port) {
+			if LeadsTo(sp, port) {
 				said = append(said, ServicePortProtocol(sp))
 			}
 		}
@@ -38,19 +38,19 @@ func Agreed(said []v1alpha1.PortProtocol) v1alpha1.PortProtocol {
 	return all[0]
 }
 
-// leadsTo tells whether a Service port delivers to a container port: its targetPort names or numbers
+// LeadsTo tells whether a Service port delivers to a container port: its targetPort names or numbers
 // it, and an unset targetPort is the Service's own port.
-func leadsTo(sp corev1.ServicePort, port corev1.ContainerPort) bool {
+func LeadsTo(sp corev1.ServicePort, port v1alpha1.CapturedPort) bool {
 	if sp.Protocol != "" && sp.Protocol != corev1.ProtocolTCP {
 		return false
 	}
 	switch {
-	case sp.TargetPort == intstr.IntOrString{}:
-		return sp.Port == port.ContainerPort
 	case sp.TargetPort.Type == intstr.String:
-		return port.Name != "" && sp.TargetPort.StrVal == port.Name
+		return slices.Contains(port.Names, sp.TargetPort.StrVal)
+	case sp.TargetPort.IntVal == 0:
+		return sp.Port == port.Port
 	default:
-		return sp.TargetPort.IntVal == port.ContainerPort
+		return sp.TargetPort.IntVal == port.Port
 	}
 }
 

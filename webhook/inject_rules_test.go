@@ -123,9 +123,55 @@ func TestInjectReadsProtocolsFromServices(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := []v1alpha1.CapturedPort{{Port: 8080, Name: "http", Protocol: tc.want}}
+			want := []v1alpha1.CapturedPort{{Port: 8080, Names: []string{"http"}, Protocol: tc.want}}
 			if diff := cmp.Diff(want, injection.Ports); diff != "" {
 				t.Errorf("ports (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestInjectReadsAllNamesOfAPort(t *testing.T) {
+	port := func(name string, number int32) corev1.ContainerPort {
+		return corev1.ContainerPort{Name: name, ContainerPort: number, Protocol: corev1.ProtocolTCP}
+	}
+	udp := corev1.ContainerPort{Name: "quic", ContainerPort: 8080, Protocol: corev1.ProtocolUDP}
+	captured := func(number int32, protocol v1alpha1.PortProtocol, names ...string) v1alpha1.CapturedPort {
+		return v1alpha1.CapturedPort{Port: number, Protocol: protocol, Names: names}
+	}
+	services := []corev1.Service{{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "grpc", Port: 80, TargetPort: intstr.FromString("web")}}}}}
+	for name, tc := range map[string]struct {
+		containers [][]corev1.ContainerPort
+		want       []v1alpha1.CapturedPort
+	}{
+		"declared twice in one container":            {[][]corev1.ContainerPort{{port("metrics", 8080), port("web", 8080)}}, []v1alpha1.CapturedPort{captured(8080, v1alpha1.ProtocolHTTP, "metrics", "web")}},
+		"declared by two containers":                 {[][]corev1.ContainerPort{{port("web", 8080)}, {port("metrics", 8080)}}, []v1alpha1.CapturedPort{captured(8080, v1alpha1.ProtocolHTTP, "metrics", "web")}},
+		"declared with a name and without":           {[][]corev1.ContainerPort{{port("", 8080)}, {port("web", 8080)}}, []v1alpha1.CapturedPort{captured(8080, v1alpha1.ProtocolHTTP, "web")}},
+		"declared by two containers with one name":   {[][]corev1.ContainerPort{{port("web", 8080)}, {port("web", 8080)}}, []v1alpha1.CapturedPort{captured(8080, v1alpha1.ProtocolHTTP, "web")}},
+		"the name for UDP is none":                   {[][]corev1.ContainerPort{{udp, port("web", 8080)}}, []v1alpha1.CapturedPort{captured(8080, v1alpha1.ProtocolHTTP, "web")}},
+		"one name for two ports: the first is meant": {[][]corev1.ContainerPort{{port("web", 9090)}, {port("web", 8080)}}, []v1alpha1.CapturedPort{captured(8080, v1alpha1.ProtocolAuto), captured(9090, v1alpha1.ProtocolHTTP, "web")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := injectPod(func(p *corev1.Pod) {
+				p.Spec.Containers = nil
+				for i, ports := range tc.containers {
+					p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: string(rune('a' + i)), Ports: ports, ReadinessProbe: &corev1.Probe{
+						ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}}})
+				}
+			})
+			out, _ := Inject(pod, injectConfig(func(c *InjectConfig) { c.Services = services }))
+			injection, err := v1alpha1.ParseInjection(out.Annotations[v1alpha1.InjectionAnnotation])
+			if err != nil {
+				t.Fatal(err)
+			}
+			tc.want[0].Alias = v1alpha1.FirstAliasPort
+			if diff := cmp.Diff(tc.want, injection.Ports); diff != "" {
+				t.Errorf("ports (-want +got):\n%s", diff)
+			}
+			for _, c := range out.Spec.Containers {
+				if got := c.ReadinessProbe.TCPSocket.Port.IntVal; got != v1alpha1.FirstAliasPort {
+					t.Errorf("the probe of container %s goes to %d", c.Name, got)
+				}
 			}
 		})
 	}

@@ -37,38 +37,46 @@ func (in *injection) capture() Skip {
 }
 
 // declaredPorts are the TCP ports of all containers that live as long as the pod, ascending, each
-// once. UDP and SCTP are none of the sidecar's business; a hostPort needs no care, the node forwards
+// once with all its names. A name that two containers give to different ports means the first one, as it does
+// to Services. UDP and SCTP are none of the sidecar's business; a hostPort needs no care, the node forwards
 // it to the pod's own address, where it is captured like any other connection.
 func declaredPorts(pod *corev1.Pod, services []corev1.Service) []v1alpha1.CapturedPort {
 	var ports []v1alpha1.CapturedPort
+	named := map[string]bool{}
 	for _, c := range lastingContainers(pod) {
 		for _, p := range c.Ports {
 			if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP || p.ContainerPort < 1 || p.ContainerPort > 65535 {
 				continue
 			}
-			ports = append(ports, v1alpha1.CapturedPort{
-				Port:     p.ContainerPort,
-				Name:     p.Name,
-				Protocol: portProtocol(p, services),
-			})
+			i := slices.IndexFunc(ports, func(x v1alpha1.CapturedPort) bool { return x.Port == p.ContainerPort })
+			if i < 0 {
+				i, ports = len(ports), append(ports, v1alpha1.CapturedPort{Port: p.ContainerPort})
+			}
+			if p.Name != "" && !named[p.Name] {
+				named[p.Name], ports[i].Names = true, append(ports[i].Names, p.Name)
+			}
 		}
 	}
-	slices.SortStableFunc(ports, func(a, b v1alpha1.CapturedPort) int { return int(a.Port - b.Port) })
-	return slices.CompactFunc(ports, func(a, b v1alpha1.CapturedPort) bool { return a.Port == b.Port })
+	for i := range ports {
+		slices.Sort(ports[i].Names)
+		ports[i].Protocol = portProtocol(ports[i], services)
+	}
+	slices.SortFunc(ports, func(a, b v1alpha1.CapturedPort) int { return int(a.Port - b.Port) })
+	return ports
 }
 
 // lastingContainers are the app containers and the app's native sidecars: what can serve requests,
-// and have probes. Headgate's own are not among them.
+// and have probes, in the order in which Services look for a named port. Headgate's own are not among them.
 func lastingContainers(pod *corev1.Pod) []*corev1.Container {
 	var found []*corev1.Container
+	for i := range pod.Spec.Containers {
+		found = append(found, &pod.Spec.Containers[i])
+	}
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		if !isOwn(c) && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
 			found = append(found, c)
 		}
-	}
-	for i := range pod.Spec.Containers {
-		found = append(found, &pod.Spec.Containers[i])
 	}
 	return found
 }

@@ -140,8 +140,9 @@ type Injection struct {
 type CapturedPort struct {
 	// Port is the container port, 1 to 65535.
 	Port int32 `json:"port"`
-	// Name is the container port's name; may be empty.
-	Name string `json:"name,omitempty"`
+	// Names are those under which Services find it, ascending: one port may be declared several times, each time
+	// with another name.
+	Names []string `json:"names,omitempty"`
 	// Protocol is what the Services said when the pod was created; the server may know better later.
 	Protocol PortProtocol `json:"protocol"`
 	// Alias is the port that nftables redirects straight to Port, for probes and hooks; 0 when none
