@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -235,5 +236,16 @@ func TestStableWithoutPodsIsDownSinceThen(t *testing.T) {
 				t.Errorf("down since %v, a moment later since %v, want the first", first, again)
 			}
 		})
+	}
+}
+
+func TestNoHoldWithoutRoomForIt(t *testing.T) {
+	r, w, _ := worldOf(t, replicaSet(stableHash, "v1", 4), podOf(stableHash, "s1", "10.0.0.1"), deployment(), record())
+	if why := r.completeObservation(t.Context(), w, webKey).NoSplit; why != "" {
+		t.Fatalf("requests can't be split: %s", why)
+	}
+	w.deployment.Annotations = map[string]string{"big": strings.Repeat("x", 256<<10-100)}
+	if why := r.completeObservation(t.Context(), w, webKey).NoSplit; !strings.Contains(why, "annotations leave no room") {
+		t.Errorf("%q, want that there is no room", why)
 	}
 }

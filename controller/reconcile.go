@@ -18,6 +18,7 @@ import (
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/webhook"
 )
 
 // Reconciler keeps one workload at a time what Decide says it should be. It runs on the leader only.
@@ -77,6 +78,8 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 	o.Sidecars = r.sidecars(w, key)
 	if s := w.splitState(); !s.Possible {
 		o.NoSplit = s.Reason
+	} else {
+		o.NoSplit = webhook.NoRoomToHold(w.deployment)
 	}
 	if w.policy == nil {
 		o.PolicyGoneSince = r.memory.since(key, "policyGone", now)

@@ -32,7 +32,7 @@ type Observation struct {
 	Wishes v1alpha1.RolloutSpec
 	// Autoscaled says that a HorizontalPodAutoscaler targets the workload.
 	Autoscaled bool
-	// NoSplit says why requests can't be split right now; empty when they can.
+	// NoSplit says why requests can't be split right now, or why there can be no hold; empty when they can.
 	NoSplit string
 	// StableDownSince is when stable was first seen without any available pod on ready nodes; zero
 	// while it has one.

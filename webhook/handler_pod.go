@@ -118,10 +118,7 @@ func (w workloadOfPod) isCandidate() bool {
 // refuses pods of a candidate that the Pod webhook has not seen.
 func markOpen(pod *corev1.Pod) *corev1.Pod {
 	out := pod.DeepCopy()
-	if out.Annotations == nil {
-		out.Annotations = map[string]string{}
-	}
-	out.Annotations[v1alpha1.GateAnnotation] = string(v1alpha1.GateOpen)
+	noteOnPod(out, v1alpha1.GateAnnotation, string(v1alpha1.GateOpen))
 	return out
 }
 

@@ -56,7 +56,7 @@ type InjectConfig struct {
 // The result differs from the pod only in what DESIGN.md §6 lists: two init containers in front, a
 // token volume, labels and annotations; app containers keep everything but the ports of probes and
 // hooks on captured ports, and a preStop where they had none. With a Skip it is the pod with the
-// reason as annotation.
+// reason as annotation, if there is room for one.
 func Inject(pod *corev1.Pod, cfg InjectConfig) (*corev1.Pod, Skip) {
 	in := newInjection(pod, cfg)
 	rules := []func() Skip{
@@ -188,9 +188,12 @@ func (in *injection) mark() Skip {
 	return Skip{}
 }
 
+// skippedPod says why, where the other annotations leave room for it. A reason that came with a copied template is
+// about another pod.
 func skippedPod(pod *corev1.Pod, skip Skip) *corev1.Pod {
 	out := pod.DeepCopy()
-	setAnnotation(out, v1alpha1.SkipAnnotation, skip.String())
+	delete(out.Annotations, v1alpha1.SkipAnnotation)
+	noteOnPod(out, v1alpha1.SkipAnnotation, skip.String())
 	return out
 }
 

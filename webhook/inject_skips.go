@@ -9,9 +9,6 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// maxAnnotationBytes is what the API server accepts for all annotations of an object together.
-const maxAnnotationBytes = 256 << 10
-
 // wanted skips pods that must not have a sidecar.
 func (in *injection) wanted() Skip {
 	if in.pod.Annotations[v1alpha1.InjectAnnotation] == "false" {
@@ -152,11 +149,7 @@ func effectiveUser(pod *corev1.Pod, c *corev1.Container) *int64 {
 
 // smallEnough skips pods whose annotations leave no room for one more.
 func (in *injection) smallEnough() Skip {
-	size := 0
-	for k, v := range in.out.Annotations {
-		size += len(k) + len(v)
-	}
-	if size > maxAnnotationBytes {
+	if annotationBytes(in.out.Annotations) > maxAnnotationBytes {
 		return skipf(SkipTooLarge, "the pod's annotations leave no room for %s; the API accepts 256 KiB in all", v1alpha1.InjectionAnnotation)
 	}
 	return Skip{}

@@ -84,7 +84,7 @@ func controllerHolds(r *request) (verdict, bool) {
 	if r.hold != nil {
 		return verdict{row: RowController, action: ActionKeep, k: r.arrived.K, reason: "the controller states k"}, r.arrived.K != r.hold.K
 	}
-	return verdict{row: RowController, action: ActionHold, k: r.arrived.K, reason: "the controller wants a hold"}, r.foreign == nil
+	return verdict{row: RowController, action: ActionHold, k: r.arrived.K, reason: "the controller wants a hold"}, r.foreign == nil && r.hasRoom()
 }
 
 // nothingToDecide: a write that neither begins nor meets a hold.
@@ -151,7 +151,7 @@ func backToStable(r *request) (verdict, bool) {
 // rejectedAgain is row 4: a tool puts the version that failed back again and again. It is kept, never
 // reverted, so that the tool has nothing to heal, and never tried before its back-off is over.
 func rejectedAgain(r *request) (verdict, bool) {
-	if !r.changed || r.record == nil || r.record.Rejected == nil {
+	if !r.changed || r.record == nil || r.record.Rejected == nil || !r.hasRoom() {
 		return verdict{}, false
 	}
 	rejected := r.record.Rejected
@@ -206,6 +206,8 @@ func cannotHold(r *request) (verdict, bool) {
 		why = "replicas is 0; it needs at least 1"
 	case r.surgeIsZero():
 		why = "maxSurge is 0; it needs room for at least one more pod"
+	case !r.hasRoom():
+		why = NoRoomToHold(r.in.New)
 	case !r.in.Split.Possible:
 		why = joinNonEmpty("; ", r.in.Split.Reason, r.in.Split.Remedy)
 	default:
@@ -213,6 +215,9 @@ func cannotHold(r *request) (verdict, bool) {
 	}
 	return verdict{row: RowCannotHold, action: ActionLeaveAlone, warning: "goes out at once, not as a rollout: " + why, reason: why}, true
 }
+
+// hasRoom: a hold in force stays, whatever else is written. If the API server refuses that, the user reads why.
+func (r *request) hasRoom() bool { return r.hold != nil || NoRoomToHold(r.in.New) == "" }
 
 func (r *request) surgeIsZero() bool {
 	if r.user.MaxSurge == nil {

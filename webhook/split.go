@@ -66,7 +66,7 @@ func splitFromPod(p *corev1.Pod, wantReady bool) SplitState {
 // can't be reached by the others.
 func SplitToCandidate(t *corev1.PodTemplateSpec, cfg InjectConfig) SplitState {
 	pod := &corev1.Pod{ObjectMeta: *t.ObjectMeta.DeepCopy(), Spec: *t.Spec.DeepCopy()}
-	if _, skip := Inject(pod, cfg); skip.Skipped() {
+	if _, skip := Inject(markOpen(pod), cfg); skip.Skipped() {
 		return SplitState{Reason: "the new version can't have a sidecar: " + skip.Message}
 	}
 	return SplitState{Possible: true}

@@ -21,6 +21,12 @@ func ownAnnotations() []string {
 	return []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation}
 }
 
+func dropOwnAnnotations(d *appsv1.Deployment) {
+	for _, key := range ownAnnotations() {
+		dropAnnotation(d, key)
+	}
+}
+
 // KeepOwnAnnotations is d with the annotations of old that only the Deployment webhook writes, and without
 // those that old has not. The API server takes annotations from writes of the status too, where the hold is
 // not rendered: wiping it there would release a candidate that nobody judged.
