@@ -38,7 +38,7 @@ func whyUnheld(w *workload, before *v1alpha1.RolloutStatus) string {
 	if !newAndUnheld(w.deployment, before) {
 		return ""
 	}
-	split := w.splitState()
+	cannot := webhook.CannotHold(w.deployment, webhook.FieldsOf(w.deployment), w.splitState())
 	switch {
 	case w.policy == nil:
 		return "no policy selects this Deployment"
@@ -46,14 +46,12 @@ func whyUnheld(w *workload, before *v1alpha1.RolloutStatus) string {
 		return "its policy is suspended"
 	case w.deployment.Annotations[v1alpha1.BypassAnnotation] != "":
 		return "bypassed (" + shorten(w.deployment.Annotations[v1alpha1.BypassAnnotation], 100) + ")"
-	case w.deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType:
-		return "strategy.type is Recreate; it needs RollingUpdate"
-	case !split.Possible:
-		return split.Reason + "; " + split.Remedy
+	case cannot != "":
+		return cannot
 	case !w.stableDownSince().IsZero():
 		return "no pod of the stable version was available"
 	}
-	return "this version was stable before, or there was no room for a candidate"
+	return "this version was stable before"
 }
 
 // newAndUnheld: since before, at rest with a stable version, another template came that is marked as ungated.

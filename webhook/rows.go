@@ -198,19 +198,8 @@ func cannotHold(r *request) (verdict, bool) {
 	if r.hold != nil || !r.changed {
 		return verdict{}, false
 	}
-	var why string
-	switch {
-	case r.user.StrategyType == string(appsv1.RecreateDeploymentStrategyType):
-		why = "strategy.type is Recreate; it needs RollingUpdate"
-	case replicasOf(r.in.New) == 0:
-		why = "replicas is 0; it needs at least 1"
-	case r.surgeIsZero():
-		why = "maxSurge is 0; it needs room for at least one more pod"
-	case !r.hasRoom():
-		why = NoRoomToHold(r.in.New)
-	case !r.in.Split.Possible:
-		why = joinNonEmpty("; ", r.in.Split.Reason, r.in.Split.Remedy)
-	default:
+	why := CannotHold(r.in.New, r.user, r.in.Split)
+	if why == "" {
 		return verdict{}, false
 	}
 	return verdict{row: RowCannotHold, action: ActionLeaveAlone, warning: "goes out at once, not as a rollout: " + why, reason: why}, true
@@ -219,11 +208,29 @@ func cannotHold(r *request) (verdict, bool) {
 // hasRoom: a hold in force stays, whatever else is written. If the API server refuses that, the user reads why.
 func (r *request) hasRoom() bool { return r.hold != nil || NoRoomToHold(r.in.New) == "" }
 
-func (r *request) surgeIsZero() bool {
-	if r.user.MaxSurge == nil {
+// CannotHold is why an update of a Deployment would not be held, and what would change that; empty when it can be.
+// user are the three fields as its author wants them.
+func CannotHold(d *appsv1.Deployment, user v1alpha1.UserFields, split SplitState) string {
+	switch {
+	case user.StrategyType == string(appsv1.RecreateDeploymentStrategyType):
+		return "strategy.type is Recreate; it needs RollingUpdate"
+	case replicasOf(d) == 0:
+		return "replicas is 0; it needs at least 1"
+	case surgeIsZero(d, user):
+		return "maxSurge is 0; it needs room for at least one more pod"
+	case NoRoomToHold(d) != "":
+		return NoRoomToHold(d)
+	case !split.Possible:
+		return joinNonEmpty("; ", split.Reason, split.Remedy)
+	}
+	return ""
+}
+
+func surgeIsZero(d *appsv1.Deployment, user v1alpha1.UserFields) bool {
+	if user.MaxSurge == nil {
 		return false // the API's default, 25%
 	}
-	n, err := intstr.GetScaledValueFromIntOrPercent(r.user.MaxSurge, int(replicasOf(r.in.New)), true)
+	n, err := intstr.GetScaledValueFromIntOrPercent(user.MaxSurge, int(replicasOf(d)), true)
 	return err == nil && n == 0
 }
 
