@@ -35,9 +35,24 @@ type Reconciler struct {
 	// Sidecars tells what sidecars acknowledged.
 	Sidecars Sidecars
 	// Looks tells what the analysis says; nil: nothing, ever (then steps end by their time).
-	Looks *Looks
+	Looks Analysis
 
 	memory memory
+}
+
+// Analysis says what is known of a workload's candidate; *Looks does.
+type Analysis interface {
+	// Verdict is the last one about the candidate that the status names, with the judge's state as text.
+	Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1alpha1.Verdict, string)
+	// Forget drops what is known about a workload.
+	Forget(key types.NamespacedName)
+}
+
+func (r *Reconciler) analysis() Analysis {
+	if r.Looks == nil {
+		return (*Looks)(nil)
+	}
+	return r.Looks
 }
 
 // Reconcile observes, decides, applies.
@@ -48,12 +63,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	if w == nil || !w.concerned() || w.deployment.DeletionTimestamp != nil {
 		r.memory.forget(req.NamespacedName)
-		r.Looks.Forget(req.NamespacedName)
+		r.analysis().Forget(req.NamespacedName)
 		return ctrl.Result{}, nil
 	}
 	status := w.status()
 	o := r.completeObservation(ctx, w, req.NamespacedName)
-	verdict, judgeState := r.Looks.Verdict(req.NamespacedName, &status)
+	verdict, judgeState := r.analysis().Verdict(req.NamespacedName, &status)
 	o.Verdict = verdict
 	d := rollout.Decide(w.policy, status, o)
 	sameRollout := d.Status.Candidate.Hash == status.Candidate.Hash && d.Status.StartedAt.Equal(status.StartedAt)

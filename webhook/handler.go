@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
@@ -58,16 +59,30 @@ func Register(mgr ctrl.Manager, cfg Config) error {
 	if err := indexOwners(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	e, err := newEdge(gatherer{cache: mgr.GetClient(), live: mgr.GetAPIReader()}, cfg)
+	handlers, err := Handlers(mgr.GetClient(), mgr.GetAPIReader(), cfg)
 	if err != nil {
 		return err
 	}
 	server := mgr.GetWebhookServer()
-	server.Register(DeploymentsPath, &admission.Webhook{Handler: admission.HandlerFunc(e.deployments)})
-	server.Register(PodsPath, &admission.Webhook{Handler: admission.HandlerFunc(e.pods)})
-	server.Register(ScalePath, &admission.Webhook{Handler: admission.HandlerFunc(e.scale)})
-	server.Register(StatusPath, &admission.Webhook{Handler: admission.HandlerFunc(e.status)})
+	for path, handler := range handlers {
+		server.Register(path, &admission.Webhook{Handler: handler})
+	}
 	return nil
+}
+
+// Handlers are the webhooks by their paths. cache answers by OwnerIndex; live asks the API server, for what
+// is too new to be in the cache.
+func Handlers(cache, live client.Reader, cfg Config) (map[string]admission.Handler, error) {
+	e, err := newEdge(gatherer{cache: cache, live: live}, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]admission.Handler{
+		DeploymentsPath: admission.HandlerFunc(e.deployments),
+		PodsPath:        admission.HandlerFunc(e.pods),
+		ScalePath:       admission.HandlerFunc(e.scale),
+		StatusPath:      admission.HandlerFunc(e.status),
+	}, nil
 }
 
 // edge is the impure part: it decodes, gathers, asks a pure function, and answers with a patch.

@@ -1,0 +1,292 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package simulate
+
+import (
+	"math"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/controller"
+)
+
+// webKey is the workload that all histories are about.
+var webKey = types.NamespacedName{Namespace: "shop", Name: "web"}
+
+func keyOf(namespace, name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}
+
+// noon is when all histories begin.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// world is everything around one workload: the API, the native controllers, kubelets and sidecars, two
+// replicas of Headgate, and the oracle that watches.
+type world struct {
+	api      *api
+	chain    *admissionChain
+	native   *deploymentController
+	sets     *replicaSetController
+	kubelets *kubelets
+	scaler   *autoscaler
+	replicas [2]*replica
+	sidecars *sidecars
+	analysis *analysis
+	oracle   *oracle
+	user     *user
+
+	acting       *replica // whose pass is under way, or was last
+	nativeFrozen until
+	asleep       time.Time // the Deployment controller does nothing until then
+	// turn is the actor that is next; first is who begins a round.
+	turn, first int
+}
+
+func newWorld() *world {
+	w := &world{api: newAPI(noon), nativeFrozen: until{}}
+	w.chain = &admissionChain{w: w}
+	w.api.admit = w.chain
+	w.native = &deploymentController{api: w.api, view: newView(w.api), by: "system:serviceaccount:kube-system:deployment-controller"}
+	w.sets = &replicaSetController{api: w.api, by: "system:serviceaccount:kube-system:replicaset-controller"}
+	w.kubelets = &kubelets{api: w.api, trouble: map[string]string{}, sick: map[string]bool{}, down: map[string]bool{}}
+	w.scaler = &autoscaler{w: w}
+	w.sidecars = &sidecars{w: w, mute: map[string]bool{}, acks: map[string]controller.Ack{}}
+	w.analysis = &analysis{w: w, verdicts: map[string]v1alpha1.Verdict{}}
+	w.user = newUser(w)
+	w.oracle = newOracle(w)
+	w.api.wrote = w.oracle.wrote
+	shop := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{v1alpha1.EnabledLabel: "true"}}}
+	policy := &v1alpha1.RolloutPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
+	own := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "headgate"}}
+	_ = w.api.create("admin", shop)
+	_ = w.api.create("admin", policy)
+	_ = w.api.create("admin", own)
+	for i, name := range []string{"a", "b"} {
+		w.replicas[i] = &replica{name: name, w: w, leads: i == 0}
+		w.replicas[i].start()
+	}
+	return w
+}
+
+// deployment is the workload as it is stored; nil while there is none.
+func (w *world) deployment() *appsv1.Deployment {
+	d, _ := w.api.memory[deployments][webKey].(*appsv1.Deployment)
+	return d
+}
+
+// record is what is stored about this very Deployment; empty without.
+func (w *world) record() *v1alpha1.RolloutStatus {
+	r, ok := w.api.memory[records][webKey].(*v1alpha1.Rollout)
+	d := w.deployment()
+	if !ok || d == nil || r.Status.DeploymentUID != d.UID {
+		return &v1alpha1.RolloutStatus{}
+	}
+	return &r.Status
+}
+
+// versionOf is what a template runs; it names the revision too.
+func versionOf(t *corev1.PodTemplateSpec) string { return t.Spec.Containers[0].Image }
+
+// actors in their usual order; a history may begin the round with any of them.
+func (w *world) actors() []func() {
+	native := func() {
+		if w.api.now.Before(w.asleep) {
+			return
+		}
+		for range 2 { // it is far quicker than a round
+			w.native.view.catchUp(func(k kind) bool { return w.api.now.Before(w.nativeFrozen[k]) || w.api.now.Before(w.nativeFrozen["all"]) })
+			w.native.sync()
+			w.sets.sync()
+		}
+	}
+	return []func(){
+		native, w.kubelets.sync, w.replicas[0].step, w.replicas[1].step, w.sidecars.sync, w.scaler.sync, w.api.collectGarbage,
+	}
+}
+
+// step lets the next actor act. After the last one of a round a second is over.
+func (w *world) step() {
+	all := w.actors()
+	all[(w.first+w.turn)%len(all)]()
+	if w.turn++; w.turn == len(all) {
+		w.turn = 0
+		w.oracle.roundIsOver()
+		w.api.now = w.api.now.Add(time.Second)
+	}
+}
+
+// round lets everybody act once.
+func (w *world) round() {
+	for first := true; first || w.turn != 0; first = false {
+		w.step()
+		if w.oracle.violation != nil {
+			return
+		}
+	}
+}
+
+// sidecars acknowledge what the xDS server of their replica says.
+type sidecars struct {
+	w    *world
+	mute map[string]bool // versions whose sidecars do not answer
+	cut  bool            // no sidecar reaches any server
+	acks map[string]controller.Ack
+}
+
+func (s *sidecars) sync() {
+	for _, o := range s.w.api.all(pods) {
+		pod := o.(*corev1.Pod)
+		r := s.server(pod)
+		if r == nil || s.mute[hashOf(pod)] {
+			continue
+		}
+		ack := controller.Ack{Pod: pod.Name}
+		if x, ok := r.configs[hashOf(pod)]; ok && x.Split != nil {
+			ack.Peer, ack.PeerWeight = x.Split.Peer, int32(x.Split.PeerWeight)
+		}
+		if s.acks[pod.Name] != ack {
+			s.acks[pod.Name] = ack
+			for _, r := range s.w.replicas {
+				r.news = true // an acknowledgement wakes the controller
+			}
+		}
+	}
+}
+
+// server is the replica that a pod's sidecar is connected to; nil: none.
+func (s *sidecars) server(pod *corev1.Pod) *replica {
+	up := pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil && pod.Labels[v1alpha1.InjectedLabel] == "true"
+	if s.cut || !up || s.w.kubelets.down[pod.Spec.NodeName] {
+		return nil
+	}
+	first := ordinal(pod.Name) % 2
+	for _, r := range []*replica{s.w.replicas[first], s.w.replicas[1-first]} {
+		if !r.down {
+			return r
+		}
+	}
+	return nil
+}
+
+// Acks implements controller.Sidecars.
+func (s *sidecars) Acks(_ types.NamespacedName, revision string) []controller.Ack {
+	var out []controller.Ack
+	for _, o := range s.w.api.all(pods) {
+		pod := o.(*corev1.Pod)
+		if hashOf(pod) == revision && s.server(pod) != nil {
+			ack, ok := s.acks[pod.Name]
+			if !ok {
+				ack.Pod = pod.Name
+			}
+			out = append(out, ack)
+		}
+	}
+	return out
+}
+
+// analysis says what the history wants about each version. As the real one it judges no rollout before it
+// has begun, and forgets nothing.
+type analysis struct {
+	w        *world
+	verdicts map[string]v1alpha1.Verdict
+	// told is the last verdict that the controller was given, about which version.
+	told    v1alpha1.Verdict
+	toldFor string
+}
+
+// Verdict implements controller.Analysis.
+func (a *analysis) Verdict(_ types.NamespacedName, s *v1alpha1.RolloutStatus) (v1alpha1.Verdict, string) {
+	a.told, a.toldFor = v1alpha1.Verdict{}, s.Candidate.Hash
+	judged := s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused || s.Phase == v1alpha1.PhasePromoting
+	if s.Candidate.Hash != "" && judged {
+		a.told = a.verdicts[s.Candidate.Hash]
+	}
+	return *a.told.DeepCopy(), ""
+}
+
+// Forget implements controller.Analysis.
+func (a *analysis) Forget(types.NamespacedName) {}
+
+// autoscaler is the HorizontalPodAutoscaler's controller with the real replica calculator's rules for CPU:
+// pods that are not ready are left out when it shrinks, and count as idle when it grows. No stabilisation.
+type autoscaler struct {
+	w *world
+	// load is how many pods' worth of work there is.
+	load float64
+	on   bool
+}
+
+func (s *autoscaler) exists() bool {
+	_, ok := s.w.api.memory["autoscalers"][webKey]
+	return ok
+}
+
+func (s *autoscaler) set(on bool) {
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: webKey.Namespace, Name: webKey.Name},
+		Spec:       autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: webKey.Name}},
+	}
+	switch {
+	case on && !s.exists():
+		_ = s.w.api.create("user", hpa)
+	case !on && s.exists():
+		_ = s.w.api.remove("user", hpa, nil)
+	}
+	s.on = on
+}
+
+// Bounds of the autoscaler, and the tolerance of the real one.
+const (
+	minReplicas, maxReplicas = 1, 12
+	tolerance                = 0.1
+)
+
+func (s *autoscaler) sync() {
+	d := s.w.deployment()
+	if !s.on || d == nil || *d.Spec.Replicas == 0 || s.load == 0 {
+		return
+	}
+	n := max(minReplicas, min(maxReplicas, s.desired(d)))
+	if n != *d.Spec.Replicas && s.w.api.scale(autoscalerUser, webKey, n) == nil {
+		s.w.user.replicas = *s.w.deployment().Spec.Replicas
+	}
+}
+
+// desired is GetResourceReplicas.
+func (s *autoscaler) desired(d *appsv1.Deployment) int32 {
+	ready, unready := 0, 0
+	for _, o := range s.w.api.all(pods) {
+		pod := o.(*corev1.Pod)
+		switch {
+		case pod.DeletionTimestamp != nil:
+		case isReady(pod):
+			ready++
+		default:
+			unready++
+		}
+	}
+	if ready == 0 {
+		return *d.Spec.Replicas
+	}
+	// What the candidate does besides is no work of the ready ones.
+	ratio := s.load * float64(100-s.w.record().Weight) / 100 / float64(ready)
+	if math.Abs(ratio-1) <= tolerance {
+		return *d.Spec.Replicas
+	}
+	if unready == 0 || ratio < 1 {
+		return int32(math.Ceil(ratio * float64(ready)))
+	}
+	all := float64(ready + unready)
+	again := ratio * float64(ready) / all
+	if math.Abs(again-1) <= tolerance || again < 1 {
+		return *d.Spec.Replicas
+	}
+	return int32(math.Ceil(again * all))
+}
