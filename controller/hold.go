@@ -34,7 +34,10 @@ func (r *Reconciler) writeHold(ctx context.Context, w *workload, d rollout.Decis
 	if d.Hold == nil {
 		return nil
 	}
-	if observed, _ := v1alpha1.ParseHold(w.deployment.Annotations[v1alpha1.HoldAnnotation]); sameWish(observed, d.Hold) {
+	// A release that is stored waited for the user to resume. Nobody renders it before the next admission,
+	// which is this write, though it says what is there already.
+	waited := d.Hold.Release != "" && !w.deployment.Spec.Paused
+	if observed, _ := v1alpha1.ParseHold(w.deployment.Annotations[v1alpha1.HoldAnnotation]); sameWish(observed, d.Hold) && !waited {
 		return nil
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{

@@ -89,6 +89,37 @@ func TestHoldIsWrittenWhenTheWishChanged(t *testing.T) {
 	}
 }
 
+// The user paused, the policy was suspended, he resumed: what the controller wants is in the annotation, but
+// only an admission makes the fields of it. Without a write the hold would never end.
+func TestAReleaseThatWaitedIsWrittenAfterTheResume(t *testing.T) {
+	for name, tc := range map[string]struct {
+		paused bool
+		want   []string
+	}{
+		"resumed":      {false, []string{"patch web", "update web"}},
+		"still paused": {true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			waiting := holdOn(deployment(), 2)
+			waiting.Release = v1alpha1.ReleaseForward
+			start := heldWeb(2)
+			start.Spec.Paused, start.Annotations[v1alpha1.HoldAnnotation] = tc.paused, waiting.String()
+			r, w, log := worldOf(t, start, record(), replicaSet(stableHash, "v1", 4))
+			admits(t, r)
+			if err := r.writeHold(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Hold = &waiting })); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tc.want, log.done); d != "" {
+				t.Errorf("writes (-want +got):\n%s", d)
+			}
+			got := stored(t, r.Client, deployment())
+			if back := cmp.Equal(userFields(), webhook.FieldsOf(got)); back == tc.paused {
+				t.Errorf("paused %v, the fields are %+v", tc.paused, webhook.FieldsOf(got))
+			}
+		})
+	}
+}
+
 func TestFieldsAreWrittenDirectlyWithoutTheWebhook(t *testing.T) {
 	stable := replicaSet(stableHash, "v1", 4)
 	release := func(way v1alpha1.Release) *v1alpha1.Hold {
