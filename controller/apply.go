@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -224,11 +225,25 @@ func (r *Reconciler) resize(ctx context.Context, w *workload, d rollout.Decision
 		}
 		next := rs.DeepCopy()
 		next.Spec.Replicas = &size.Replicas
+		noteMost(next, w.deployment, d.Hold)
 		if err := r.Client.Update(ctx, next); err != nil {
 			return fmt.Errorf("scaling revision %s to %d: %w", size.Revision, size.Replicas, err)
 		}
 	}
 	return nil
+}
+
+// noteMost notes on a ReplicaSet what the Deployment controller would have noted, had it done the scaling.
+// It sizes all of them anew when N changes, in proportion to this number: with one of a smaller k, a
+// candidate of 3 pods grew to 4 when the user went from 5 replicas to 4, and stable lost 2 instead of 1.
+func noteMost(rs *appsv1.ReplicaSet, d *appsv1.Deployment, hold *v1alpha1.Hold) {
+	if hold == nil || d.Spec.Replicas == nil {
+		return
+	}
+	if rs.Annotations == nil {
+		rs.Annotations = map[string]string{}
+	}
+	rs.Annotations[maxAnnotation] = strconv.Itoa(int(*d.Spec.Replicas + hold.K))
 }
 
 func (r *Reconciler) deleteRevisions(ctx context.Context, w *workload, d rollout.Decision) error {

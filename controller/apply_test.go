@@ -297,6 +297,23 @@ func TestResizeTrustsOnlyALiveN(t *testing.T) {
 	}
 }
 
+// The Deployment controller shares out a change of N by what it noted when it sized a ReplicaSet last. Where
+// Headgate does the sizing, it notes the same.
+func TestResizeNotesTheMostPodsThatThereMayBe(t *testing.T) {
+	r, w, _ := worldOf(t, record(), replicaSet(stableHash, "v1", 4), replicaSet(candidateHash, "v2", 1))
+	hold := holdOn(w.deployment, 3)
+	if err := r.resize(t.Context(), w, decided(w, func(d *rollout.Decision) {
+		d.Hold, d.Sizes = &hold, []rollout.Size{{Revision: candidateHash, Replicas: 3}}
+	})); err != nil {
+		t.Fatal(err)
+	}
+	got := stored(t, r.Client, replicaSet(candidateHash, "", 0)).Annotations
+	want := map[string]string{desiredAnnotation: "4", maxAnnotation: "7"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("annotations (-want +got):\n%s", d)
+	}
+}
+
 func TestStaleReplicaSetsAreLeftAlone(t *testing.T) {
 	r, w, _ := worldOf(t, record(), replicaSet(stableHash, "v1", 3), replicaSet("ccc", "v3", 0))
 	for _, hash := range []string{stableHash, "ccc"} { // somebody writes after they were read

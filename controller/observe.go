@@ -27,6 +27,10 @@ import (
 // pkg/controller/deployment/util: DesiredReplicasAnnotation).
 const desiredAnnotation = "deployment.kubernetes.io/desired-replicas"
 
+// maxAnnotation is the most pods that the Deployment controller has last allowed when it sized a ReplicaSet;
+// a change of N is shared out by it (the same file: MaxReplicasAnnotation).
+const maxAnnotation = "deployment.kubernetes.io/max-replicas"
+
 // workload is one Deployment with everything around it, as the caches show it.
 type workload struct {
 	deployment  *appsv1.Deployment
