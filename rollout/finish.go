@@ -240,6 +240,11 @@ func (p *pass) quarantined() {
 	case p.inPhase() >= p.policy.EffectiveQuarantineTTL():
 		p.release = v1alpha1.ReleaseBack
 		p.because("quarantine is over: the stable template comes back")
+	case p.mixed() && p.inPhase() >= revertAfter:
+		// A version that was rejected before was put on top of one that was still going out. That one would
+		// go on serving beside stable, and nobody would end it.
+		p.release = v1alpha1.ReleaseBack
+		p.because("quarantined, and a third version serves beside stable: the stable template comes back")
 	}
 }
 

@@ -109,7 +109,7 @@ func (p *pass) releaseByPolicy() {
 	case p.failedBefore():
 		p.release = v1alpha1.ReleaseBack
 		p.because("no policy any more, and the candidate failed: back")
-	case p.failed(): // the last word on a candidate that would go out otherwise
+	case !p.released() && p.failed(): // the last word on a candidate that would go out otherwise
 	default:
 		p.release = v1alpha1.ReleaseForward
 		p.because("no policy any more, and nothing speaks against the candidate: forward")
