@@ -49,6 +49,8 @@ type apiClient struct {
 	// failed counts writes that met a fault.
 	failed int
 	late   []func() error
+	// tamper, if set, changes what is written, and says whether it is: a bug that is built in.
+	tamper func(o client.Object) bool
 }
 
 // Get implements client.Client.
@@ -62,6 +64,9 @@ func (c *apiClient) List(ctx context.Context, list client.ObjectList, opts ...cl
 }
 
 func (c *apiClient) write(o client.Object, do func(client.Object) error) error {
+	if c.tamper != nil && !c.tamper(o) {
+		return nil
+	}
 	if c.fault == "" || c.skip > 0 {
 		c.skip--
 		return do(o)

@@ -11,10 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -48,17 +48,27 @@ type deploymentController struct {
 	api  *api
 	view *view
 	by   string
+	// due is when it looks again although nothing changed: after a failure, and for progress deadlines.
+	due time.Time
 }
 
+// resync is how often deadlines are looked at.
+const resync = 20 * time.Second
+
 // sync is syncDeployment for every Deployment in the cache.
-func (c *deploymentController) sync() {
+func (c *deploymentController) sync(news bool) {
+	if !news && c.api.now.Before(c.due) {
+		return
+	}
+	c.due = c.api.now.Add(resync)
 	for _, o := range c.view.all(deployments) {
 		d := o.DeepCopyObject().(*appsv1.Deployment)
 		if len(d.Spec.Template.Spec.Containers) == 0 {
 			continue // Headgate's own, which only carries a wish
 		}
-		// Whatever fails is tried again when the cache has caught up.
-		_ = c.syncOne(d)
+		if c.syncOne(d) != nil {
+			c.due = c.api.now // a conflict, a stale cache: again
+		}
 	}
 }
 
@@ -176,26 +186,24 @@ func (c *deploymentController) syncRevision(d *appsv1.Deployment, found *appsv1.
 		rs.Spec.MinReadySeconds = d.Spec.MinReadySeconds
 		return rs, c.api.update(c.by, rs, false)
 	}
-	before := d.DeepCopy()
-	setRevision(d, rs.Annotations[revisionAnnotation])
+	changed := setRevision(d, rs.Annotations[revisionAnnotation])
 	if hasDeadline(d) && progressing(&d.Status) == nil {
 		c.setCondition(&d.Status, appsv1.DeploymentProgressing, corev1.ConditionTrue, "FoundNewReplicaSet", fmt.Sprintf("Found new replica set %q", rs.Name))
+		changed = true
 	}
-	return rs, c.updateIfChanged(before, d)
+	if !changed {
+		return rs, nil
+	}
+	return rs, c.api.update(c.by, d, true)
 }
 
-func (c *deploymentController) updateIfChanged(before, d *appsv1.Deployment) error {
-	if apiequality.Semantic.DeepEqual(before, d) {
-		return nil
-	}
-	return c.api.update(c.by, d, true)
-}
-
-func setRevision(d *appsv1.Deployment, revision string) {
+func setRevision(d *appsv1.Deployment, revision string) bool {
 	if d.Annotations == nil {
 		d.Annotations = map[string]string{}
 	}
+	changed := d.Annotations[revisionAnnotation] != revision
 	d.Annotations[revisionAnnotation] = revision
+	return changed
 }
 
 // annotateRS is SetNewReplicaSetAnnotations.
@@ -251,12 +259,15 @@ func (c *deploymentController) createNew(d *appsv1.Deployment, old []*appsv1.Rep
 	if err := c.api.create(c.by, rs); err != nil {
 		return nil, err // one that is being collected, or a stale cache: later
 	}
-	before := d.DeepCopy()
-	setRevision(d, strconv.FormatInt(revision, 10))
+	changed := setRevision(d, strconv.FormatInt(revision, 10))
 	if hasDeadline(d) {
 		c.setCondition(&d.Status, appsv1.DeploymentProgressing, corev1.ConditionTrue, "NewReplicaSetCreated", fmt.Sprintf("Created new replica set %q", rs.Name))
+		changed = true
 	}
-	return rs, c.updateIfChanged(before, d)
+	if !changed {
+		return rs, nil
+	}
+	return rs, c.api.update(c.by, d, true)
 }
 
 // newReplicas is NewRSNewReplicas.

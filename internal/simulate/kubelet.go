@@ -35,6 +35,14 @@ type kubelets struct {
 	down map[string]bool // nodes
 	turn int
 	ips  map[string]int
+	// settled are the pods, as they were last seen, about which there was nothing to do.
+	settled map[string]settled
+}
+
+type settled struct {
+	pod     *corev1.Pod
+	trouble string
+	sick    bool
 }
 
 // nodes are where pods run.
@@ -134,10 +142,14 @@ func (k *kubelets) nextNode() string {
 
 // run moves a pod on: containers and sidecar start, then the app is ready, unless something ails it.
 func (k *kubelets) run(pod *corev1.Pod) {
+	trouble := k.trouble[hashOf(pod)]
+	seen := settled{pod, trouble, k.sick[pod.Name]}
+	if k.settled[pod.Name] == seen && trouble != crashes && trouble != killed {
+		return
+	}
 	next := pod.DeepCopy()
 	s := &next.Status
 	now := metav1.NewTime(k.api.now)
-	trouble := k.trouble[hashOf(pod)]
 	app := corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}
 	starting := s.Phase == corev1.PodPending
 	if len(s.ContainerStatuses) > 0 {
@@ -159,11 +171,17 @@ func (k *kubelets) run(pod *corev1.Pod) {
 		ready = ready && isTrue(next, g.ConditionType)
 	}
 	k.set(next, corev1.PodReady, ready)
-	k.write(pod, next)
+	if !k.write(pod, next) {
+		k.settled[pod.Name] = seen
+	}
 }
 
-// restartAfter is how often a container that crashes does so.
-const restartAfter = 4 * time.Second
+// restartAfter is how often a container that crashes does so. After maxRestarts the back-off is so long that
+// nothing more happens in a history.
+const (
+	restartAfter = 4 * time.Second
+	maxRestarts  = 12
+)
 
 // suffer gives a container what ails its version.
 func suffer(app *corev1.ContainerStatus, trouble string, now metav1.Time) {
@@ -175,7 +193,7 @@ func suffer(app *corev1.ContainerStatus, trouble string, now metav1.Time) {
 	case noImage:
 		waiting("ImagePullBackOff")
 	case crashes, killed:
-		if last != nil && now.Sub(last.FinishedAt.Time) < restartAfter {
+		if last != nil && (now.Sub(last.FinishedAt.Time) < restartAfter || app.RestartCount >= maxRestarts) {
 			return
 		}
 		app.RestartCount++
@@ -206,10 +224,13 @@ func (k *kubelets) set(pod *corev1.Pod, t corev1.PodConditionType, on bool) {
 	}
 }
 
-func (k *kubelets) write(before, next *corev1.Pod) {
-	if !apiequality.Semantic.DeepEqual(before, next) {
-		_ = k.api.update("kubelet", next, true)
+// write says whether there was anything to write.
+func (k *kubelets) write(before, next *corev1.Pod) bool {
+	if apiequality.Semantic.DeepEqual(before.Status, next.Status) {
+		return false
 	}
+	_ = k.api.update("kubelet", next, true)
+	return true
 }
 
 // ordinal is the number at the end of a pod's name.

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -68,9 +69,11 @@ type oracle struct {
 	exempt map[string]int
 	// sizes are the recent values of N: native controllers act on what they saw a moment ago.
 	sizes []sizeAt
-	// current is the replica whose pass is under way.
+	// fails are the passes in a row in which the controller was told Fail and did not take it up.
 	fails   int
 	ungated map[string]bool // pods made while the webhook for pods did not answer
+	// versions by the digest of their template: a record may not know a revision's hash yet.
+	versions map[string]string
 	// trace, if set, gets a line for every write.
 	trace func(string)
 }
@@ -81,7 +84,7 @@ type sizeAt struct {
 }
 
 func newOracle(w *world) *oracle {
-	o := &oracle{w: w}
+	o := &oracle{w: w, versions: map[string]string{}}
 	o.reset()
 	return o
 }
@@ -132,12 +135,32 @@ func (o *oracle) wrote(by string, before, after client.Object) {
 	case *corev1.Pod:
 		b, _ := before.(*corev1.Pod)
 		a, _ := after.(*corev1.Pod)
-		o.podWritten(by, b, a)
+		if o.isOurs(x) {
+			o.podWritten(by, b, a)
+		}
 	case *v1alpha1.Rollout:
 		if after != nil && before != nil {
 			o.recordWritten(&before.(*v1alpha1.Rollout).Status, &x.Status)
 		}
 	}
+}
+
+// letOut is the newest revision but the template's if the user let it out without a verdict, and it is not
+// stable yet; empty otherwise.
+func (o *oracle) letOut() string {
+	before := o.w.previous(o.w.deployment())
+	if before == nil || o.trusted[hashOf(before)] == "" || o.wasStable[hashOf(before)] {
+		return ""
+	}
+	return hashOf(before)
+}
+
+// isOurs: a pod of the Deployment that is there, not of one that was deleted under the same name.
+func (o *oracle) isOurs(pod *corev1.Pod) bool {
+	ref := metav1.GetControllerOf(pod)
+	rs, ok := o.w.api.memory[replicaSets][keyOf("shop", ref.Name)]
+	d := o.w.deployment()
+	return ok && d != nil && rs.GetUID() == ref.UID && metav1.IsControlledBy(rs, d)
 }
 
 func orElse(a, b client.Object) client.Object {
@@ -164,6 +187,7 @@ func (o *oracle) deploymentWritten(by string, before, after *appsv1.Deployment) 
 		o.fieldsAre(after)
 	}
 	digest := webhook.TemplateDigest(after.Spec.Template)
+	o.versions[digest] = version
 	gate, was := webhook.GateOf(after.Annotations, digest), webhook.GateOf(before.Annotations, digest)
 	switch {
 	case gate == v1alpha1.GateOpen && was != v1alpha1.GateOpen:
@@ -346,7 +370,7 @@ func (o *oracle) podReady(pod *corev1.Pod) {
 // podTaken: a ready pod of stable goes because its ReplicaSet became smaller.
 func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 	d, s := o.w.deployment(), o.w.record()
-	if by != o.w.sets.by || !isReady(pod) || pod.DeletionTimestamp != nil || d == nil || hashOf(pod) != s.Stable.Hash || s.Candidate.Hash == "" {
+	if by != o.w.sets.by || !isReady(pod) || pod.DeletionTimestamp != nil || d == nil || hashOf(pod) != s.Stable.Hash {
 		return
 	}
 	if !o.holds(d, s) {
@@ -357,7 +381,7 @@ func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 	if !slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Name == pod.Name }) {
 		left++ // it counts as gone already
 	}
-	if left--; left < o.least() {
+	if left--; left < o.least()-o.beingShrunk(d, s) {
 		o.violated(StableKeepsPods, "stable pod %s is taken, %d are left of %d", pod.Name, left, o.least())
 	}
 }
@@ -369,6 +393,22 @@ func (o *oracle) holds(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
 		return false
 	}
 	return o.trusted[versionOf(&d.Spec.Template)] == ""
+}
+
+// beingShrunk is by how much the candidate is larger than k while N has just changed. When k is lowered the
+// annotation comes first, because the native controller would raise the ReplicaSet again. A change of N in
+// the moment between them makes it share out the smaller total among the sizes that there are, and what
+// rounding leaves over goes at the expense of the largest, which is stable. Repair gives the pods back in its next pass.
+func (o *oracle) beingShrunk(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) int32 {
+	h, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
+	if err != nil || h == nil || len(o.sizes) < 2 || o.w.api.now.Sub(o.sizes[len(o.sizes)-2].until) > 15*time.Second {
+		return 0
+	}
+	rs, ok := o.w.api.memory[replicaSets][keyOf("shop", "web-"+s.Candidate.Hash)].(*appsv1.ReplicaSet)
+	if !ok {
+		return 0
+	}
+	return max(0, sizeOf(rs)-h.K)
 }
 
 // least is the smallest N that a native controller may still act on.
@@ -404,8 +444,15 @@ func (o *oracle) recordWritten(before, after *v1alpha1.RolloutStatus) {
 		o.promoted(after)
 	}
 	if after.Verdict != nil && after.Verdict.Cause == "StableDown" && o.servingStable() == 0 {
-		o.trust(after.Candidate.Hash, "stable serves nobody")
+		o.trust(o.versionOf(after.Candidate), "stable serves nobody")
 	}
+}
+
+func (o *oracle) versionOf(r v1alpha1.Revision) string {
+	if r.Hash != "" {
+		return r.Hash
+	}
+	return o.versions[r.Template]
 }
 
 func (o *oracle) weightRises(after *v1alpha1.RolloutStatus) {
@@ -422,7 +469,7 @@ func (o *oracle) weightRises(after *v1alpha1.RolloutStatus) {
 // promoted: after a Pass or what the policy takes for one, or because the user said so, or because the
 // hold was ended for a reason of its own.
 func (o *oracle) promoted(s *v1alpha1.RolloutStatus) {
-	version := s.Candidate.Hash
+	version := o.versionOf(s.Candidate)
 	told := o.w.analysis.told
 	wishes := o.w.api.memory[records][webKey].(*v1alpha1.Rollout).Spec
 	switch {
@@ -447,7 +494,7 @@ func (o *oracle) passed(r *replica, faulted bool) {
 	}
 	s := o.w.record()
 	told := o.w.analysis.told
-	atWork := s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused || (s.Phase == v1alpha1.PhasePromoting && !releasedStatus(s))
+	atWork := s.Weight > 0 && (s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused || (s.Phase == v1alpha1.PhasePromoting && !releasedStatus(s)))
 	o.fails++
 	if told.Result != v1alpha1.ResultFail || s.Candidate.Hash != o.w.analysis.toldFor || !atWork || rescued(s) {
 		o.fails = 0

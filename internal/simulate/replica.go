@@ -67,11 +67,11 @@ type replica struct {
 // start makes a process from nothing but its cache: what only the last one's memory knew is lost.
 func (r *replica) start() {
 	r.view = newView(r.w.api)
-	fault, skip, late := fault(""), 0, []func() error(nil)
-	if r.client != nil {
-		fault, skip, late = r.client.fault, r.client.skip, r.client.late
+	last := r.client
+	r.client = &apiClient{reader: reader{r.view.memory}, api: r.w.api, by: controllerUser}
+	if last != nil { // what happens to writes does not depend on who writes
+		r.client.fault, r.client.skip, r.client.late, r.client.tamper = last.fault, last.skip, last.late, last.tamper
 	}
-	r.client = &apiClient{reader: reader{r.view.memory}, api: r.w.api, by: controllerUser, fault: fault, skip: skip, late: late}
 	r.reconciler = &controller.Reconciler{
 		Client: r.client, APIReader: liveReader{r.w.api}, Events: noEvents{}, Namespace: system, Deployment: "headgate",
 		Now: func() time.Time { return r.w.api.now }, Sidecars: r.w.sidecars, Looks: r.w.analysis,
@@ -174,6 +174,9 @@ type admissionChain struct {
 	hooksDown, podsTimeOut bool
 	// again: another webhook changes the object after ours, so that ours is called twice.
 	again bool
+	// tamper and tamperPod, if set, change what the webhooks admit: a bug that is built in.
+	tamper    func(before, after *appsv1.Deployment)
+	tamperPod func(*corev1.Pod)
 	// decided is the row of the last decision about a Deployment.
 	decided map[string]string
 }
@@ -226,6 +229,9 @@ func (a *admissionChain) deployment(by string, before, after *appsv1.Deployment)
 		}
 		after = next
 	}
+	if a.tamper != nil {
+		a.tamper(before, after)
+	}
 	return after, nil
 }
 
@@ -240,6 +246,9 @@ func (a *admissionChain) pod(by string, pod *corev1.Pod) (*corev1.Pod, error) {
 	}
 	next := &corev1.Pod{}
 	_, err := call(h, request(by, admissionv1.Create, "", nil, pod), next)
+	if a.tamperPod != nil {
+		a.tamperPod(next)
+	}
 	return next, err
 }
 

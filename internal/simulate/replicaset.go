@@ -21,12 +21,20 @@ type replicaSetController struct {
 	api  *api
 	by   string
 	made int
+	// seen is the version of the API at which there was nothing to do.
+	seen   int64
+	failed bool
 }
 
 func (c *replicaSetController) sync() {
+	if c.seen == c.api.version && !c.failed {
+		return
+	}
+	c.failed = false
 	for _, o := range c.api.all(replicaSets) {
 		c.syncOne(o.(*appsv1.ReplicaSet))
 	}
+	c.seen = c.api.version
 }
 
 // podsOf are the pods that a ReplicaSet owns and that have not ended.
@@ -49,7 +57,7 @@ func (c *replicaSetController) syncOne(rs *appsv1.ReplicaSet) {
 	var failed error
 	for range int(sizeOf(rs)) - len(have) {
 		if err := c.createPod(rs); err != nil {
-			failed = err
+			failed, c.failed = err, true
 			break
 		}
 	}

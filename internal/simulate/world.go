@@ -55,7 +55,7 @@ func newWorld() *world {
 	w.api.admit = w.chain
 	w.native = &deploymentController{api: w.api, view: newView(w.api), by: "system:serviceaccount:kube-system:deployment-controller"}
 	w.sets = &replicaSetController{api: w.api, by: "system:serviceaccount:kube-system:replicaset-controller"}
-	w.kubelets = &kubelets{api: w.api, trouble: map[string]string{}, sick: map[string]bool{}, down: map[string]bool{}}
+	w.kubelets = &kubelets{api: w.api, trouble: map[string]string{}, sick: map[string]bool{}, down: map[string]bool{}, settled: map[string]settled{}}
 	w.scaler = &autoscaler{w: w}
 	w.sidecars = &sidecars{w: w, mute: map[string]bool{}, acks: map[string]controller.Ack{}}
 	w.analysis = &analysis{w: w, verdicts: map[string]v1alpha1.Verdict{}}
@@ -101,8 +101,8 @@ func (w *world) actors() []func() {
 			return
 		}
 		for range 2 { // it is far quicker than a round
-			w.native.view.catchUp(func(k kind) bool { return w.api.now.Before(w.nativeFrozen[k]) || w.api.now.Before(w.nativeFrozen["all"]) })
-			w.native.sync()
+			news := w.native.view.catchUp(func(k kind) bool { return w.api.now.Before(w.nativeFrozen[k]) || w.api.now.Before(w.nativeFrozen["all"]) })
+			w.native.sync(news)
 			w.sets.sync()
 		}
 	}
@@ -199,6 +199,8 @@ type analysis struct {
 	// told is the last verdict that the controller was given, about which version.
 	told    v1alpha1.Verdict
 	toldFor string
+	// tamper, if set, changes what the controller hears: a bug that is built in.
+	tamper func(v1alpha1.Verdict) v1alpha1.Verdict
 }
 
 // Verdict implements controller.Analysis.
@@ -207,6 +209,9 @@ func (a *analysis) Verdict(_ types.NamespacedName, s *v1alpha1.RolloutStatus) (v
 	judged := s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused || s.Phase == v1alpha1.PhasePromoting
 	if s.Candidate.Hash != "" && judged {
 		a.told = a.verdicts[s.Candidate.Hash]
+	}
+	if a.tamper != nil {
+		return a.tamper(*a.told.DeepCopy()), ""
 	}
 	return *a.told.DeepCopy(), ""
 }
