@@ -22,6 +22,10 @@ RUN ?= .
 E2E_TIMEOUT ?= 40m
 # How long `make fuzz` spends on each fuzz test.
 FUZZTIME ?= 30s
+# How long `make simulate` and `make soak` play random histories, and the first seed.
+SIMULATE ?= 1m
+SOAK ?= 1h
+SEED ?= $(shell date +%s)
 # Arguments of `make demo`, for example ARGS=--plain.
 ARGS ?=
 
@@ -59,6 +63,15 @@ race: ## Run the tests under the race detector
 .PHONY: fuzz
 fuzz: ## Let every fuzz test look for new inputs for FUZZTIME (30s)
 	@hack/fuzz.sh $(FUZZTIME)
+
+.PHONY: simulate
+simulate: ## Play random histories against the controller and the webhooks for SIMULATE (1m), from SEED on
+	@HEADGATE_SIMULATE_FOR=$(SIMULATE) HEADGATE_SIMULATE_SEED=$(SEED) PACKAGES=./internal/simulate \
+		hack/gotest.sh simulate -count=1 -timeout 25h -v -run '^TestRandomHistories$$' -- .
+
+.PHONY: soak
+soak: ## The same for SOAK (1h)
+	@$(MAKE) --no-print-directory simulate SIMULATE=$(SOAK)
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them; RUN=regexp selects

@@ -10,9 +10,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 steps=("$@")
-[[ $# -gt 0 ]] || steps=(unit race lint verify e2e)
+[[ $# -gt 0 ]] || steps=(unit simulate race lint verify e2e)
 declare -A about=(
   [unit]="vet, tests, fuzz seeds, the rendered chart"
+  [simulate]="random histories, a minute of them"
   [race]="tests under the race detector"
   [lint]="house rules, chart"
   [verify]="generated files, formatting, go.mod"
@@ -28,7 +29,7 @@ for step in "${steps[@]}"; do
   result=ok
   make --no-print-directory "$step" </dev/null || { result=FAILED; failed=1; }
   took=$((SECONDS - start))
-  summary+=("$(printf '%-7s %3dm %02ds  %-7s %s' "$result" $((took / 60)) $((took % 60)) "$step" "${about[$step]-}")")
+  summary+=("$(printf '%-7s %3dm %02ds  %-8s %s' "$result" $((took / 60)) $((took % 60)) "$step" "${about[$step]-}")")
 done
 
 # Events of tests have a name; those of packages have not, and a package that does not compile has no tests.

@@ -4,6 +4,7 @@
 package simulate
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,23 +13,38 @@ import (
 	"time"
 )
 
-// TestRandomHistories plays histories for about ten seconds' worth of work: always the same ones, so that a
-// failure can be repeated. HEADGATE_SIMULATE_SEED is the first seed, HEADGATE_SIMULATE_HISTORIES how many.
+// TestRandomHistories plays histories: always the same ones, so that a failure can be repeated; about ten
+// seconds' worth of work. HEADGATE_SIMULATE_SEED is the first seed, HEADGATE_SIMULATE_HISTORIES how many there
+// are, HEADGATE_SIMULATE_FOR, a duration, goes on to other seeds for so long (make simulate, make soak).
 func TestRandomHistories(t *testing.T) {
 	first, n := setting(t, "HEADGATE_SIMULATE_SEED", 1), setting(t, "HEADGATE_SIMULATE_HISTORIES", 100)
-	began := time.Now()
-	for seed := first; seed < first+n; seed++ {
-		h := Random(seed)
-		v, err := Play(h, Options{})
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		if v != nil {
-			short, v := Shrink(h, v, Options{})
-			t.Fatalf("seed %d: %s\n\nThe shortest history found; as a file in testdata it is a test:\n\n%s", seed, v, Script(short, v, seed))
-		}
+	if testing.Short() {
+		n = min(n, 10)
 	}
-	t.Logf("%d histories from seed %d on, %.0f a second", n, first, float64(n)/time.Since(began).Seconds())
+	lasting, err := time.ParseDuration(cmp.Or(os.Getenv("HEADGATE_SIMULATE_FOR"), "0s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began, seed := time.Now(), first
+	for ; seed < first+n || time.Since(began) < lasting; seed++ {
+		playRandom(t, seed)
+	}
+	t.Logf("%d histories, from seed %d on, %.1f a second", seed-first, first, float64(seed-first)/time.Since(began).Seconds())
+}
+
+func playRandom(t *testing.T, seed int64) {
+	t.Helper()
+	h := Random(seed)
+	v, err := Play(h, Options{})
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	if v == nil {
+		return
+	}
+	t.Logf("seed %d: %s; looking for a shorter history", seed, v)
+	short, v := Shrink(h, v, Options{})
+	t.Fatalf("seed %d: %s\n\nThe shortest history found; as a file in internal/simulate/testdata it is a test:\n\n%s", seed, v, Script(short, v, seed))
 }
 
 func setting(t *testing.T, name string, otherwise int64) int64 {
