@@ -34,6 +34,8 @@ var commands = map[string]func(*script, args) error{
 	"pause":      func(s *script, _ args) error { s.w.paused = true; s.w.generation++; return nil },
 	"resume":     func(s *script, _ args) error { s.w.resume(); return nil },
 	"scale":      (*script).scale,
+	// strategy recreate, or strategy surge=2: while held it is noted as the user's, and applied when the hold ends.
+	"strategy": (*script).strategy,
 	"promote":    (*script).promote,
 	"approve":    (*script).approve,
 	"retry":      (*script).retry,
@@ -172,6 +174,28 @@ func (s *script) scale(a args) error {
 	s.w.n = int32(n)
 	s.w.generation++
 	return err
+}
+
+func (s *script) strategy(a args) error {
+	fields := userFields()
+	switch k, v := option(a[0]); k {
+	case "recreate":
+		fields = v1alpha1.UserFields{StrategyType: "Recreate", ProgressDeadlineSeconds: fields.ProgressDeadlineSeconds}
+	case "surge":
+		surge := intstr.Parse(v)
+		fields.MaxSurge = &surge
+	default:
+		return fmt.Errorf("unknown option %q", k)
+	}
+	if s.w.hold == nil {
+		s.w.fields = fields
+		s.w.generation++
+		return nil
+	}
+	h := *s.w.hold
+	h.User = fields
+	s.w.hold = &h
+	return nil
 }
 
 func (s *script) promote(a args) error {
