@@ -12,15 +12,15 @@ import (
 
 // Render is d as it looks with hold h: the three fields, the annotations and, for ReleaseBack, the
 // stable template. It is what the webhook does in an admission; the controller uses it for direct writes
-// when the webhook provably can't act. While d is paused the fields and the template stay as they are,
-// and a release stays in the annotation to be rendered after the user resumed. stable is only read for
+// when the webhook provably can't act. While d is paused and has replicas the fields and the template stay
+// as they are, and a release stays in the annotation to be rendered after the user resumed. stable is only read for
 // ReleaseBack; nil leaves the template. d is not modified.
 func Render(d *appsv1.Deployment, h v1alpha1.Hold, stable *corev1.PodTemplateSpec) *appsv1.Deployment {
 	out := d.DeepCopy()
 	switch {
 	case h.Release == "":
 		renderHold(out, h, !d.Spec.Paused)
-	case d.Spec.Paused:
+	case d.Spec.Paused && replicasOf(d) > 0:
 		renderWaitingRelease(out, h, stable)
 	default:
 		renderRelease(out, h, stable)

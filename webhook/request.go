@@ -151,13 +151,19 @@ func (r *request) calledAgain() bool {
 // that were never rendered, because he paused before the hold came, are the exception: they are rendered
 // in the write that resumes, or the native rolling update would begin with them.
 func (r *request) fieldsStay() bool {
-	return r.paused && r.hold != nil && isRendered(FieldsOf(r.in.Old))
+	return r.paused && !r.empty() && r.hold != nil && isRendered(FieldsOf(r.in.Old))
 }
 
 // waits: a release has to wait for the user to resume, for the fields' sake or, when the stable template is
 // to be rendered, for the template's.
 func (r *request) waits(back bool) bool {
-	return r.fieldsStay() || r.hold != nil && back && r.in.New.Spec.Paused
+	return r.fieldsStay() || r.hold != nil && back && r.in.New.Spec.Paused && !r.empty()
+}
+
+// empty: at N = 0 there is no pod that a change could cost, paused or not. What must not wait there is the
+// release back: growing again, the native controller would make nothing but candidates.
+func (r *request) empty() bool {
+	return replicasOf(r.in.Old) == 0 && replicasOf(r.in.New) == 0
 }
 
 // stableTemplate is the template to go back to; nil when it is not known.

@@ -53,9 +53,9 @@ func controllerReleased(r *request) (verdict, bool) {
 }
 
 // controllerReleases: the hold ends as the controller says. What can't be done now is no wish: nothing is
-// released while the user has paused, nor back to a template that is gone. The controller asks again.
+// released while the user has paused (but at N = 0), nor back to a template that is gone. The controller asks again.
 func controllerReleases(r *request) (verdict, bool) {
-	if !r.controllerSpeaks() || r.arrived.Release == "" || r.calledAgain() || r.paused {
+	if !r.controllerSpeaks() || r.arrived.Release == "" || r.calledAgain() || r.paused && !r.empty() {
 		return verdict{}, false
 	}
 	if r.arrived.Release != v1alpha1.ReleaseBack {

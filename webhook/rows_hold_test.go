@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -335,6 +336,37 @@ func TestInvalidFieldsAreLeftToTheAPIServer(t *testing.T) {
 			}
 			if gateOf(got) != closed {
 				t.Error("the gate is not closed")
+			}
+		})
+	}
+}
+
+// Paused and scaled to 0: the release back does not wait. Growing again while still paused, the native
+// controller would make nothing but candidates, and nobody would serve.
+func TestTheReleaseBackDoesNotWaitAtZero(t *testing.T) {
+	for name, tc := range map[string]struct {
+		replicas int32
+		want     string
+	}{
+		"N is 0":                 {0, "web:v1"},
+		"there are pods to cost": {4, "web:v2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := deployment("v2", heldBy(2, defaults()), paused, scaledTo(tc.replicas))
+			h := holdOf(t, old)
+			h.Release = v1alpha1.ReleaseBack
+			in := update(old, with(old, note(v1alpha1.HoldAnnotation, h.String())), byController)
+			got := DecideHold(in).Deployment
+			if image := got.Spec.Template.Spec.Containers[0].Image; image != tc.want {
+				t.Errorf("the template is %s, want %s", image, tc.want)
+			}
+			_, held := got.Annotations[v1alpha1.HoldAnnotation]
+			if back := equalFields(FieldsOf(got), defaults()); held != (tc.replicas > 0) || back == held || !got.Spec.Paused {
+				t.Errorf("held %v, fields %+v, paused %v", held, FieldsOf(got), got.Spec.Paused)
+			}
+			in.New = got
+			if diff := cmp.Diff(got, DecideHold(in).Deployment); diff != "" {
+				t.Errorf("called again:\n%s", diff)
 			}
 		})
 	}

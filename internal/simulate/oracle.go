@@ -74,6 +74,8 @@ type oracle struct {
 	ungated map[string]bool // pods made while the webhook for pods did not answer
 	// versions by the digest of their template: a record may not know a revision's hash yet.
 	versions map[string]string
+	// zeros and starving count the passes that saw N = 0, and after that stable without any pod.
+	zeros, starving int
 	// trace, if set, gets a line for every write.
 	trace func(string)
 }
@@ -92,6 +94,7 @@ func newOracle(w *world) *oracle {
 func (o *oracle) reset() {
 	o.trusted, o.wasStable = map[string]string{}, map[string]bool{}
 	o.exempt, o.ungated, o.sizes, o.fails = map[string]int{}, map[string]bool{}, nil, 0
+	o.zeros, o.starving = 0, 0
 }
 
 func (o *oracle) violated(i Invariant, format string, args ...any) {
@@ -377,11 +380,11 @@ func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 		return
 	}
 	_, ready := o.podsOf(s.Stable.Hash)
-	left := int32(len(ready))
-	if !slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Name == pod.Name }) {
-		left++ // it counts as gone already
+	left := int32(len(ready)) + o.thirdServing(d, s)
+	if slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Name == pod.Name }) {
+		left--
 	}
-	if left--; left < o.least()-o.beingShrunk(d, s) {
+	if left < o.least()-o.beingShrunk(d, s) {
 		o.violated(StableKeepsPods, "stable pod %s is taken, %d are left of %d", pod.Name, left, o.least())
 	}
 }
@@ -393,6 +396,19 @@ func (o *oracle) holds(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
 		return false
 	}
 	return o.trusted[versionOf(&d.Spec.Template)] == ""
+}
+
+// thirdServing counts ready pods of versions that are neither stable nor held: a promotion, or a version that
+// the user had let out, was under way when the candidate came. Native logic alone keeps these pods and stable's
+// together (DESIGN.md §5, "once a gate was open").
+func (o *oracle) thirdServing(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) (n int32) {
+	for _, x := range o.w.api.all(pods) {
+		pod := x.(*corev1.Pod)
+		if v := hashOf(pod); v != s.Stable.Hash && v != versionOf(&d.Spec.Template) && pod.DeletionTimestamp == nil && isReady(pod) {
+			n++
+		}
+	}
+	return n
 }
 
 // beingShrunk is by how much the candidate is larger than k while N has just changed. When k is lowered the
@@ -495,6 +511,7 @@ func (o *oracle) passed(r *replica, faulted bool) {
 	s := o.w.record()
 	told := o.w.analysis.told
 	atWork := s.Weight > 0 && (s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused || (s.Phase == v1alpha1.PhasePromoting && !releasedStatus(s)))
+	o.starves(s)
 	o.fails++
 	if told.Result != v1alpha1.ResultFail || s.Candidate.Hash != o.w.analysis.toldFor || !atWork || rescued(s) {
 		o.fails = 0
@@ -514,11 +531,41 @@ func (o *oracle) passed(r *replica, faulted bool) {
 	}
 }
 
+// starves: growing back from 0 while held, the native controller makes nothing but candidates, and stable
+// serves nobody. So the hold must have ended by then, if the controller has seen N = 0 at all.
+func (o *oracle) starves(s *v1alpha1.RolloutStatus) {
+	d := o.w.deployment()
+	if d == nil || s.Stable.Hash == "" {
+		return
+	}
+	if *d.Spec.Replicas == 0 {
+		o.zeros++
+		return
+	}
+	held := d.Annotations[v1alpha1.HoldAnnotation] != "" && o.holds(d, s)
+	size := func(version string) int32 {
+		if rs, ok := o.w.api.memory[replicaSets][keyOf("shop", "web-"+version)].(*appsv1.ReplicaSet); ok {
+			return sizeOf(rs)
+		}
+		return 0
+	}
+	if !held || size(s.Stable.Hash) > 0 || size(versionOf(&d.Spec.Template)) == 0 {
+		o.zeros, o.starving = 0, 0
+		return
+	}
+	if o.starving++; o.zeros > maxZeroPasses && o.starving > maxStarvingPasses {
+		o.violated(StableKeepsPods, "stable has no pods, and %s has %d", versionOf(&d.Spec.Template), size(versionOf(&d.Spec.Template)))
+	}
+}
+
 // Passes of a controller that sees everything and meets no fault.
 const (
 	// maxFailPasses: one to take the Fail up. A rollout that begins at this very moment does not hear what is
 	// said about the one before, which makes two.
 	maxFailPasses = 2
+	// maxZeroPasses: one that sees N = 0 and ends the hold. maxStarvingPasses: the native controller comes first,
+	// then repair.
+	maxZeroPasses, maxStarvingPasses = 2, 4
 	// maxUngatedPasses: a pod without a gate is deleted by the pass that sees it.
 	maxUngatedPasses = 3
 )
