@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
 	"sigs.k8s.io/yaml"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -131,7 +133,29 @@ func FuzzInject(f *testing.F) {
 			return
 		}
 		checkInjected(t, &pod, injectConfig())
+		for _, level := range []api.Level{api.LevelBaseline, api.LevelRestricted} {
+			checkPodSecurity(t, &pod, level)
+		}
 	})
+}
+
+// checkPodSecurity: a pod that the level of its namespace lets in is let in as it comes out, injected or not.
+func checkPodSecurity(t *testing.T, pod *corev1.Pod, level api.Level) {
+	t.Helper()
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allows := func(p *corev1.Pod) bool {
+		at := api.LevelVersion{Level: level, Version: api.LatestVersion()}
+		return policy.AggregateCheckResults(evaluator.EvaluatePod(at, &p.ObjectMeta, &p.Spec)).Allowed
+	}
+	out, skip := Inject(pod, injectConfig(func(c *InjectConfig) {
+		c.NamespaceLabels = map[string]string{api.EnforceLevelLabel: string(level)}
+	}))
+	if allows(pod) && !allows(out) {
+		t.Errorf("%s lets the pod in, but not what it became (skip %q)", level, skip)
+	}
 }
 
 // TestInjectProperties checks the same on random pods that get far: byte fuzzing rarely makes a pod
@@ -142,6 +166,7 @@ func TestInjectProperties(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		pod := randomPod(r)
 		checkInjected(t, pod, injectConfig())
+		checkPodSecurity(t, pod, api.LevelBaseline)
 		if t.Failed() {
 			t.Fatalf("with seed %d", seed)
 		}
