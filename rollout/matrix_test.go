@@ -94,3 +94,55 @@ func playNoting(t *testing.T, story string, note func(*world, []string)) {
 		}
 	}
 }
+
+// nevers are the promises of DESIGN.md §5 that begin with "never" or "nothing", and the stories that tell them,
+// each with a line that would not be there if the promise were broken.
+var nevers = map[string][]struct{ story, line string }{
+	"change k, template or sizes while the user has paused": {
+		{"fail_paused", "because: rolling back: weight 0; the rest waits until the user resumes"},
+		{"rolling_back_paused", "because: rolling back: weight 0; the rest waits until the user resumes"},
+		{"quarantined_paused", "because: quarantined"},
+		{"suspended", "because: paused by the user"},
+	},
+	"let anything but the verdict stand before weight 0": {
+		{"fail_on_the_way_up", "warning: RolledBack"},
+		{"xds_down", "warning: RolledBack"},
+		{"silent_sidecar", "left out"},
+	},
+	"keep a hold at N = 0": {
+		{"scale_to_zero", "hold: release Back"},
+		{"paused_scaled_to_zero", "hold: release Back"},
+		{"rolling_back_scaled_to_zero", "hold: release Back"},
+	},
+	"quarantine what failed while promoting": {
+		{"fail_promoting", "hold: release Back"},
+	},
+	"quarantine a small workload under an autoscaler": {
+		{"autoscaled_small_reverts", "hold: release Back"},
+	},
+	"keep pods whose gates were open, once a third version comes": {
+		{"superseded_promoting_fail", "hold: release Back"},
+	},
+	"promote or roll back on missing data": {
+		{"blind", "on hold: Blind"},
+	},
+	"try a rejected version before its back-off is over": {
+		{"rejected_before", "warning: RejectedBefore"},
+	},
+}
+
+// TestStoriesTellEveryNever looks for the lines.
+func TestStoriesTellEveryNever(t *testing.T) {
+	for never, stories := range nevers {
+		for _, s := range stories {
+			text, err := os.ReadFile(filepath.Join("testdata", s.story+".txt"))
+			if err != nil {
+				t.Errorf("never %s: %v", never, err)
+				continue
+			}
+			if !strings.Contains(string(text), s.line) {
+				t.Errorf("never %s: %s does not say %q", never, s.story, s.line)
+			}
+		}
+	}
+}
