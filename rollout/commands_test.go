@@ -36,9 +36,9 @@ var commands = map[string]func(*script, args) error{
 	"scale":      (*script).scale,
 	// strategy recreate, or strategy surge=2: while held it is noted as the user's, and applied when the hold ends.
 	"strategy": (*script).strategy,
-	"promote":    (*script).promote,
-	"approve":    (*script).approve,
-	"retry":      (*script).retry,
+	"promote":  (*script).promote,
+	"approve":  (*script).approve,
+	"retry":    (*script).retry,
 	// What goes wrong. slip v3: a template past the webhook. wipe: annotations by hand. forget: the record.
 	"slip":     func(s *script, a args) error { s.w.template, s.w.gate = a[0], ""; s.w.generation++; return nil },
 	"wipe":     func(s *script, _ args) error { s.w.hold = nil; s.w.generation++; return nil },

@@ -20,12 +20,14 @@ var verbs = map[string]func(w *world, line []string) bool{
 	"new revision": func(w *world, line []string) bool {
 		return line[0] == "update" && line[1] != w.status.Stable.Hash && line[1] != w.template
 	},
-	"scale":       func(w *world, line []string) bool { return line[0] == "scale" && line[1] != "0" && w.n != 0 },
-	"scale to 0":  func(w *world, line []string) bool { return line[0] == "scale" && line[1] == "0" },
-	"pause":       func(_ *world, line []string) bool { return line[0] == "pause" },
-	"Recreate":    func(_ *world, line []string) bool { return line[0] == "strategy" && line[1] == "recreate" },
-	"bypass":      func(_ *world, line []string) bool { return line[0] == "bypass" },
-	"policy gone": func(_ *world, line []string) bool { return line[0] == "policy" && len(line) == 2 && (line[1] == "none" || line[1] == "suspend") },
+	"scale":      func(w *world, line []string) bool { return line[0] == "scale" && line[1] != "0" && w.n != 0 },
+	"scale to 0": func(w *world, line []string) bool { return line[0] == "scale" && line[1] == "0" },
+	"pause":      func(_ *world, line []string) bool { return line[0] == "pause" },
+	"Recreate":   func(_ *world, line []string) bool { return line[0] == "strategy" && line[1] == "recreate" },
+	"bypass":     func(_ *world, line []string) bool { return line[0] == "bypass" },
+	"policy gone": func(_ *world, line []string) bool {
+		return line[0] == "policy" && len(line) == 2 && (line[1] == "none" || line[1] == "suspend")
+	},
 	"re-creation": func(_ *world, line []string) bool { return line[0] == "recreate" },
 }
 

@@ -148,14 +148,24 @@ func (k *kubelets) run(pod *corev1.Pod) {
 		return
 	}
 	next := pod.DeepCopy()
-	s := &next.Status
-	now := metav1.NewTime(k.api.now)
+	ready := k.start(next, trouble)
+	for _, g := range next.Spec.ReadinessGates {
+		ready = ready && isTrue(next, g.ConditionType)
+	}
+	k.set(next, corev1.PodReady, ready)
+	if !k.write(pod, next) {
+		k.settled[pod.Name] = seen
+	}
+}
+
+// start runs the containers and says whether they are ready.
+func (k *kubelets) start(pod *corev1.Pod, trouble string) bool {
+	s, now := &pod.Status, metav1.NewTime(k.api.now)
 	app := corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}
-	starting := s.Phase == corev1.PodPending
 	if len(s.ContainerStatuses) > 0 {
 		app = *s.ContainerStatuses[0].DeepCopy()
 	}
-	ready := !starting && (trouble == "" || trouble == healthy) && !k.sick[pod.Name]
+	ready := s.Phase != corev1.PodPending && (trouble == "" || trouble == healthy) && !k.sick[pod.Name]
 	suffer(&app, trouble, now)
 	app.Ready = ready
 	if trouble != noImage {
@@ -164,16 +174,10 @@ func (k *kubelets) run(pod *corev1.Pod) {
 	s.ContainerStatuses = []corev1.ContainerStatus{app}
 	if pod.Labels[v1alpha1.InjectedLabel] == "true" && s.Phase == corev1.PodRunning {
 		s.InitContainerStatuses = []corev1.ContainerStatus{{Name: v1alpha1.PrepareContainer, Ready: true}, {Name: v1alpha1.ProxyContainer, Ready: true}}
-		k.set(next, corev1.PodInitialized, true)
+		k.set(pod, corev1.PodInitialized, true)
 	}
-	k.set(next, corev1.ContainersReady, ready)
-	for _, g := range next.Spec.ReadinessGates {
-		ready = ready && isTrue(next, g.ConditionType)
-	}
-	k.set(next, corev1.PodReady, ready)
-	if !k.write(pod, next) {
-		k.settled[pod.Name] = seen
-	}
+	k.set(pod, corev1.ContainersReady, ready)
+	return ready
 }
 
 // restartAfter is how often a container that crashes does so. After maxRestarts the back-off is so long that

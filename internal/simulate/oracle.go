@@ -177,28 +177,37 @@ func (o *oracle) deploymentWritten(by string, before, after *appsv1.Deployment) 
 	if *after.Spec.Replicas != *before.Spec.Replicas {
 		o.sizes[len(o.sizes)-1].until = o.w.api.now
 		o.sizes = append(o.sizes, sizeAt{n: *after.Spec.Replicas})
-		if by == controllerUser {
-			o.violated(FieldsComeBack, "Headgate changed N from %d to %d", *before.Spec.Replicas, *after.Spec.Replicas)
-		}
+	}
+	if by == controllerUser {
+		o.headgateWrote(before, after)
 	}
 	version, old := versionOf(&after.Spec.Template), versionOf(&before.Spec.Template)
-	if by == controllerUser && version != old && version != o.w.record().Stable.Hash {
-		o.violated(FieldsComeBack, "Headgate changed the template from %s to %s, stable is %q", old, version, o.w.record().Stable.Hash)
-	}
-	held, wasHeld := after.Annotations[v1alpha1.HoldAnnotation] != "", before.Annotations[v1alpha1.HoldAnnotation] != ""
-	if by == controllerUser && wasHeld && !held {
-		o.fieldsAre(after)
-	}
 	digest := webhook.TemplateDigest(after.Spec.Template)
 	o.versions[digest] = version
 	gate, was := webhook.GateOf(after.Annotations, digest), webhook.GateOf(before.Annotations, digest)
 	switch {
-	case gate == v1alpha1.GateOpen && was != v1alpha1.GateOpen:
+	case gate == was && gate != "":
+	case gate == v1alpha1.GateOpen:
 		o.opened(by, version, after)
-	case gate == v1alpha1.GateClosed && was != v1alpha1.GateClosed:
+	case gate == v1alpha1.GateClosed:
 		o.closed(version)
-	case version != old && gate == "" && o.mayGoOut() != "":
+	case version != old && o.mayGoOut() != "":
 		o.trust(version, o.mayGoOut())
+	}
+}
+
+// headgateWrote: N is the user's, the template too, but for the stable one of a release back, and at the end
+// of a hold the fields are.
+func (o *oracle) headgateWrote(before, after *appsv1.Deployment) {
+	if *after.Spec.Replicas != *before.Spec.Replicas {
+		o.violated(FieldsComeBack, "Headgate changed N from %d to %d", *before.Spec.Replicas, *after.Spec.Replicas)
+	}
+	version, old := versionOf(&after.Spec.Template), versionOf(&before.Spec.Template)
+	if version != old && version != o.w.record().Stable.Hash {
+		o.violated(FieldsComeBack, "Headgate changed the template from %s to %s, stable is %q", old, version, o.w.record().Stable.Hash)
+	}
+	if before.Annotations[v1alpha1.HoldAnnotation] != "" && after.Annotations[v1alpha1.HoldAnnotation] == "" {
+		o.fieldsAre(after)
 	}
 }
 
@@ -321,267 +330,4 @@ func (o *oracle) podsOf(version string) (all, ready []*corev1.Pod) {
 func (o *oracle) servingStable() int {
 	_, ready := o.podsOf(o.w.record().Stable.Hash)
 	return len(ready)
-}
-
-// closed: a version is a candidate (again). Its pods that serve already are not taken away by the hold.
-func (o *oracle) closed(version string) {
-	if version == o.w.record().Stable.Hash {
-		return
-	}
-	delete(o.trusted, version)
-	all, _ := o.podsOf(version)
-	for _, pod := range all {
-		if !webhook.HasGate(pod) || isTrue(pod, v1alpha1.GateCondition) {
-			o.ungated[pod.Name] = true
-		}
-	}
-}
-
-func (o *oracle) podWritten(by string, before, after *corev1.Pod) {
-	switch {
-	case before == nil:
-		o.podMade(after)
-	case after == nil || (after.DeletionTimestamp != nil && before.DeletionTimestamp == nil):
-		o.podTaken(by, before)
-	case isReady(after) && !isReady(before):
-		o.podReady(after)
-	}
-}
-
-func (o *oracle) podMade(pod *corev1.Pod) {
-	version := hashOf(pod)
-	switch {
-	case !o.w.chain.enabled(), o.w.currentPolicy() == nil && !webhook.HasGate(pod):
-		o.trust(version, "a pod was made where Headgate has no say")
-	case o.w.chain.handler(webhook.PodsPath) == nil:
-		o.ungated[pod.Name] = true
-	}
-}
-
-func (o *oracle) podReady(pod *corev1.Pod) {
-	version := hashOf(pod)
-	if o.trusted[version] != "" || version == o.w.record().Stable.Hash {
-		return
-	}
-	if o.ungated[pod.Name] {
-		o.exempt[pod.Name] = 0 // the controller must take it away
-		return
-	}
-	o.violated(OnlyJudgedServes, "pod %s is ready (gate: %v)", pod.Name, webhook.HasGate(pod))
-}
-
-// podTaken: a ready pod of stable goes because its ReplicaSet became smaller.
-func (o *oracle) podTaken(by string, pod *corev1.Pod) {
-	d, s := o.w.deployment(), o.w.record()
-	if by != o.w.sets.by || !isReady(pod) || pod.DeletionTimestamp != nil || d == nil || hashOf(pod) != s.Stable.Hash {
-		return
-	}
-	if !o.holds(d, s) {
-		return
-	}
-	_, ready := o.podsOf(s.Stable.Hash)
-	left := int32(len(ready)) + o.thirdServing(d, s)
-	if slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Name == pod.Name }) {
-		left--
-	}
-	if left < o.least()-o.beingShrunk(d, s) {
-		o.violated(StableKeepsPods, "stable pod %s is taken, %d are left of %d", pod.Name, left, o.least())
-	}
-}
-
-// holds: the hold decides about sizes. Once a gate was open native logic alone does, and the way back from
-// a promotion too; a version that the user let out himself replaces stable.
-func (o *oracle) holds(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
-	if d.Annotations[v1alpha1.HoldAnnotation] == "" || s.Phase == v1alpha1.PhasePromoting || s.ResumePhase == v1alpha1.PhasePromoting {
-		return false
-	}
-	return o.trusted[versionOf(&d.Spec.Template)] == ""
-}
-
-// thirdServing counts ready pods of versions that are neither stable nor held: a promotion, or a version that
-// the user had let out, was under way when the candidate came. Native logic alone keeps these pods and stable's
-// together (DESIGN.md §5, "once a gate was open").
-func (o *oracle) thirdServing(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) (n int32) {
-	for _, x := range o.w.api.all(pods) {
-		pod := x.(*corev1.Pod)
-		if v := hashOf(pod); v != s.Stable.Hash && v != versionOf(&d.Spec.Template) && pod.DeletionTimestamp == nil && isReady(pod) {
-			n++
-		}
-	}
-	return n
-}
-
-// beingShrunk is by how much the candidate is larger than k while N has just changed. When k is lowered the
-// annotation comes first, because the native controller would raise the ReplicaSet again. A change of N in
-// the moment between them makes it share out the smaller total among the sizes that there are, and what
-// rounding leaves over goes at the expense of the largest, which is stable. Repair gives the pods back in its next pass.
-func (o *oracle) beingShrunk(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) int32 {
-	h, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
-	if err != nil || h == nil || len(o.sizes) < 2 || o.w.api.now.Sub(o.sizes[len(o.sizes)-2].until) > 15*time.Second {
-		return 0
-	}
-	rs, ok := o.w.api.memory[replicaSets][keyOf("shop", "web-"+s.Candidate.Hash)].(*appsv1.ReplicaSet)
-	if !ok {
-		return 0
-	}
-	return max(0, sizeOf(rs)-h.K)
-}
-
-// least is the smallest N that a native controller may still act on.
-func (o *oracle) least() int32 {
-	least := *o.w.deployment().Spec.Replicas
-	for _, s := range o.sizes {
-		if o.w.api.now.Sub(s.until) < 15*time.Second {
-			least = min(least, s.n)
-		}
-	}
-	return least
-}
-
-func (o *oracle) recordWritten(before, after *v1alpha1.RolloutStatus) {
-	d := o.w.deployment()
-	if d == nil || after.DeploymentUID != d.UID {
-		return
-	}
-	if s := after.Stable.Hash; s != "" && s != before.Stable.Hash {
-		if o.trusted[s] == "" {
-			o.violated(OnlyJudgedServes, "%s was recorded as stable, and nobody has judged it", s)
-		}
-		o.wasStable[s] = true
-	}
-	if after.Weight > before.Weight {
-		o.weightRises(after)
-	}
-	rejected := after.Phase == v1alpha1.PhaseQuarantined || (after.Phase == v1alpha1.PhaseRollingBack && after.ResumePhase != v1alpha1.PhasePromoting)
-	if rejected && after.Weight != 0 {
-		o.violated(FailMeansZero, "%s with weight %d", after.Phase, after.Weight)
-	}
-	if after.Phase == v1alpha1.PhasePromoting && before.Phase != v1alpha1.PhasePromoting {
-		o.promoted(after)
-	}
-	if after.Verdict != nil && after.Verdict.Cause == "StableDown" && o.servingStable() == 0 {
-		o.trust(o.versionOf(after.Candidate), "stable serves nobody")
-	}
-}
-
-func (o *oracle) versionOf(r v1alpha1.Revision) string {
-	if r.Hash != "" {
-		return r.Hash
-	}
-	return o.versions[r.Template]
-}
-
-func (o *oracle) weightRises(after *v1alpha1.RolloutStatus) {
-	m := o.w.acting.view.memory
-	for _, x := range m.all(pods) {
-		pod := x.(*corev1.Pod)
-		if hashOf(pod) == after.Candidate.Hash && pod.DeletionTimestamp == nil && isTrue(pod, corev1.ContainersReady) {
-			return
-		}
-	}
-	o.violated(WeightNeedsPeers, "weight goes to %d, and %s has no pod that is ready but for the gate", after.Weight, after.Candidate.Hash)
-}
-
-// promoted: after a Pass or what the policy takes for one, or because the user said so, or because the
-// hold was ended for a reason of its own.
-func (o *oracle) promoted(s *v1alpha1.RolloutStatus) {
-	version := o.versionOf(s.Candidate)
-	told := o.w.analysis.told
-	wishes := o.w.api.memory[records][webKey].(*v1alpha1.Rollout).Spec
-	switch {
-	case s.Verdict != nil && s.Verdict.Cause == "Released":
-		if o.trusted[version] == "" {
-			o.violated(OnlyJudgedServes, "%s counts as released, and nobody has released it", version)
-		}
-		return
-	case wishes.Promote != nil && wishes.Promote.Revision == version:
-		o.trust(version, "the user promotes it")
-	case told.Result == v1alpha1.ResultPass, told.Result == v1alpha1.ResultInconclusive:
-		o.trust(version, "promoted after "+string(told.Result))
-	default:
-		o.violated(OnlyJudgedServes, "%s is promoted with the verdict %q", version, told.Result)
-	}
-}
-
-// passed is told each pass of a controller.
-func (o *oracle) passed(r *replica, faulted bool) {
-	if !r.clean || faulted {
-		return
-	}
-	s := o.w.record()
-	told := o.w.analysis.told
-	atWork := s.Weight > 0 && (s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused || (s.Phase == v1alpha1.PhasePromoting && !releasedStatus(s)))
-	o.starves(s)
-	o.fails++
-	if told.Result != v1alpha1.ResultFail || s.Candidate.Hash != o.w.analysis.toldFor || !atWork || rescued(s) {
-		o.fails = 0
-	}
-	if o.fails > maxFailPasses {
-		o.violated(FailMeansZero, "told Fail in %d passes, and %s is %s with weight %d", o.fails, s.Candidate.Hash, s.Phase, s.Weight)
-	}
-	for name, passes := range o.exempt {
-		pod, ok := o.w.api.memory[pods][keyOf("shop", name)].(*corev1.Pod)
-		if !ok || pod.DeletionTimestamp != nil || !isReady(pod) || o.trusted[hashOf(pod)] != "" || hashOf(pod) == s.Stable.Hash || s.Candidate.Hash != hashOf(pod) {
-			delete(o.exempt, name)
-			continue
-		}
-		if o.exempt[name] = passes + 1; passes > maxUngatedPasses {
-			o.violated(OnlyJudgedServes, "pod %s came without a gate and still serves after %d passes", name, passes)
-		}
-	}
-}
-
-// starves: growing back from 0 while held, the native controller makes nothing but candidates, and stable
-// serves nobody. So the hold must have ended by then, if the controller has seen N = 0 at all.
-func (o *oracle) starves(s *v1alpha1.RolloutStatus) {
-	d := o.w.deployment()
-	if d == nil || s.Stable.Hash == "" {
-		return
-	}
-	if *d.Spec.Replicas == 0 {
-		o.zeros++
-		return
-	}
-	held := d.Annotations[v1alpha1.HoldAnnotation] != "" && o.holds(d, s)
-	size := func(version string) int32 {
-		if rs, ok := o.w.api.memory[replicaSets][keyOf("shop", "web-"+version)].(*appsv1.ReplicaSet); ok {
-			return sizeOf(rs)
-		}
-		return 0
-	}
-	if !held || size(s.Stable.Hash) > 0 || size(versionOf(&d.Spec.Template)) == 0 {
-		o.zeros, o.starving = 0, 0
-		return
-	}
-	if o.starving++; o.zeros > maxZeroPasses && o.starving > maxStarvingPasses {
-		o.violated(StableKeepsPods, "stable has no pods, and %s has %d", versionOf(&d.Spec.Template), size(versionOf(&d.Spec.Template)))
-	}
-}
-
-// Passes of a controller that sees everything and meets no fault.
-const (
-	// maxFailPasses: one to take the Fail up. A rollout that begins at this very moment does not hear what is
-	// said about the one before, which makes two.
-	maxFailPasses = 2
-	// maxZeroPasses: one that sees N = 0 and ends the hold. maxStarvingPasses: the native controller comes first,
-	// then repair.
-	maxZeroPasses, maxStarvingPasses = 2, 4
-	// maxUngatedPasses: a pod without a gate is deleted by the pass that sees it.
-	maxUngatedPasses = 3
-)
-
-// releasedStatus: the user let the version out; what happens to it then is not Headgate's to judge.
-func releasedStatus(s *v1alpha1.RolloutStatus) bool {
-	return s.Verdict != nil && s.Verdict.Cause == "Released"
-}
-
-// rescued: stable serves nobody, so that a candidate that fails is still the better one.
-func rescued(s *v1alpha1.RolloutStatus) bool {
-	return s.Verdict != nil && s.Verdict.Cause == "StableDown"
-}
-
-func (o *oracle) roundIsOver() {
-	o.sizes = slices.DeleteFunc(o.sizes, func(s sizeAt) bool {
-		return !s.until.IsZero() && o.w.api.now.Sub(s.until) > time.Minute
-	})
 }

@@ -36,34 +36,12 @@ func (o *oracle) describe(by string, before, after client.Object) {
 func brief(o client.Object) string {
 	switch x := o.(type) {
 	case *appsv1.Deployment:
-		if x == nil || len(x.Spec.Template.Spec.Containers) == 0 {
-			return ""
-		}
-		gate := webhook.GateOf(x.Annotations, webhook.TemplateDigest(x.Spec.Template))
-		hold := "-"
-		if h, err := v1alpha1.ParseHold(x.Annotations[v1alpha1.HoldAnnotation]); err == nil && h != nil {
-			hold = fmt.Sprintf("k=%d %s user=(%s)", h.K, h.Release, show(h.User))
-		}
-		cond := ""
-		if c := progressing(&x.Status); c != nil {
-			cond = string(c.Status) + " " + c.Reason
-		}
-		return fmt.Sprintf("deployment %s n=%d gen=%d/%d paused=%v %s gate=%s hold=%s %s", versionOf(&x.Spec.Template), *x.Spec.Replicas,
-			x.Status.ObservedGeneration, x.Generation, x.Spec.Paused, show(webhook.FieldsOf(x)), gate, hold, cond)
+		return briefDeployment(x)
 	case *appsv1.ReplicaSet:
 		return fmt.Sprintf("replicaset %s size=%d ready=%d of %d desired=%s revision=%s gate=%s", hashOf(x), *x.Spec.Replicas, x.Status.ReadyReplicas,
 			x.Status.Replicas, x.Annotations[desiredAnnotation], x.Annotations[revisionAnnotation], x.Annotations[v1alpha1.GateAnnotation])
 	case *corev1.Pod:
-		var state []string
-		for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady, v1alpha1.GateCondition} {
-			if isTrue(x, t) {
-				state = append(state, string(t))
-			}
-		}
-		if x.DeletionTimestamp != nil {
-			state = append(state, "ending")
-		}
-		return fmt.Sprintf("pod %s gated=%v %s", x.Name, webhook.HasGate(x), strings.Join(state, " "))
+		return briefPod(x)
 	case *v1alpha1.Rollout:
 		s := x.Status
 		verdict := ""
@@ -76,4 +54,34 @@ func brief(o client.Object) string {
 		return ""
 	}
 	return fmt.Sprintf("%T %s", o, o.GetName())
+}
+
+func briefDeployment(d *appsv1.Deployment) string {
+	if d == nil || len(d.Spec.Template.Spec.Containers) == 0 {
+		return ""
+	}
+	gate := webhook.GateOf(d.Annotations, webhook.TemplateDigest(d.Spec.Template))
+	hold := "-"
+	if h, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation]); err == nil && h != nil {
+		hold = fmt.Sprintf("k=%d %s user=(%s)", h.K, h.Release, show(h.User))
+	}
+	cond := ""
+	if c := progressing(&d.Status); c != nil {
+		cond = string(c.Status) + " " + c.Reason
+	}
+	return fmt.Sprintf("deployment %s n=%d gen=%d/%d paused=%v %s gate=%s hold=%s %s", versionOf(&d.Spec.Template), *d.Spec.Replicas,
+		d.Status.ObservedGeneration, d.Generation, d.Spec.Paused, show(webhook.FieldsOf(d)), gate, hold, cond)
+}
+
+func briefPod(pod *corev1.Pod) string {
+	var state []string
+	for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady, v1alpha1.GateCondition} {
+		if isTrue(pod, t) {
+			state = append(state, string(t))
+		}
+	}
+	if pod.DeletionTimestamp != nil {
+		state = append(state, "ending")
+	}
+	return fmt.Sprintf("pod %s gated=%v %s", pod.Name, webhook.HasGate(pod), strings.Join(state, " "))
 }

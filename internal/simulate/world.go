@@ -101,7 +101,9 @@ func (w *world) actors() []func() {
 			return
 		}
 		for range 2 { // it is far quicker than a round
-			news := w.native.view.catchUp(func(k kind) bool { return w.api.now.Before(w.nativeFrozen[k]) || w.api.now.Before(w.nativeFrozen["all"]) })
+			news := w.native.view.catchUp(func(k kind) bool {
+				return w.api.now.Before(w.nativeFrozen[k]) || w.api.now.Before(w.nativeFrozen["all"])
+			})
 			w.native.sync(news)
 			w.sets.sync()
 		}

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package simulate
+
+import (
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/webhook"
+)
+
+// closed: a version is a candidate (again). Its pods that serve already are not taken away by the hold.
+func (o *oracle) closed(version string) {
+	if version == o.w.record().Stable.Hash {
+		return
+	}
+	delete(o.trusted, version)
+	all, _ := o.podsOf(version)
+	for _, pod := range all {
+		if !webhook.HasGate(pod) || isTrue(pod, v1alpha1.GateCondition) {
+			o.ungated[pod.Name] = true
+		}
+	}
+}
+
+func (o *oracle) podWritten(by string, before, after *corev1.Pod) {
+	switch {
+	case before == nil:
+		o.podMade(after)
+	case after == nil || (after.DeletionTimestamp != nil && before.DeletionTimestamp == nil):
+		o.podTaken(by, before)
+	case isReady(after) && !isReady(before):
+		o.podReady(after)
+	}
+}
+
+func (o *oracle) podMade(pod *corev1.Pod) {
+	version := hashOf(pod)
+	switch {
+	case !o.w.chain.enabled(), o.w.currentPolicy() == nil && !webhook.HasGate(pod):
+		o.trust(version, "a pod was made where Headgate has no say")
+	case o.w.chain.handler(webhook.PodsPath) == nil:
+		o.ungated[pod.Name] = true
+	}
+}
+
+func (o *oracle) podReady(pod *corev1.Pod) {
+	version := hashOf(pod)
+	if o.trusted[version] != "" || version == o.w.record().Stable.Hash {
+		return
+	}
+	if o.ungated[pod.Name] {
+		o.exempt[pod.Name] = 0 // the controller must take it away
+		return
+	}
+	o.violated(OnlyJudgedServes, "pod %s is ready (gate: %v)", pod.Name, webhook.HasGate(pod))
+}
+
+// podTaken: a ready pod of stable goes because its ReplicaSet became smaller.
+func (o *oracle) podTaken(by string, pod *corev1.Pod) {
+	d, s := o.w.deployment(), o.w.record()
+	if by != o.w.sets.by || !isReady(pod) || pod.DeletionTimestamp != nil || d == nil || hashOf(pod) != s.Stable.Hash {
+		return
+	}
+	if !o.holds(d, s) {
+		return
+	}
+	_, ready := o.podsOf(s.Stable.Hash)
+	left := int32(len(ready)) + o.thirdServing(d, s)
+	if slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Name == pod.Name }) {
+		left--
+	}
+	if left < o.least()-o.beingShrunk(d, s) {
+		o.violated(StableKeepsPods, "stable pod %s is taken, %d are left of %d", pod.Name, left, o.least())
+	}
+}
+
+// holds: the hold decides about sizes. Once a gate was open native logic alone does, and the way back from
+// a promotion too; a version that the user let out himself replaces stable.
+func (o *oracle) holds(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
+	if d.Annotations[v1alpha1.HoldAnnotation] == "" || s.Phase == v1alpha1.PhasePromoting || s.ResumePhase == v1alpha1.PhasePromoting {
+		return false
+	}
+	return o.trusted[versionOf(&d.Spec.Template)] == ""
+}
+
+// thirdServing counts ready pods of versions that are neither stable nor held: a promotion, or a version that
+// the user had let out, was under way when the candidate came. Native logic alone keeps these pods and stable's
+// together (DESIGN.md §5, "once a gate was open").
+func (o *oracle) thirdServing(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) (n int32) {
+	for _, x := range o.w.api.all(pods) {
+		pod := x.(*corev1.Pod)
+		if v := hashOf(pod); v != s.Stable.Hash && v != versionOf(&d.Spec.Template) && pod.DeletionTimestamp == nil && isReady(pod) {
+			n++
+		}
+	}
+	return n
+}
+
+// beingShrunk is by how much the candidate is larger than k while N has just changed. When k is lowered the
+// annotation comes first, because the native controller would raise the ReplicaSet again. A change of N in
+// the moment between them makes it share out the smaller total among the sizes that there are, and what
+// rounding leaves over goes at the expense of the largest, which is stable. Repair gives the pods back in its next pass.
+func (o *oracle) beingShrunk(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) int32 {
+	h, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
+	if err != nil || h == nil || len(o.sizes) < 2 || o.w.api.now.Sub(o.sizes[len(o.sizes)-2].until) > 15*time.Second {
+		return 0
+	}
+	rs, ok := o.w.api.memory[replicaSets][keyOf("shop", "web-"+s.Candidate.Hash)].(*appsv1.ReplicaSet)
+	if !ok {
+		return 0
+	}
+	return max(0, sizeOf(rs)-h.K)
+}
+
+// least is the smallest N that a native controller may still act on.
+func (o *oracle) least() int32 {
+	least := *o.w.deployment().Spec.Replicas
+	for _, s := range o.sizes {
+		if o.w.api.now.Sub(s.until) < 15*time.Second {
+			least = min(least, s.n)
+		}
+	}
+	return least
+}
