@@ -30,7 +30,7 @@ func (o *oracle) recordWritten(before, after *v1alpha1.RolloutStatus) {
 	if after.Phase == v1alpha1.PhasePromoting && before.Phase != v1alpha1.PhasePromoting {
 		o.promoted(after)
 	}
-	if after.Verdict != nil && after.Verdict.Cause == "StableDown" && o.servingStable() == 0 {
+	if rescued(after) && o.servingStable() == 0 {
 		o.trust(o.versionOf(after.Candidate), "stable serves nobody")
 	}
 }
