@@ -71,6 +71,9 @@ func (p *pass) finishHold() {
 	p.takeUpRelease(base)
 	switch {
 	case p.d.Hold != nil: // decided already
+	case p.release != "" && base != nil && p.recreateWouldHang():
+		p.d.Hold, p.d.Requeue = base, tick
+		p.because(p.d.Reason + ", once the Deployment controller has noted N")
 	case p.release != "":
 		p.d.Hold = p.lastHold(base)
 		if base != nil {
@@ -92,6 +95,16 @@ func (p *pass) finishHold() {
 	case !p.held():
 		p.s.Hold = ""
 	}
+}
+
+// recreateWouldHang: while some ReplicaSet notes another N, the Deployment controller does nothing but scale,
+// and with Recreate it scales none of several. Released in that moment, the pods of both versions would
+// run for ever, at N = 0 too.
+func (p *pass) recreateWouldHang() bool {
+	n := p.o.Deployment.Replicas
+	return p.userFields().StrategyType == "Recreate" && slices.ContainsFunc(p.o.Revisions, func(r Revision) bool {
+		return r.Replicas > 0 && r.Desired != -1 && r.Desired != n
+	})
 }
 
 // takeUpRelease goes on with a release that waited for the user to resume.
