@@ -69,7 +69,7 @@ func (c *deploymentController) checkPaused(d *appsv1.Deployment) error {
 	} else {
 		c.setCondition(&d.Status, appsv1.DeploymentProgressing, corev1.ConditionUnknown, "DeploymentResumed", "Deployment is resumed")
 	}
-	return c.api.update(c.by, d, true)
+	return c.api.update(c.by, d.DeepCopy(), true)
 }
 
 func complete(d *appsv1.Deployment, s *appsv1.DeploymentStatus) bool {

@@ -194,7 +194,7 @@ func (c *deploymentController) syncRevision(d *appsv1.Deployment, found *appsv1.
 	if !changed {
 		return rs, nil
 	}
-	return rs, c.api.update(c.by, d, true)
+	return rs, c.api.update(c.by, d.DeepCopy(), true)
 }
 
 func setRevision(d *appsv1.Deployment, revision string) bool {
@@ -238,6 +238,9 @@ func setReplicasAnnotations(d *appsv1.Deployment, rs *appsv1.ReplicaSet) bool {
 	return changed
 }
 
+// Where the status is written in the middle of a pass, the pass goes on with what it had read, so that its
+// last write is a conflict, and the next pass repeats it: as the real one does.
+
 // createNew makes the ReplicaSet of a new template. Its hash is the version's name, so that histories can be
 // read.
 func (c *deploymentController) createNew(d *appsv1.Deployment, old []*appsv1.ReplicaSet, revision int64) (*appsv1.ReplicaSet, error) {
@@ -267,7 +270,7 @@ func (c *deploymentController) createNew(d *appsv1.Deployment, old []*appsv1.Rep
 	if !changed {
 		return rs, nil
 	}
-	return rs, c.api.update(c.by, d, true)
+	return rs, c.api.update(c.by, d.DeepCopy(), true)
 }
 
 // newReplicas is NewRSNewReplicas.
@@ -407,7 +410,7 @@ func fraction(d *appsv1.Deployment, rs *appsv1.ReplicaSet) int32 {
 	return int32(math.Round(wanted)) - size
 }
 
-// resize is scaleReplicaSet.
+// resize is scaleReplicaSet. What was read stays as it was: the status at the end of the pass is made of it.
 func (c *deploymentController) resize(d *appsv1.Deployment, rs *appsv1.ReplicaSet, n int32, force bool) (bool, error) {
 	if sizeOf(rs) == n && !force {
 		return false, nil
@@ -420,9 +423,7 @@ func (c *deploymentController) resize(d *appsv1.Deployment, rs *appsv1.ReplicaSe
 	if err := c.api.update(c.by, next, false); err != nil {
 		return false, err
 	}
-	scaled := sizeOf(rs) != n
-	*rs = *next
-	return scaled, nil
+	return sizeOf(rs) != n, nil
 }
 
 func (c *deploymentController) rolloutRolling(d *appsv1.Deployment, rsList []*appsv1.ReplicaSet) error {
@@ -430,7 +431,6 @@ func (c *deploymentController) rolloutRolling(d *appsv1.Deployment, rsList []*ap
 	if err != nil {
 		return err
 	}
-	old, newRS = clones(old), newRS.DeepCopy()
 	want := min(newReplicas(d, with(old, newRS), newRS), *d.Spec.Replicas)
 	if sizeOf(newRS) > *d.Spec.Replicas {
 		want = *d.Spec.Replicas
@@ -450,15 +450,6 @@ func (c *deploymentController) rolloutRolling(d *appsv1.Deployment, rsList []*ap
 	return c.rolloutStatus(d, with(old, newRS), newRS)
 }
 
-// clones: a resize changes the copy that the pass goes on with.
-func clones(all []*appsv1.ReplicaSet) []*appsv1.ReplicaSet {
-	out := make([]*appsv1.ReplicaSet, len(all))
-	for i, rs := range all {
-		out[i] = rs.DeepCopy()
-	}
-	return out
-}
-
 // shrinkOld is reconcileOldReplicaSets: unhealthy pods first, then within maxUnavailable.
 func (c *deploymentController) shrinkOld(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) (bool, error) {
 	if sum(old, sizeOf) == 0 {
@@ -470,26 +461,30 @@ func (c *deploymentController) shrinkOld(d *appsv1.Deployment, newRS *appsv1.Rep
 	if spare <= 0 {
 		return false, nil
 	}
+	old = active(old)
 	scaled := false
-	shrink := func(rs *appsv1.ReplicaSet, by int32) error {
-		changed, err := c.resize(d, rs, sizeOf(rs)-by, false)
-		scaled = scaled || changed
+	shrink := func(i int, by int32) error {
+		next := old[i].DeepCopy()
+		changed, err := c.resize(d, next, sizeOf(next)-by, false)
+		*next.Spec.Replicas -= by
+		next.ResourceVersion = "" // what the update returned
+		old[i], scaled = next, scaled || changed
 		return err
 	}
-	for _, rs := range active(old) {
+	for i, rs := range old {
 		less := min(spare, sizeOf(rs)-availableOf(rs))
 		if less <= 0 {
 			continue
 		}
-		if err := shrink(rs, less); err != nil {
+		if err := shrink(i, less); err != nil {
 			return scaled, err
 		}
 		spare -= less
 	}
 	surplus := sum(with(old, newRS), availableOf) - least
-	for _, rs := range active(old) {
+	for i, rs := range old {
 		if less := min(sizeOf(rs), surplus); less > 0 {
-			if err := shrink(rs, less); err != nil {
+			if err := shrink(i, less); err != nil {
 				return scaled, err
 			}
 			surplus -= less
@@ -503,7 +498,6 @@ func (c *deploymentController) rolloutRecreate(d *appsv1.Deployment, rsList []*a
 	if err != nil {
 		return err
 	}
-	old = clones(old)
 	scaled := false
 	for _, rs := range active(old) {
 		changed, err := c.resize(d, rs, 0, false)
@@ -520,7 +514,6 @@ func (c *deploymentController) rolloutRecreate(d *appsv1.Deployment, rsList []*a
 			return err
 		}
 	}
-	newRS = newRS.DeepCopy()
 	if _, err := c.resize(d, newRS, *d.Spec.Replicas, false); err != nil {
 		return err
 	}

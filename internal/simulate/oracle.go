@@ -74,6 +74,8 @@ type oracle struct {
 	ungated map[string]bool // pods made while the webhook for pods did not answer
 	// versions by the digest of their template: a record may not know a revision's hash yet.
 	versions map[string]string
+	// forgotten: somebody has deleted the record. What only it knew, which candidates were superseded, is lost.
+	forgotten bool
 	// zeros and starving count the passes that saw N = 0, and after that stable without any pod.
 	zeros, starving int
 	// trace, if set, gets a line for every write.
@@ -94,7 +96,7 @@ func newOracle(w *world) *oracle {
 func (o *oracle) reset() {
 	o.trusted, o.wasStable = map[string]string{}, map[string]bool{}
 	o.exempt, o.ungated, o.sizes, o.fails = map[string]int{}, map[string]bool{}, nil, 0
-	o.zeros, o.starving = 0, 0
+	o.zeros, o.starving, o.forgotten = 0, 0, false
 }
 
 func (o *oracle) violated(i Invariant, format string, args ...any) {
@@ -142,6 +144,7 @@ func (o *oracle) wrote(by string, before, after client.Object) {
 			o.podWritten(by, b, a)
 		}
 	case *v1alpha1.Rollout:
+		o.forgotten = o.forgotten || (after == nil && by == "user")
 		if after != nil && before != nil {
 			o.recordWritten(&before.(*v1alpha1.Rollout).Status, &x.Status)
 		}

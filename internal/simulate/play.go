@@ -75,6 +75,9 @@ func (w *world) rest() {
 		if letOut == v {
 			return // the user had let it out before he tried the next one; native history is right to name it
 		}
+		if w.oracle.forgotten && w.deployment().Annotations[v1alpha1.HoldAnnotation] != "" {
+			return // a candidate that a deleted record had superseded; it is held, and tried again
+		}
 		w.oracle.violated(UndoReachesStable, "undo went to %s, stable is %s", v, stable)
 		return
 	}

@@ -100,7 +100,7 @@ func (w *world) actors() []func() {
 		if w.api.now.Before(w.asleep) {
 			return
 		}
-		for range 2 { // it is far quicker than a round
+		for range 4 { // it is far quicker than a round
 			news := w.native.view.catchUp(func(k kind) bool {
 				return w.api.now.Before(w.nativeFrozen[k]) || w.api.now.Before(w.nativeFrozen["all"])
 			})
