@@ -69,11 +69,9 @@ func (p *pass) userFields() v1alpha1.UserFields {
 func (p *pass) finishHold() {
 	base := p.lastKnownHold()
 	p.takeUpRelease(base)
+	p.putOffRecreate(base)
 	switch {
 	case p.d.Hold != nil: // decided already
-	case p.release != "" && base != nil && p.recreateWouldHang():
-		p.d.Hold, p.d.Requeue = base, tick
-		p.because(p.d.Reason + ", once the Deployment controller has noted N")
 	case p.release != "":
 		p.d.Hold = p.lastHold(base)
 		if base != nil {
@@ -97,14 +95,20 @@ func (p *pass) finishHold() {
 	}
 }
 
-// recreateWouldHang: while some ReplicaSet notes another N, the Deployment controller does nothing but scale,
+// putOffRecreate: while some ReplicaSet notes another N, the Deployment controller does nothing but scale,
 // and with Recreate it scales none of several. Released in that moment, the pods of both versions would
 // run for ever, at N = 0 too.
-func (p *pass) recreateWouldHang() bool {
+func (p *pass) putOffRecreate(base *v1alpha1.Hold) {
 	n := p.o.Deployment.Replicas
-	return p.userFields().StrategyType == "Recreate" && slices.ContainsFunc(p.o.Revisions, func(r Revision) bool {
+	noted := !slices.ContainsFunc(p.o.Revisions, func(r Revision) bool {
 		return r.Replicas > 0 && r.Desired != -1 && r.Desired != n
 	})
+	if p.release == "" || base == nil || noted || p.userFields().StrategyType != "Recreate" {
+		return
+	}
+	p.release = ""
+	p.d.Hold, p.d.Requeue = base, tick
+	p.because(p.d.Reason + ", once the Deployment controller has noted N")
 }
 
 // takeUpRelease goes on with a release that waited for the user to resume.

@@ -129,23 +129,23 @@ func (o *oracle) trust(version, why string) {
 
 // wrote is told every write.
 func (o *oracle) wrote(by string, before, after client.Object) {
-	if o.trace != nil {
-		o.describe(by, before, after)
-	}
+	o.describe(by, before, after)
 	switch x := orElse(after, before).(type) {
 	case *appsv1.Deployment:
 		if b, ok := before.(*appsv1.Deployment); ok && after != nil && client.ObjectKeyFromObject(x) == webKey {
 			o.deploymentWritten(by, b, x)
 		}
 	case *corev1.Pod:
-		b, _ := before.(*corev1.Pod)
-		a, _ := after.(*corev1.Pod)
 		if o.isOurs(x) {
+			b, _ := before.(*corev1.Pod)
+			a, _ := after.(*corev1.Pod)
 			o.podWritten(by, b, a)
 		}
 	case *v1alpha1.Rollout:
-		o.forgotten = o.forgotten || (after == nil && by == "user")
-		if after != nil && before != nil {
+		switch {
+		case after == nil:
+			o.forgotten = o.forgotten || by == "user"
+		case before != nil:
 			o.recordWritten(&before.(*v1alpha1.Rollout).Status, &x.Status)
 		}
 	}

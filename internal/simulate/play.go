@@ -60,24 +60,27 @@ func (w *world) rest() {
 		return
 	}
 	w.atRest()
-	s := w.record()
-	if w.oracle.violation != nil || s.Phase != v1alpha1.PhaseQuarantined {
-		return
+	if s := w.record(); w.oracle.violation == nil && s.Phase == v1alpha1.PhaseQuarantined {
+		w.undo(s.Stable.Hash)
 	}
-	stable := s.Stable.Hash
+}
+
+// undo ends a quarantine as users do.
+func (w *world) undo(stable string) {
 	w.oracle.log("> undo")
 	letOut := w.oracle.letOut()
 	if err := w.user.undo(); err != nil {
 		w.oracle.violated(UndoReachesStable, "undo: %v", err)
 		return
 	}
-	if v := versionOf(&w.deployment().Spec.Template); v != stable {
-		if letOut == v {
-			return // the user had let it out before he tried the next one; native history is right to name it
-		}
-		if w.oracle.forgotten && w.deployment().Annotations[v1alpha1.HoldAnnotation] != "" {
-			return // a candidate that a deleted record had superseded; it is held, and tried again
-		}
+	d := w.deployment()
+	switch v := versionOf(&d.Spec.Template); {
+	case v == stable:
+	case v == letOut:
+		return // the user had let it out before he tried the next one; native history is right to name it
+	case w.oracle.forgotten && d.Annotations[v1alpha1.HoldAnnotation] != "":
+		return // a candidate that a deleted record had superseded; it is held, and tried again
+	default:
 		w.oracle.violated(UndoReachesStable, "undo went to %s, stable is %s", v, stable)
 		return
 	}

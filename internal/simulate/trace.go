@@ -17,6 +17,9 @@ import (
 
 // describe prints a write, for whoever wants to understand a history.
 func (o *oracle) describe(by string, before, after client.Object) {
+	if o.trace == nil {
+		return
+	}
 	if i := strings.LastIndexByte(by, ':'); i >= 0 {
 		by = by[i+1:]
 	}
