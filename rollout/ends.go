@@ -66,9 +66,16 @@ func canSurge(u v1alpha1.UserFields) bool {
 	return s != "0" && s != "0%"
 }
 
+// holdNow holds an update that the native controller has begun with. k covers the pods that are there already: with
+// less, a user's pause in this moment would have them taken from both versions, and stable would lose some.
 func (p *pass) holdNow() {
-	k := p.steps()[0].CandidateReplicas(p.o.Deployment.Replicas, p.o.Autoscaled)
-	p.d.Hold = &v1alpha1.Hold{K: k, Template: p.o.Deployment.Template, User: p.userFields()}
+	n := p.o.Deployment.Replicas
+	k := p.steps()[0].CandidateReplicas(n, p.o.Autoscaled)
+	all := int32(0)
+	for _, r := range p.o.Revisions {
+		all += r.Replicas
+	}
+	p.d.Hold = &v1alpha1.Hold{K: max(k, all-n), Template: p.o.Deployment.Template, User: p.userFields()}
 	p.d.Requeue = tick
 	p.because("an update slipped past the webhook: hold it now")
 }
