@@ -152,10 +152,11 @@ func (o *oracle) wrote(by string, before, after client.Object) {
 }
 
 // letOut is the newest revision but the template's if the user let it out without a verdict, and it is not
-// stable yet; empty otherwise.
+// stable yet, or not again; empty otherwise.
 func (o *oracle) letOut() string {
 	before := o.w.previous(o.w.deployment())
-	if before == nil || o.trusted[hashOf(before)] == "" || o.wasStable[hashOf(before)] {
+	if before == nil || o.trusted[hashOf(before)] == "" ||
+		(o.wasStable[hashOf(before)] && before.GetAnnotations()[v1alpha1.GateAnnotation] != string(v1alpha1.GateOpen)) {
 		return ""
 	}
 	return hashOf(before)
