@@ -302,8 +302,24 @@ func (o *oracle) reasonToRelease(version string, s *v1alpha1.RolloutStatus) stri
 		return "stable serves nobody"
 	case s.Phase == v1alpha1.PhaseIdle && o.trusted[version] != "":
 		return o.trusted[version]
+	case s.Phase == v1alpha1.PhaseStarting && o.unconnected(s.Stable.Hash):
+		return "stable's sidecars are not connected"
 	}
 	return ""
+}
+
+// unconnected: most pods of a version have a sidecar that reaches no xDS server.
+func (o *oracle) unconnected(version string) bool {
+	connected, all := 0, 0
+	for _, x := range o.w.api.all(pods) {
+		if pod := x.(*corev1.Pod); hashOf(pod) == version {
+			all++
+			if o.w.sidecars.server(pod) != nil {
+				connected++
+			}
+		}
+	}
+	return 2*connected < all
 }
 
 // cannotHold is row 6, from the world.
