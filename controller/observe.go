@@ -178,7 +178,7 @@ func (w *workload) concerned() bool {
 func (w *workload) observe(now time.Time) rollout.Observation {
 	o := rollout.Observation{
 		Now:        now,
-		Deployment: observeDeployment(w.deployment),
+		Deployment: observeDeployment(w.deployment, w.replicaSets),
 		Autoscaled: w.autoscaled,
 	}
 	if w.record != nil {
@@ -210,7 +210,7 @@ func (w *workload) observeRevision(rs *appsv1.ReplicaSet) rollout.Revision {
 	return rev
 }
 
-func observeDeployment(d *appsv1.Deployment) rollout.Deployment {
+func observeDeployment(d *appsv1.Deployment, owned []*appsv1.ReplicaSet) rollout.Deployment {
 	digest := webhook.TemplateDigest(d.Spec.Template)
 	o := rollout.Deployment{
 		UID: d.UID, Generation: d.Generation, Replicas: 1, Paused: d.Spec.Paused,
@@ -224,7 +224,7 @@ func observeDeployment(d *appsv1.Deployment) rollout.Deployment {
 	o.Complete = o.Current && d.Status.UpdatedReplicas == o.Replicas && d.Status.Replicas == o.Replicas && d.Status.AvailableReplicas == o.Replicas
 	// An annotation that can't be read counts as none: the controller then restores the recorded one.
 	o.Hold, _ = v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
-	o.Gate = webhook.GateOf(d.Annotations, digest)
+	o.Gate = webhook.GateOfDeployment(d, owned)
 	if m := failureShown(d); strings.HasPrefix(m, failurePrefix) {
 		o.FailureShown = m
 	}

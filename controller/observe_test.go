@@ -70,7 +70,7 @@ func TestObservedDeployment(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := deployment()
 			tc.change(d)
-			if diff := cmp.Diff(tc.want, observeDeployment(d)); diff != "" {
+			if diff := cmp.Diff(tc.want, observeDeployment(d, nil)); diff != "" {
 				t.Errorf("deployment (-want +got):\n%s", diff)
 			}
 		})

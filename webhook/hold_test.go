@@ -257,3 +257,25 @@ func checkHold(t *testing.T, cases map[string]holdCase) {
 		})
 	}
 }
+
+// Somebody wipes Headgate's annotations of an update that was let out. Its ReplicaSet still says so.
+func TestGateOfDeployment(t *testing.T) {
+	wiped := deployment("v2")
+	for name, tc := range map[string]struct {
+		d     *appsv1.Deployment
+		owned []*appsv1.ReplicaSet
+		want  v1alpha1.Gate
+	}{
+		"its own decision":                       {with(wiped, gated(v1alpha1.GateClosed)), []*appsv1.ReplicaSet{replicaSet("v2", 1, rsGate(v1alpha1.GateOpen))}, v1alpha1.GateClosed},
+		"wiped, let out before":                  {wiped, []*appsv1.ReplicaSet{replicaSet("v1", 3), replicaSet("v2", 1, rsGate(v1alpha1.GateOpen))}, v1alpha1.GateOpen},
+		"wiped, held before":                     {wiped, []*appsv1.ReplicaSet{replicaSet("v2", 1, rsGate(v1alpha1.GateClosed))}, ""},
+		"wiped, another version was let out":     {wiped, []*appsv1.ReplicaSet{replicaSet("v1", 3, rsGate(v1alpha1.GateOpen)), replicaSet("v2", 1)}, ""},
+		"its decision is about another template": {with(wiped, gated(v1alpha1.GateClosed), setTemplate("v3")), []*appsv1.ReplicaSet{replicaSet("v3", 1, rsGate(v1alpha1.GateOpen))}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := GateOfDeployment(tc.d, tc.owned); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}

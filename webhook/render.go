@@ -79,6 +79,20 @@ func GateOf(annotations map[string]string, templateDigest string) v1alpha1.Gate 
 	return g
 }
 
+// GateOfDeployment is the decision for d's template: d's own or, where somebody wiped d's annotations, that a ReplicaSet
+// of this template was let out. The Deployment controller copies annotations there and never takes them away, and
+// the Pod webhook obeys them. That one was held once says nothing: it may be there again without a decision.
+func GateOfDeployment(d *appsv1.Deployment, owned []*appsv1.ReplicaSet) v1alpha1.Gate {
+	template := TemplateDigest(d.Spec.Template)
+	if _, ok := d.Annotations[v1alpha1.GateAnnotation]; ok {
+		return GateOf(d.Annotations, template)
+	}
+	if rs := findTemplate(owned, d); rs != nil && GateOf(rs.Annotations, template) == v1alpha1.GateOpen {
+		return v1alpha1.GateOpen
+	}
+	return ""
+}
+
 func annotate(d *appsv1.Deployment, key, value string) {
 	if d.Annotations == nil {
 		d.Annotations = map[string]string{}

@@ -83,8 +83,7 @@ func (r *request) findHold() {
 		return
 	}
 	// An open gate says that the hold ended; the record may not know yet.
-	template := TemplateDigest(old.Spec.Template)
-	if h.Template != template || GateOf(old.Annotations, template) == v1alpha1.GateOpen {
+	if h.Template != TemplateDigest(old.Spec.Template) || GateOfDeployment(old, r.in.ReplicaSets) == v1alpha1.GateOpen {
 		return
 	}
 	if f := FieldsOf(old); !isRendered(f) {
