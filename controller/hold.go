@@ -34,10 +34,7 @@ func (r *Reconciler) writeHold(ctx context.Context, w *workload, d rollout.Decis
 	if d.Hold == nil {
 		return nil
 	}
-	// A release that is stored waited for the user to resume. Nobody renders it before the next admission,
-	// which is this write, though it says what is there already.
-	waited := d.Hold.Release != "" && !w.deployment.Spec.Paused
-	if observed, _ := v1alpha1.ParseHold(w.deployment.Annotations[v1alpha1.HoldAnnotation]); sameWish(observed, d.Hold) && !waited {
+	if w.saysAlready(d.Hold) {
 		return nil
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
@@ -66,6 +63,23 @@ func (r *Reconciler) writeHold(ctx context.Context, w *workload, d rollout.Decis
 		return nil
 	}
 	return r.writeDirectly(ctx, rendered)
+}
+
+// saysAlready: the annotation says it, and nothing waits in it to be rendered. Nobody renders what waits before the next
+// admission, which is the controller's own write, though it says what is there already.
+func (w *workload) saysAlready(h *v1alpha1.Hold) bool {
+	d := w.deployment
+	observed, _ := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
+	switch n := d.Spec.Replicas; {
+	case !sameWish(observed, h):
+		return false
+	case h.Release != "":
+		// It waits for the user to resume; at N = 0 there is nothing to wait for.
+		return d.Spec.Paused && (n == nil || *n > 0)
+	}
+	// Another k that came while the user had paused is not in the fields: with what they have, the native controller and
+	// repair would go on making and removing the same pods.
+	return apiequality.Semantic.DeepEqual(webhook.FieldsOf(d), webhook.FieldsOf(webhook.Render(d, *h, nil)))
 }
 
 // doesNotAnswer: the API server could not call our webhook, and refuses what it would have to ask it. It says

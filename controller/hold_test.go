@@ -55,6 +55,11 @@ func TestHoldIsWrittenWhenTheWishChanged(t *testing.T) {
 	derived.From = "77" // where the webhook derived it from does not matter
 	otherUser := holdOn(deployment(), 2)
 	otherUser.User.ProgressDeadlineSeconds = ptr(int32(60))
+	// While the user had paused, the annotation got another k, and the fields stayed.
+	resumed := heldWeb(3)
+	resumed.Annotations[v1alpha1.HoldAnnotation] = heldWeb(2).Annotations[v1alpha1.HoldAnnotation]
+	stillPaused := resumed.DeepCopy()
+	stillPaused.Spec.Paused = true
 	for name, tc := range map[string]struct {
 		start *appsv1.Deployment
 		wish  *v1alpha1.Hold
@@ -65,6 +70,8 @@ func TestHoldIsWrittenWhenTheWishChanged(t *testing.T) {
 		"it is there, derived from another read": {heldWeb(2), &derived, nil},
 		"another k":                              {heldWeb(2), ptr(holdOn(deployment(), 3)), []string{"patch web", "update web"}},
 		"other fields of the user":               {heldWeb(2), &otherUser, []string{"patch web", "update web"}},
+		"it is there, not rendered":              {resumed, ptr(holdOn(deployment(), 2)), []string{"patch web", "update web"}},
+		"not rendered while paused":              {stillPaused, ptr(holdOn(deployment(), 2)), nil},
 		"none yet":                               {deployment(), ptr(holdOn(deployment(), 1)), []string{"patch web", "update web"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,20 +97,23 @@ func TestHoldIsWrittenWhenTheWishChanged(t *testing.T) {
 }
 
 // The user paused, the policy was suspended, he resumed: what the controller wants is in the annotation, but
-// only an admission makes the fields of it. Without a write the hold would never end.
-func TestAReleaseThatWaitedIsWrittenAfterTheResume(t *testing.T) {
+// only an admission makes the fields of it. Without a write the hold would never end. At N = 0 there is nothing to
+// wait for.
+func TestAReleaseThatWaitedIsWritten(t *testing.T) {
 	for name, tc := range map[string]struct {
-		paused bool
-		want   []string
+		paused   bool
+		replicas int32
+		want     []string
 	}{
-		"resumed":      {false, []string{"patch web", "update web"}},
-		"still paused": {true, nil},
+		"resumed":            {false, 4, []string{"patch web", "update web"}},
+		"still paused":       {true, 4, nil},
+		"paused, and N is 0": {true, 0, []string{"patch web", "update web"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			waiting := holdOn(deployment(), 2)
 			waiting.Release = v1alpha1.ReleaseForward
 			start := heldWeb(2)
-			start.Spec.Paused, start.Annotations[v1alpha1.HoldAnnotation] = tc.paused, waiting.String()
+			start.Spec.Paused, start.Spec.Replicas, start.Annotations[v1alpha1.HoldAnnotation] = tc.paused, &tc.replicas, waiting.String()
 			r, w, log := worldOf(t, start, record(), replicaSet(stableHash, "v1", 4))
 			admits(t, r)
 			if err := r.writeHold(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Hold = &waiting })); err != nil {
@@ -113,7 +123,7 @@ func TestAReleaseThatWaitedIsWrittenAfterTheResume(t *testing.T) {
 				t.Errorf("writes (-want +got):\n%s", d)
 			}
 			got := stored(t, r.Client, deployment())
-			if back := cmp.Equal(userFields(), webhook.FieldsOf(got)); back == tc.paused {
+			if back := cmp.Equal(userFields(), webhook.FieldsOf(got)); back != (tc.want != nil) {
 				t.Errorf("paused %v, the fields are %+v", tc.paused, webhook.FieldsOf(got))
 			}
 		})
