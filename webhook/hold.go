@@ -161,15 +161,7 @@ func (r *request) renderHeld(d *appsv1.Deployment, v verdict) {
 	if v.action == ActionKeep && r.hold != nil {
 		h.Release = r.hold.Release
 	}
-	h.From = r.derivedFrom(h)
-	switch {
-	case r.fieldsStay():
-		setFields(d, FieldsOf(r.in.Old))
-	case d.Spec.Paused:
-		setFields(d, r.user)
-	default:
-		setFields(d, heldFields(h.K))
-	}
+	h = r.renderFields(d, h)
 	if h.Release != "" {
 		renderWaitingRelease(d, h, r.stableTemplate())
 		return
@@ -196,12 +188,24 @@ func (r *request) renderReleased(d *appsv1.Deployment, v verdict) {
 		return
 	}
 	h.K, h.Template = r.hold.K, TemplateDigest(d.Spec.Template)
-	h.From = r.derivedFrom(h)
-	setFields(d, r.user)
-	if r.fieldsStay() {
-		setFields(d, FieldsOf(r.in.Old))
+	renderWaitingRelease(d, r.renderFields(d, h), r.stableTemplate())
+}
+
+// renderFields writes the fields of a hold that goes on, and completes it.
+func (r *request) renderFields(d *appsv1.Deployment, h v1alpha1.Hold) v1alpha1.Hold {
+	if r.pauses() {
+		h.K = r.room()
 	}
-	renderWaitingRelease(d, h, r.stableTemplate())
+	h.From = r.derivedFrom(h)
+	switch {
+	case r.fieldsStay() && !r.pauses():
+		setFields(d, FieldsOf(r.in.Old))
+	case d.Spec.Paused && !r.fieldsStay():
+		setFields(d, r.user)
+	default:
+		setFields(d, heldFields(h.K))
+	}
+	return h
 }
 
 // renderLeftAlone admits the user's object. A new template is marked as ungated wherever somebody might

@@ -153,6 +153,29 @@ func (r *request) fieldsStay() bool {
 	return r.paused && !r.empty() && r.hold != nil && isRendered(FieldsOf(r.in.Old))
 }
 
+// pauses: the fields are a hold's, and this is the write that pauses. They get room for the pods that there are: k may
+// have been lowered a moment ago, with its pods still there, and the Deployment controller, which while paused does
+// nothing but share out N + k, would take the difference from stable too.
+func (r *request) pauses() bool {
+	return r.fieldsStay() && !r.in.Old.Spec.Paused && r.in.New.Spec.Paused
+}
+
+// room is k, or more where there are more pods than N + k: those of the candidate, and of one that was superseded.
+// What stable has too many, after a user's own scale, is not counted.
+func (r *request) room() int32 {
+	all, others := int32(0), int32(0)
+	for _, rs := range r.in.ReplicaSets {
+		n := int32(1)
+		if rs.Spec.Replicas != nil {
+			n = *rs.Spec.Replicas
+		}
+		if all += n; r.stable == nil || hashOf(rs) != hashOf(r.stable) {
+			others += n
+		}
+	}
+	return max(r.hold.K, min(all-replicasOf(r.in.Old), others))
+}
+
 // waits: a release has to wait for the user to resume, for the fields' sake or, when the stable template is
 // to be rendered, for the template's.
 func (r *request) waits(back bool) bool {

@@ -371,3 +371,41 @@ func TestTheReleaseBackDoesNotWaitAtZero(t *testing.T) {
 		})
 	}
 }
+
+// k was lowered a moment ago, the candidate's pods are still there, and the user pauses: while paused, the Deployment
+// controller shares out N + maxSurge among all versions, and what is too little would be taken from stable too.
+func TestPausingLeavesRoomForThePodsThereAre(t *testing.T) {
+	of := func(version string, n int32) *appsv1.ReplicaSet {
+		return replicaSet(version, 0, func(rs *appsv1.ReplicaSet) { rs.Spec.Replicas = ptr(n) })
+	}
+	old := deployment("v2", heldBy(1, defaults()), scaledTo(10))
+	for name, tc := range map[string]struct {
+		old, obj *appsv1.Deployment
+		owned    []*appsv1.ReplicaSet
+		want     int32
+	}{
+		"as many as k":              {old, with(old, paused), []*appsv1.ReplicaSet{of("v1", 10), of("v2", 1)}, 1},
+		"more than k":               {old, with(old, paused), []*appsv1.ReplicaSet{of("v1", 10), of("v2", 3)}, 3},
+		"one that was superseded":   {old, with(old, paused), []*appsv1.ReplicaSet{of("v0", 2), of("v1", 10), of("v2", 1)}, 3},
+		"stable is to shrink":       {old, with(old, paused), []*appsv1.ReplicaSet{of("v1", 16), of("v2", 1)}, 1},
+		"a third one was going out": {old, with(old, paused), []*appsv1.ReplicaSet{of("v0", 6), of("v1", 4), of("v2", 1)}, 1},
+		"a release waits":           {old, with(old, paused, note(v1alpha1.BypassAnnotation, "incident")), []*appsv1.ReplicaSet{of("v1", 10), of("v2", 3)}, 3},
+		"paused before":             {with(old, paused), with(old, paused), []*appsv1.ReplicaSet{of("v1", 10), of("v2", 3)}, 1},
+		"resumed":                   {with(old, paused), old, []*appsv1.ReplicaSet{of("v1", 10), of("v2", 3)}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := update(tc.old, tc.obj, owning(tc.owned...))
+			got := DecideHold(in).Deployment
+			if diff := cmp.Diff(heldFields(tc.want), FieldsOf(got)); diff != "" {
+				t.Errorf("fields (-want +got):\n%s", diff)
+			}
+			if h := holdOf(t, got); h.K != tc.want || !equalFields(h.User, defaults()) {
+				t.Errorf("the hold became %s", h)
+			}
+			in.New = got
+			if diff := cmp.Diff(got, DecideHold(in).Deployment); diff != "" {
+				t.Errorf("called again:\n%s", diff)
+			}
+		})
+	}
+}
