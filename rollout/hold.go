@@ -132,7 +132,7 @@ func (p *pass) lastHold(base *v1alpha1.Hold) *v1alpha1.Hold {
 // itself. In a roll back they close after weight 0.
 func (p *pass) finishGates() {
 	p.openGates(p.stable)
-	if !p.gatesClosed() || p.rescue {
+	if !p.gatesClosed() || p.rescue || p.rescued() {
 		return
 	}
 	if p.s.Phase == v1alpha1.PhaseRollingBack && !p.noWeight() {

@@ -109,7 +109,7 @@ func (p *pass) releaseByPolicy() {
 	case p.failedBefore():
 		p.release = v1alpha1.ReleaseBack
 		p.because("no policy any more, and the candidate failed: back")
-	case !p.released() && p.failed(): // the last word on a candidate that would go out otherwise
+	case !p.released() && !p.rescued() && p.failed(): // the last word on a candidate that would go out otherwise
 	default:
 		p.release = v1alpha1.ReleaseForward
 		p.because("no policy any more, and nothing speaks against the candidate: forward")
@@ -124,8 +124,15 @@ func (p *pass) weightIsGone() bool {
 
 func (p *pass) stableDown() bool {
 	since := p.o.StableDownSince
-	return !since.IsZero() && p.o.Now.Sub(since) >= stableDownFor && p.o.Deployment.Hold != nil &&
+	down := !since.IsZero() && p.o.Now.Sub(since) >= stableDownFor
+	return (down || p.rescued()) && p.o.Deployment.Hold != nil &&
 		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() && p.candidate.readyButGate() > 0
+}
+
+// rescued: the candidate serves in stable's place, and the release waits for the user to resume. The native
+// controller counts these pods, and may have scaled stable to nothing: closed again, nobody would serve.
+func (p *pass) rescued() bool {
+	return p.s.Verdict != nil && p.s.Verdict.Cause == causeStableDown && p.stable.ready() < p.o.Deployment.Replicas && p.candidate.ready() > 0
 }
 
 func (p *pass) releaseToRescue() {
