@@ -260,23 +260,41 @@ func (p *pass) podWebhookDown() bool {
 	return len(p.s.UngatedPods) > ungatedLimit && !p.failedBefore()
 }
 
-// servesUngated: candidate pods that came without a gate (nothing of Headgate ran) serve, and the native controller
-// has begun to take stable's away for them. To delete what serves now would leave too few, or nobody.
+// servesUngated: candidate pods serve, and the native controller has taken stable's away for them: those that came
+// without a gate (nothing of Headgate ran), and those left over from a promotion of this version that was ended. To
+// delete or close what serves now would leave too few, or nobody.
 func (p *pass) servesUngated() bool {
-	serving := p.candidate.count(func(pod Pod) bool { return !pod.Gated && pod.Ready && !pod.Terminating })
+	serving := p.candidate.count(func(pod Pod) bool { return !pod.Gated && pod.Ready && !pod.Terminating }) + p.leftOver()
 	return p.gatesClosed() && serving > 0 && p.stable.ready() < p.o.Deployment.Replicas
+}
+
+// leftOver counts pods that have served since before this rollout began, behind a gate that a promotion opened.
+func (p *pass) leftOver() int32 {
+	return p.candidate.count(func(pod Pod) bool {
+		return pod.Gated && pod.Ready && !pod.Terminating && p.s.StartedAt != nil && pod.CreatedAt.Before(p.s.StartedAt.Time)
+	})
 }
 
 // giveUpWithoutGates goes back; where the candidate serves by itself, as a failed promotion does.
 func (p *pass) giveUpWithoutGates() {
-	if p.failedBefore() {
-		p.event(true, v1alpha1.CausePodWebhook, "Pods of the version that failed came without their gate and serve; the stable template is put back")
+	switch {
+	case p.failedBefore():
+		p.event(true, v1alpha1.CausePodWebhook, "Pods of the version that failed serve; the stable template is put back")
 		p.enter(v1alpha1.PhaseRollingBack)
 		p.s.ResumePhase = v1alpha1.PhasePromoting
 		p.rollingBack()
-		return
+	case p.servesUngated() && p.beganServing():
+		p.rollBack(fail(v1alpha1.CauseStillServing, "pods of this version still serve, from an update that was ended: the stable version is put back first; then apply this one again"))
+	default:
+		p.rollBack(fail(v1alpha1.CausePodWebhook, "pods keep coming without their gate: the Pod webhook does not answer; look at the Headgate pods, then retry"))
 	}
-	p.rollBack(fail(v1alpha1.CausePodWebhook, "pods keep coming without their gate: the Pod webhook does not answer; look at the Headgate pods, then retry"))
+}
+
+// beganServing: all that serves of the candidate did so before this rollout began, gated or not.
+func (p *pass) beganServing() bool {
+	return p.candidate.count(func(pod Pod) bool {
+		return pod.Ready && !pod.Terminating && (p.s.StartedAt == nil || !pod.CreatedAt.Before(p.s.StartedAt.Time))
+	}) == 0
 }
 
 // record notes the end of the rollout in the history.

@@ -103,7 +103,9 @@ func (p *pass) rollBack(v *v1alpha1.Verdict) {
 	promoting := p.s.Phase == v1alpha1.PhasePromoting || p.servesUngated()
 	v = clip(v.DeepCopy())
 	p.s.Verdict = v
-	p.reject(v)
+	if v.Cause != v1alpha1.CauseStillServing { // that says nothing about the version
+		p.reject(v)
+	}
 	p.record(v1alpha1.OutcomeRolledBack)
 	p.event(true, "RolledBack", fmt.Sprintf("Rolled back (%s): %s", v.Cause, v.Message))
 	p.enter(v1alpha1.PhaseRollingBack)

@@ -37,4 +37,5 @@ const (
 	CauseSidecarSilent    = "SidecarSilent"
 	CauseConfiguration    = "Configuration" // the containers can't be created as the template says
 	CausePodWebhook       = "PodWebhookUnavailable"
+	CauseStillServing     = "StillServing" // pods of an update that was ended serve yet: not a bad version
 )

@@ -36,6 +36,8 @@ func (o *oracle) podWritten(by string, before, after *corev1.Pod) {
 		o.podTaken(by, before)
 	case isReady(after) && !isReady(before):
 		o.podReady(after)
+	case isReady(before) && isTrue(before, v1alpha1.GateCondition) && !isTrue(after, v1alpha1.GateCondition):
+		o.servingTaken(by, after)
 	}
 }
 
@@ -64,6 +66,9 @@ func (o *oracle) podReady(pod *corev1.Pod) {
 // podTaken: a ready pod of stable goes because its ReplicaSet became smaller.
 func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 	d, s := o.w.deployment(), o.w.record()
+	if isReady(pod) && pod.DeletionTimestamp == nil {
+		o.servingTaken(by, pod)
+	}
 	if by != o.w.sets.by || !isReady(pod) || pod.DeletionTimestamp != nil || d == nil || hashOf(pod) != s.Stable.Hash {
 		return
 	}
@@ -80,6 +85,18 @@ func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 	}
 }
 
+// servingTaken: Headgate closes or deletes what serves. The native controller has counted such pods, so that stable must
+// have all of its own by then.
+func (o *oracle) servingTaken(by string, pod *corev1.Pod) {
+	s := o.w.record()
+	if by != controllerUser || hashOf(pod) == s.Stable.Hash || !o.w.acting.current || o.w.deployment() == nil {
+		return
+	}
+	if n := int32(o.servingStable()); n < o.least() {
+		o.violated(StableKeepsPods, "Headgate takes pod %s, which serves, and stable has %d of %d", pod.Name, n, o.least())
+	}
+}
+
 // holds: the hold decides about sizes. Once a gate was open native logic alone does, and the way back from
 // a promotion too; a version that the user let out himself replaces stable.
 func (o *oracle) holds(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
@@ -89,13 +106,13 @@ func (o *oracle) holds(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
 	return o.trusted[versionOf(&d.Spec.Template)] == ""
 }
 
-// thirdServing counts ready pods of versions that are neither stable nor held: a promotion, or a version that
-// the user had let out, was under way when the candidate came. Native logic alone keeps these pods and stable's
-// together (DESIGN.md §5, "once a gate was open").
+// thirdServing counts ready pods that are not stable's nor came with the hold: a promotion, or a version that the user
+// had let out, was under way when the candidate came, which may be that version itself. Native logic alone keeps these
+// pods and stable's together (DESIGN.md §5, "once a gate was open").
 func (o *oracle) thirdServing(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) (n int32) {
 	for _, x := range o.w.api.all(pods) {
 		pod := x.(*corev1.Pod)
-		if v := hashOf(pod); v != s.Stable.Hash && v != versionOf(&d.Spec.Template) && pod.DeletionTimestamp == nil && isReady(pod) {
+		if v := hashOf(pod); v != s.Stable.Hash && (v != versionOf(&d.Spec.Template) || o.ungated[pod.Name]) && pod.DeletionTimestamp == nil && isReady(pod) {
 			n++
 		}
 	}

@@ -62,6 +62,8 @@ type replica struct {
 	news       bool      // something happened since the controller's last pass
 	// clean says that the last pass saw the newest state of everything and met no fault.
 	clean bool
+	// current says that the pass that is under way began with the newest state of everything.
+	current bool
 }
 
 // start makes a process from nothing but its cache: what only the last one's memory knew is lost.
@@ -137,6 +139,7 @@ func (r *replica) reconcile() {
 		}
 	}()
 	fresh, failed := r.fresh(), r.client.failed
+	r.current = fresh
 	result, err := r.reconciler.Reconcile(quietly(), ctrl.Request{NamespacedName: webKey})
 	r.due = r.w.api.now.Add(result.RequeueAfter)
 	switch {
