@@ -22,10 +22,10 @@ RUN ?= .
 E2E_TIMEOUT ?= 40m
 # How long `make fuzz` spends on each fuzz test.
 FUZZTIME ?= 30s
-# How long `make simulate` and `make soak` play random histories, and the first seed.
+# How long `make simulate` and `make soak` play random histories, and the first seed: the clock's, to see new ones.
 SIMULATE ?= 1m
 SOAK ?= 1h
-SEED ?= $(shell date +%s)
+SEED := $(or $(SEED),$(shell date +%s))
 # Arguments of `make demo`, for example ARGS=--plain.
 ARGS ?=
 
@@ -66,6 +66,7 @@ fuzz: ## Let every fuzz test look for new inputs for FUZZTIME (30s)
 
 .PHONY: simulate
 simulate: ## Play random histories against the controller and the webhooks for SIMULATE (1m), from SEED on
+	@echo "random histories for $(SIMULATE), SEED=$(SEED)"
 	@HEADGATE_SIMULATE_FOR=$(SIMULATE) HEADGATE_SIMULATE_SEED=$(SEED) PACKAGES=./internal/simulate \
 		hack/gotest.sh simulate -count=1 -timeout 25h -v -run '^TestRandomHistories$$' -- .
 
