@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/webhook"
@@ -119,20 +120,23 @@ func (o *oracle) thirdServing(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) (
 	return n
 }
 
-// beingShrunk is by how much the candidate is larger than k while N has just changed. When k is lowered the
-// annotation comes first, because the native controller would raise the ReplicaSet again. A change of N in
-// the moment between them makes it share out the smaller total among the sizes that there are, and what
-// rounding leaves over goes at the expense of the largest, which is stable. Repair gives the pods back in its next pass.
+// beingShrunk is by how many pods there are more than k of versions that nobody let out, while N has just changed. When k
+// is lowered the annotation comes first, because the native controller would raise the ReplicaSet again; and when a third
+// version comes, the second one's pods may outlive pods of stable that are not ready. A change of N in that moment makes
+// the native controller share out the smaller total among the sizes that there are, and what rounding leaves over goes at
+// the expense of the largest, which is stable. Repair gives the pods back in its next pass.
 func (o *oracle) beingShrunk(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) int32 {
 	h, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
 	if err != nil || h == nil || len(o.sizes) < 2 || o.w.api.now.Sub(o.sizes[len(o.sizes)-2].until) > 15*time.Second {
 		return 0
 	}
-	rs, ok := o.w.api.memory[replicaSets][keyOf("shop", "web-"+s.Candidate.Hash)].(*appsv1.ReplicaSet)
-	if !ok {
-		return 0
+	held := int32(0)
+	for _, x := range o.w.api.all(replicaSets) {
+		if rs := x.(*appsv1.ReplicaSet); metav1.IsControlledBy(rs, d) && hashOf(rs) != s.Stable.Hash && o.trusted[hashOf(rs)] == "" {
+			held += sizeOf(rs)
+		}
 	}
-	return max(0, sizeOf(rs)-h.K)
+	return max(0, held-h.K)
 }
 
 // least is the smallest N that a native controller may still act on.
