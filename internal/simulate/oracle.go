@@ -78,6 +78,9 @@ type oracle struct {
 	forgotten bool
 	// zeros and starving count the passes that saw N = 0, and after that stable without any pod.
 	zeros, starving int
+	// unreadyTaken is how many of stable's pods native clean-up took last for not being available, and when.
+	unreadyTaken   int32
+	unreadyTakenAt time.Time
 	// trace, if set, gets a line for every write.
 	trace func(string)
 }
@@ -97,6 +100,7 @@ func (o *oracle) reset() {
 	o.trusted, o.wasStable = map[string]string{}, map[string]bool{}
 	o.exempt, o.ungated, o.sizes, o.fails = map[string]int{}, map[string]bool{}, nil, 0
 	o.zeros, o.starving, o.forgotten = 0, 0, false
+	o.unreadyTaken, o.unreadyTakenAt = 0, time.Time{}
 }
 
 func (o *oracle) violated(i Invariant, format string, args ...any) {
@@ -135,6 +139,10 @@ func (o *oracle) wrote(by string, before, after client.Object) {
 		if b, ok := before.(*appsv1.Deployment); ok && after != nil && client.ObjectKeyFromObject(x) == webKey {
 			o.deploymentWritten(by, b, x)
 		}
+	case *appsv1.ReplicaSet:
+		b, _ := before.(*appsv1.ReplicaSet)
+		a, _ := after.(*appsv1.ReplicaSet)
+		o.resized(by, b, a)
 	case *corev1.Pod:
 		if o.isOurs(x) {
 			b, _ := before.(*corev1.Pod)

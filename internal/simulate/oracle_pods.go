@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/webhook"
@@ -81,7 +82,7 @@ func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 	if slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Name == pod.Name }) {
 		left--
 	}
-	if left < o.least()-o.beingShrunk(d, s) {
+	if left < o.least()-o.beingShrunk(d, s)-o.cleanedUp() {
 		o.violated(StableKeepsPods, "stable pod %s is taken, %d are left of %d", pod.Name, left, o.least())
 	}
 }
@@ -137,6 +138,37 @@ func (o *oracle) beingShrunk(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) in
 		}
 	}
 	return max(0, held-h.K)
+}
+
+// resized: the native controller makes stable smaller. Where a third version has come and the second one has pods yet, it
+// first cleans up what is not available, beginning with the oldest version (DESIGN.md §3). It knows what is available from
+// the ReplicaSet's status, and a pod may have got ready a moment ago. Repair gives it back.
+func (o *oracle) resized(by string, before, after *appsv1.ReplicaSet) {
+	d := o.w.deployment()
+	if by != o.w.native.by || before == nil || after == nil || d == nil || hashOf(after) != o.w.record().Stable.Hash {
+		return
+	}
+	unready := sizeOf(before) - before.Status.AvailableReplicas
+	if taken := sizeOf(before) - sizeOf(after); taken > 0 && unready > 0 && o.supersededHasPods(d) {
+		o.unreadyTaken, o.unreadyTakenAt = min(unready, taken), o.w.api.now
+	}
+}
+
+// supersededHasPods: of a version that is neither stable nor the template's.
+func (o *oracle) supersededHasPods(d *appsv1.Deployment) bool {
+	stable, template := o.w.record().Stable.Hash, versionOf(&d.Spec.Template)
+	return slices.ContainsFunc(o.w.api.all(replicaSets), func(x client.Object) bool {
+		rs := x.(*appsv1.ReplicaSet)
+		return metav1.IsControlledBy(rs, d) && hashOf(rs) != stable && hashOf(rs) != template && sizeOf(rs) > 0
+	})
+}
+
+// cleanedUp is how many of stable's pods go because they were not available a moment ago.
+func (o *oracle) cleanedUp() int32 {
+	if o.w.api.now.Sub(o.unreadyTakenAt) > 15*time.Second {
+		return 0
+	}
+	return o.unreadyTaken
 }
 
 // least is the smallest N that a native controller may still act on.
