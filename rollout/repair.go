@@ -14,6 +14,7 @@ import (
 // not paused, and when the native controller is done with the latest N, so that it is not fought. Not
 // while a third revision serves too: its opened pods and stable's are kept by native logic alone.
 func (p *pass) repair() {
+	p.freeRecreate()
 	if !p.mayRepair() || !p.nativeIsDone() {
 		return
 	}
@@ -39,6 +40,25 @@ func (p *pass) repair() {
 	}
 	p.d.Sizes = append(raise, lower...)
 }
+
+// freeRecreate removes what a hold has left over, where the native controller never would: with Recreate, and a new N
+// that it has not noted yet, it does nothing but scale, and scales none of several. An undo to stable and a scale in the
+// same moment would leave both versions' pods for ever, with the old N, and no later update would go out.
+func (p *pass) freeRecreate() {
+	dep := p.o.Deployment
+	recreates := dep.Hold == nil && !dep.Paused && dep.User.StrategyType == "Recreate" && dep.Template == p.s.Stable.Template
+	if !p.isIdle() || !recreates || !dep.Current || p.nativeIsDone() {
+		return
+	}
+	for _, r := range p.o.Revisions {
+		if r.Hash != p.s.Stable.Hash && r.Replicas > 0 && r.count(mayServe) == 0 {
+			p.d.Sizes = append(p.d.Sizes, Size{r.Hash, 0})
+		}
+	}
+}
+
+// mayServe: a pod is ready, or nothing of Headgate's keeps it from getting ready.
+func mayServe(pod Pod) bool { return pod.Ready || !pod.Gated }
 
 // mayRepair says whether the sizes are Headgate's to keep. Where stable's ReplicaSet was deleted by hand, the
 // native controller gives its pods to the candidate, and taking them away would only make it repeat that.

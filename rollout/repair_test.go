@@ -87,3 +87,37 @@ func TestTheCandidateServesWhereStableWasDeleted(t *testing.T) {
 		t.Errorf("the hold is %+v, want it released forward", late.Hold)
 	}
 }
+
+// With Recreate the native controller does nothing while several versions have pods and N is new.
+func TestACandidateThatIsLeftOverMakesRoomForRecreate(t *testing.T) {
+	removed := []rollout.Size{{Revision: "v2", Replicas: 0}}
+	for name, tc := range map[string]struct {
+		change func(*rollout.Observation)
+		want   []rollout.Size
+	}{
+		"it is stuck":                 {func(*rollout.Observation) {}, removed},
+		"N is noted":                  {func(o *rollout.Observation) { o.Revisions[0].Desired, o.Revisions[1].Desired = 1, 1 }, nil},
+		"it scales, without Recreate": {func(o *rollout.Observation) { o.Deployment.User = userFields() }, nil},
+		"it will, after the resume":   {func(o *rollout.Observation) { o.Deployment.Paused = true }, nil},
+		"the pod serves":              {func(o *rollout.Observation) { o.Revisions[1].Pods[0].Ready = true }, nil},
+		"the pod is the user's":       {func(o *rollout.Observation) { o.Revisions[1].Pods[0].Gated = false }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status := v1alpha1.RolloutStatus{DeploymentUID: "uid-1", Phase: v1alpha1.PhaseIdle, Stable: v1alpha1.Revision{Hash: "v1", Template: digest("v1")}}
+			o := rollout.Observation{
+				Now: start,
+				Deployment: rollout.Deployment{
+					UID: "uid-1", Replicas: 1, Current: true, Template: digest("v1"), Gate: v1alpha1.GateOpen, User: v1alpha1.UserFields{StrategyType: "Recreate"},
+				},
+				Revisions: []rollout.Revision{
+					{Hash: "v1", Template: digest("v1"), Replicas: 4, Desired: 4},
+					{Hash: "v2", Template: digest("v2"), Replicas: 1, Desired: 4, Pods: []rollout.Pod{{Name: "v2-1", Gated: true, ReadyButGate: true, NodeReady: true}}},
+				},
+			}
+			tc.change(&o)
+			if diff := cmp.Diff(tc.want, rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o).Sizes); diff != "" {
+				t.Errorf("sizes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
