@@ -52,20 +52,23 @@ func (p *Acceptance) restart() {
 // accepted, still notices within a few looks that it would not be any more.
 const maxAcceptance = 1e4
 
-func (p *Acceptance) update(s Settings, x arms, pi float64) {
-	limit := s.acceptLimit()
+// update takes in one look; m is the margin to be ruled out, phi by how much evidence is tempered.
+func (p *Acceptance) update(x arms, pi float64, m Margin, phi, limit float64) {
 	asStable := arms{nc: x.nc, ns: x.ns, ec: x.nc * p.Trend, es: x.ns * p.Trend}
 	best := 0.0
 	for j, u := range acceptBets {
-		l := acceptEvidence(x, pi, s.Acceptance, u)
+		l := acceptEvidence(x, pi, m, u) / phi
 		p.Bets[j] = min(p.Bets[j]*math.Exp(min(l, limit)), maxAcceptance)
-		best = max(best, acceptEvidence(asStable, pi, s.Acceptance, u))
+		best = max(best, acceptEvidence(asStable, pi, m, u)/phi)
 	}
 	p.Information = min(p.Information+min(best, limit), maxEvidence)
 }
 
 // follow moves the trend by one look. A rate is never 0, so a trend of 0 is none yet.
 func (p *Acceptance) follow(x arms) {
+	if x.ns <= 0 {
+		return
+	}
 	rate := (x.es + 0.5) / (x.ns + 1)
 	if p.Trend == 0 {
 		p.Trend = rate

@@ -16,6 +16,10 @@ func FuzzJudge(f *testing.F) {
 	f.Add([]byte(`{"version":1,"injected":-7,"rates":[{"name":"ErrorRate","components":[{"name":"FAST","bets":[1e308,1e308,-1,0,0]}],"acceptance":{"bets":[-1,1e300,0,0,0],"trend":9}}]}`),
 		uint64(math.MaxUint64), uint64(math.MaxUint64), uint64(math.MaxUint64), uint64(3), 200, -4, int64(-1<<40), math.Inf(1), false)
 	f.Add([]byte(`{"version":1,"share":{"len":99,"next":-3},"looks":-5,"inStep":-9}`), uint64(0), uint64(9), uint64(0), uint64(0), -10, 1<<40, int64(1<<60), math.NaN(), true)
+	f.Add([]byte(`{"version":2,"looks":3,"rates":[{"name":"x","bound":1},{"name":"ErrorRate"},{"bound":0.1,"share":-3,"noise":{"len":77,"minutes":[[1e308,-1]]},"outlier":{"minute":[1e300,0,0,1e300]}},{"bound":2}],
+		"latency":{"expected":true,"bounds":[1,2],"tails":[3]},"history":{"bounds":[1,2,3],"blocks":[{},{"slower":[[1]]}],"age":-5},"pods":[{"name":"a","idle":-9}]}`),
+		uint64(1000), uint64(900), uint64(9000), uint64(3), 10, 3, int64(5e9), 0.1, false)
+	f.Add([]byte(``), uint64(1000), uint64(900), uint64(9000), uint64(3), 0, 0, int64(61e9), math.NaN(), false)
 	f.Add([]byte(`?`), uint64(1), uint64(1), uint64(1), uint64(0), 100, 2, int64(0), 1e300, false)
 	f.Fuzz(func(t *testing.T, text []byte, nc, ec, ns, es uint64, weight, step int, seconds int64, value float64, missing bool) {
 		limit := 1.0
@@ -27,12 +31,18 @@ func FuzzJudge(f *testing.F) {
 			at = at.Add(time.Duration(seconds))
 			l := Look{Time: at, Step: step, Weight: weight, Missing: missing,
 				Candidate: map[string]Counts{"a": {Requests: nc, Errors: ec}, "b": {Requests: ec, Errors: nc}}, Stable: map[string]Counts{"a": {Requests: ns, Errors: es}},
-				Metrics: []MetricValue{{Name: "m", Value: value}}}
+				Bounds: []float64{value, 0.1, 2}, CandidatePods: step,
+				CandidateServed: map[string]Served{"a": {Requests: nc, Slower: []uint64{nc, ec, es}}, "b": {Requests: es, Slower: []uint64{1, ec, 0}}},
+				StableServed:    map[string]Served{"a": {Requests: ns, Slower: []uint64{es, ns, ec}}, "c": {Requests: es, Slower: []uint64{nc, 5, 6}}},
+				Metrics:         []MetricValue{{Name: "m", Value: value}}}
 			before := st
 			var v Verdict
 			st, v = Judge(s, st, l)
 			if !wasFailed {
 				checkVerdict(t, before, l, v)
+			}
+			if text, err := json.Marshal(v); err != nil {
+				t.Fatalf("verdict can't be stored: %v: %s", err, text)
 			}
 			if _, err := json.Marshal(st); err != nil {
 				t.Fatalf("state can't be stored: %v", err)

@@ -13,27 +13,26 @@ var harmBets = [...]float64{1.5, 2, 4, 10, 50}
 // ever so bad, may be a hiccup of one pod or of the measurement.
 const minLooksToFail = 4
 
-// component is one e-process against "no harm beyond the margin".
-type component struct {
-	// name is what its state is stored under.
-	name string
-	// weight is its part of the metric's e-value; those of a metric add up to 1.
-	weight float64
-	// margin is what it tolerates.
-	margin Margin
-}
+// Weights of the components in a rate's e-value; together 1. A mean of e-values is one, whatever they
+// have to do with each other.
+const (
+	// fastWeight is FAST's: the likelihood ratio of every look, tempered by how much pods differ.
+	fastWeight = 0.5
+	// grossWeight is GROSS': the same with a margin so wide that pods' differences don't matter. It is
+	// not tempered, so a catastrophe is found in four looks in the noisiest service.
+	grossWeight = 0.25
+	// outlierWeight is OUTLIER's.
+	outlierWeight = 0.25
+)
 
-// components of the error metric.
-func (s Settings) components() [1]component {
-	return [...]component{
-		{name: "FAST", weight: 1, margin: s.Harm},
-	}
-}
+// grossMargin is what GROSS tolerates.
+var grossMargin = Margin{Ratio: 3, Excess: 0.2}
 
-// cap bounds what one look may add to the logarithm of an e-value: with half of the mass in play from
-// the start, a component that is right at every look crosses the threshold at look minLooksToFail.
-func (c component) cap(alpha float64) float64 {
-	return math.Log(1/(alpha*0.5*c.weight)) / (minLooksToFail - 0.5)
+// limit bounds what one step of a component may add to the logarithm of its e-value: with half of the mass in
+// play from the start, a component that is right at every step and has this part of the whole crosses
+// the threshold at step k. It only ever makes an e-value smaller.
+func limit(alpha, part float64, k int) float64 {
+	return math.Log(1/(alpha*0.5*part)) / (float64(k) - 0.5)
 }
 
 // harmCoefficients are the weights of a candidate's (a) and a stable's (b) error in the logarithm of
@@ -52,32 +51,29 @@ func harmEvidence(x arms, pi float64, m Margin, theta float64) float64 {
 	return a*x.ec - b*x.es - m.Excess*x.nc*math.Expm1(a)
 }
 
-// Component is the state of one component.
-type Component struct {
-	Name string `json:"name"`
-	// Bets are the e-values of the single bets, times the mass in play on each.
-	Bets [len(harmBets)]float64 `json:"bets"`
-}
+// Bets are the e-values of the single bets of a component, times the mass in play on each.
+type Bets [len(harmBets)]float64
 
 // maxEvidence bounds every stored e-value; far above any threshold, and far from what a float64 holds.
 const maxEvidence = 1e100
 
-// update takes in one look. mass is what is put into play before it (see injection).
-func (c *Component) update(def component, x arms, pi, mass, limit float64) {
+// update takes in one look. mass is what is put into play before it (see injection), phi by how much
+// the evidence is tempered.
+func (b *Bets) update(x arms, pi float64, m Margin, mass, phi, limit float64) {
 	for j, bet := range harmBets {
-		l := harmEvidence(x, pi, def.margin, def.margin.Ratio*bet)
-		c.Bets[j] = min((c.Bets[j]+mass)*math.Exp(min(l, limit)), maxEvidence)
+		l := harmEvidence(x, pi, m, m.Ratio*bet) / phi
+		b[j] = min((b[j]+mass)*math.Exp(min(l, limit)), maxEvidence)
 	}
 }
 
 // value is the component's e-value: the mean of its bets and the mass that is not in play yet.
-func (c *Component) value(injected float64) float64 {
-	return mean(c.Bets[:]) + 1 - injected
+func (b *Bets) value(injected float64) float64 {
+	return mean(b[:]) + max(1-injected, 0)
 }
 
-func (c *Component) clean() {
-	for j := range c.Bets {
-		c.Bets[j] = min(max(finite(c.Bets[j]), 0), maxEvidence)
+func (b *Bets) clean() {
+	for j := range b {
+		b[j] = min(max(finite(b[j]), 0), maxEvidence)
 	}
 }
 

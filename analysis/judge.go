@@ -24,7 +24,10 @@ const (
 func Judge(s Settings, st State, l Look) (State, Verdict) {
 	s = s.withDefaults()
 	st = st.next()
-	if st.Failed == nil && st.isNew(l.Time) {
+	if !rising(l.Bounds) {
+		l.Bounds = nil
+	}
+	if st.isNew(l.Time) {
 		st.look(s, l)
 	}
 	v := conclude(s, &st)
@@ -53,9 +56,18 @@ func (st *State) look(s Settings, l Look) {
 	}
 	st.Version, st.Last, st.Step, st.Weight = stateVersion, l.Time, l.Step, l.Weight
 	st.InStep = min(st.InStep+dt, maxDuration)
-	st.rates(s)
+	span := dt
+	if span <= 0 || span >= maxGap { // the clock was set, or nobody looked: what is counted is one look
+		span = s.Interval
+	}
+	if !l.Missing {
+		st.pods(l, span)
+	}
 	if l.Weight <= 0 {
 		st.Missing, st.Reason, st.Blind = false, "", 0
+		if st.Looks == 0 && !l.Missing {
+			st.before(s, l, span)
+		}
 		return
 	}
 	st.metrics(s, l.Metrics, dt)
@@ -66,14 +78,28 @@ func (st *State) look(s Settings, l Look) {
 		return
 	}
 	st.Blind = 0
-	st.count(s, l)
+	st.count(s, l, span)
+}
+
+// before takes in a look before the rollout.
+func (st *State) before(s Settings, l Look, dt time.Duration) {
+	if st.History == nil {
+		st.History = &History{}
+	}
+	st.Latency.remember(l)
+	var worth []float64
+	if st.Latency.Served >= enoughServed {
+		worth = st.Latency.choose(s, maxTracked)
+	}
+	st.History.follow(&st.Pods, l, worth, dt)
 }
 
 // restart begins a step, or a step again at another weight.
 func (st *State) restart() {
 	st.InStep, st.StepLooks, st.StepTotal = 0, 0, Totals{}
-	st.Share = Window{}
+	st.Share, st.Latency.Share = Window{}, Window{}
 	for i := range st.Rates {
+		st.Rates[i].StepTotal = Tally{}
 		st.Rates[i].Acceptance.restart()
 	}
 	for i := range st.Metrics {
@@ -81,8 +107,11 @@ func (st *State) restart() {
 	}
 }
 
-// count takes in the counts of one look.
-func (st *State) count(s Settings, l Look) {
+// count takes in the counts of one look that covers dt.
+func (st *State) count(s Settings, l Look, dt time.Duration) {
+	if st.Looks == 0 {
+		st.begin(s, l)
+	}
 	first := st.Looks == 0 && !st.Lost
 	newStep := st.StepLooks == 0 && l.Step > 0
 	t := l.totals()
@@ -91,41 +120,70 @@ func (st *State) count(s Settings, l Look) {
 	st.Looks++
 	st.StepLooks++
 	st.Share.add(t.CandidateRequests, t.StableRequests)
-	pi := st.Share.share(weight)
 	if st.StepLooks > splitSettle {
 		st.Split.update(t.errors(), weight)
 	}
+	lat := st.latency(s, l, dt) // may add rates
 
-	mass := s.injection(st, first, newStep)
-	st.Injected = min(st.Injected+mass, 1)
+	o := observation{
+		span: dt, mass: s.injection(st, first, newStep), settled: st.StepLooks > settleLooks,
+		candidates: st.candidatePods(l), stables: stablePods(l), slots: st.Pods.busy(),
+	}
+	st.Injected = min(st.Injected+o.mass, 1)
 	for i := range st.Rates {
-		st.Rates[i].update(s, t.errors(), pi, mass, st.StepLooks > settleLooks)
+		r := &st.Rates[i]
+		if r.Bound > 0 {
+			o.arms, o.pods, o.pi = lat.observe(st, &l, i, weight)
+		} else {
+			o.arms, o.pods, o.pi = t.errors(), st.errorSample(&l), st.Share.share(weight)
+		}
+		r.update(&s, &o)
+	}
+	st.Latency.remember(l)
+}
+
+// begin decides at the first look with a weight what is compared.
+func (st *State) begin(s Settings, l Look) {
+	st.Latency.Expected = !s.NoLatency && (len(l.Bounds) > 0 || len(st.Latency.Bounds) > 0)
+	st.Rates = nil
+	if !s.NoErrorRate {
+		part := 1.0
+		if st.Latency.Expected {
+			part = errorShare
+		}
+		base := baseline(st.History.errorBlocks(), st.Pods.busy(), s.Harm, stablePods(l))
+		st.Rates = []Rate{newRate(CauseErrorRate, 0, part, st.inPlay(), base)}
+	}
+	if !st.Latency.Expected {
+		st.History, st.Latency = nil, Latency{}
 	}
 }
 
-// update takes in one look; settled says that acceptance may use it.
-func (r *Rate) update(s Settings, x arms, pi, mass float64, settled bool) {
-	for j, def := range s.components() {
-		r.Components[j].update(def, x, pi, mass, def.cap(s.Alpha))
+// inPlay is the mass that was put into play and not lost.
+func (st *State) inPlay() float64 {
+	if st.Lost {
+		return max(st.Injected-firstMass-stepsMass, 0)
 	}
-	r.Acceptance.follow(x)
-	if settled {
-		r.Acceptance.update(s, x, pi)
-	}
+	return st.Injected
 }
 
-// harm is the metric's e-value against the candidate.
-func (r *Rate) harm(s Settings, injected float64) float64 {
-	var m float64
-	for j, def := range s.components() {
-		m += def.weight * r.Components[j].value(injected)
+// errorSample is what the pods in the table counted.
+func (st *State) errorSample(l *Look) (out sample) {
+	for k := range st.Pods {
+		if name := st.Pods[k].Name; name != "" {
+			c := l.Stable[name]
+			n := min(c.Requests, maxCount)
+			out[k] = PodCount{float64(n), float64(min(c.Errors, n))}
+		}
 	}
-	return m
+	return out
 }
 
 // evidence is what the state says, in the terms in which the verdict is found.
 type evidence struct {
 	harm      float64 // e-value against the candidate
+	cause     string  // the rate that has most of it
+	largest   float64 // its part
 	accepted  float64 // smallest e-value for it; +Inf when no rate is compared
 	enough    bool    // every rate has had data enough to be accepted
 	suspicion bool    // halfway to a Fail on a logarithmic scale
@@ -133,11 +191,20 @@ type evidence struct {
 
 func (st *State) evidence(s Settings) evidence {
 	e := evidence{accepted: math.Inf(1), enough: true}
+	parts := 0.0
 	for i := range st.Rates {
 		r := &st.Rates[i]
-		e.harm += r.harm(s, st.Injected) / float64(len(st.Rates))
+		part := r.Share * r.harm(st.Injected)
+		if e.harm += part; part > e.largest {
+			e.largest, e.cause = part, r.Name
+		}
+		parts += r.Share
 		e.accepted = min(e.accepted, r.Acceptance.value())
 		e.enough = e.enough && r.Acceptance.enough(s.Beta)
+	}
+	e.harm += max(1-parts, 0) // what no rate has been chosen for
+	if st.Latency.Expected && !st.Latency.Chosen {
+		e.accepted, e.enough = 0, false
 	}
 	e.suspicion = e.harm >= math.Sqrt(1/s.Alpha)
 	return e
@@ -161,12 +228,12 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 		return Undecided, ""
 	}
 	if e.harm >= 1/s.Alpha {
-		return Fail, CauseErrorRate
+		return Fail, e.cause
 	}
 	if name := st.outside(looksOutside); name != "" {
 		return Fail, CauseMetric + name
 	}
-	if st.Blind >= s.BlindAfter || st.blindMetric(s) {
+	if st.Blind >= s.BlindAfter || st.Latency.Blind >= s.BlindAfter || st.blindMetric(s) {
 		return Hold, CauseBlind
 	}
 	if st.Split.broken() {
@@ -214,13 +281,13 @@ func (st *State) blindMetric(s Settings) bool {
 
 // accepted says that nothing speaks against advancing, and everything that is judged for it.
 func (st *State) accepted(s Settings, e evidence) bool {
-	if st.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
+	if st.Missing || st.Latency.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
 		return false
 	}
 	if slices.ContainsFunc(st.Metrics, func(m Metric) bool { return !m.accepted() }) {
 		return false
 	}
-	if len(st.Rates) == 0 {
+	if len(st.Rates) == 0 && !st.Latency.Expected {
 		return true
 	}
 	bothServed := st.StepTotal.CandidateRequests > 0 && st.StepTotal.StableRequests > 0

@@ -23,8 +23,16 @@ type Look struct {
 	// Reason says why, for people.
 	Reason string
 	// Candidate and Stable are the requests completed by each revision, by the pod whose sidecar made
-	// the split (so both arms come from the same pods). The judge itself only uses the sums.
+	// the split (so both arms come from the same pods). Both arms are compared by their sums; how much
+	// Stable's pods differ among themselves tells how much a pod of the candidate may differ.
 	Candidate, Stable map[string]Counts
+	// Bounds are the latencies that the two below count by, in seconds, rising. Empty: no latency was
+	// measured at this look.
+	Bounds []float64
+	// CandidateServed and StableServed are the requests of each revision by the pod that answered them.
+	CandidateServed, StableServed map[string]Served
+	// CandidatePods is how many pods the candidate has. Zero: as many as were seen in CandidateServed.
+	CandidatePods int
 	// Metrics are the current values of the users' metrics. One that is absent counts as missing.
 	Metrics []MetricValue
 }
@@ -38,6 +46,15 @@ type Counts struct {
 	// Started is how many were sent to one of the revision's pods, answered or not. It tells a revision
 	// that never answers from one that gets no requests; 0 where nobody counts it.
 	Started uint64
+}
+
+// Served are requests that one pod answered between two looks, by how long it took.
+type Served struct {
+	// Requests is how many there were.
+	Requests uint64
+	// Slower is how many of them took longer than each of the look's Bounds, in their order; more than
+	// Requests counts as all of them.
+	Slower []uint64
 }
 
 // MetricValue is the value of a user's metric at one look.
@@ -74,7 +91,7 @@ func (t Totals) plus(o Totals) Totals {
 	}
 }
 
-// totals sums the look over its pods.
+// totals sums the look's completed requests over its pods.
 func (l Look) totals() Totals {
 	var t Totals
 	t.CandidateRequests, t.CandidateErrors = sum(l.Candidate)

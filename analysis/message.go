@@ -4,6 +4,7 @@
 package analysis
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strconv"
@@ -27,9 +28,19 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 		StepLooks: st.StepLooks,
 		Missing:   st.missing(),
 	}
-	if len(st.Rates) > 0 {
-		out.Harm, out.HarmThreshold = number(e.harm), number(1/s.Alpha)
-		out.Acceptance, out.AcceptanceThreshold = number(e.accepted), number(1/s.Beta)
+	if len(st.Rates) == 0 {
+		return out
+	}
+	out.Harm, out.HarmThreshold = e.harm, 1/s.Alpha
+	out.Acceptance, out.AcceptanceThreshold = e.accepted, 1/s.Beta
+	out.Rates = make([]RateEvidence, len(st.Rates))
+	for i := range st.Rates {
+		r := &st.Rates[i]
+		out.Rates[i] = RateEvidence{
+			Name: r.Name, Total: r.Total, Step: r.StepTotal, Share: r.Share,
+			Harm: r.harm(st.Injected), Acceptance: r.Acceptance.value(),
+			Phi: max(1, r.Baseline.Phi, r.Noise.phi(st.Pods.busy())),
+		}
 	}
 	return out
 }
@@ -40,17 +51,15 @@ func (st *State) missing() string {
 	if st.Missing {
 		parts = append(parts, "request counters"+orDefault(st.Reason == "", "", " ("+st.Reason+")"))
 	}
+	if st.Latency.Missing {
+		parts = append(parts, "latencies")
+	}
 	for i := range st.Metrics {
 		if m := &st.Metrics[i]; m.Missing != "" {
 			parts = append(parts, fmt.Sprintf("metric %q (%s)", m.Name, m.Missing))
 		}
 	}
 	return bounded(strings.Join(parts, ", "), 4*maxMissing)
-}
-
-// number is an e-value to three digits.
-func number(v float64) string {
-	return strconv.FormatFloat(v, 'g', 3, 64)
 }
 
 // message is the verdict as a sentence.
@@ -62,9 +71,11 @@ func message(s Settings, st *State, v Verdict) string {
 	case isMetric:
 		return fmt.Sprintf("the step's time is up and metric %q is outside its range (%s)", name, s.rangeOf(name))
 	}
+	if v.Result == Fail {
+		suspect := st.suspect()
+		return fmt.Sprintf("%s; chance of that without harm under %s", suspect.text(s, suspect.Total), percent(s.Alpha))
+	}
 	switch v.Cause {
-	case CauseErrorRate:
-		return fmt.Sprintf("%s; chance of that without harm under %s", compared(s, st.Total), percent(s.Alpha))
 	case CauseBlind:
 		return fmt.Sprintf("data has been missing for %s or longer: %s", s.BlindAfter, st.missing())
 	case CauseNoSplit:
@@ -74,12 +85,13 @@ func message(s Settings, st *State, v Verdict) string {
 		return fmt.Sprintf("%s answered %s of the %s requests that it got in this step, while %s answers", s.Candidate,
 			count(st.StepTotal.CandidateRequests), count(st.StepTotal.CandidateStarted), s.Stable)
 	case CauseSuspicious:
-		return "the step's time is up and there are signs of harm: " + compared(s, st.Total)
+		return "the step's time is up and there are signs of harm: " + st.suspect().text(s, st.suspect().Total)
 	case CauseNotAccepted:
+		r := st.hindmost()
 		return fmt.Sprintf("the step's time is up; there was data enough, but it does not rule out %s: %s",
-			s.Acceptance.text(), compared(s, st.StepTotal))
+			r.marginText(s), r.text(s, r.StepTotal))
 	case CauseTooLittleData:
-		return "the step's time is up and there was too little data to know: " + compared(s, st.StepTotal)
+		return "the step's time is up and there was too little data to know: " + st.hindmost().text(s, st.hindmost().StepTotal)
 	case CauseAccepted:
 		return accepted(s, st)
 	}
@@ -90,8 +102,18 @@ func accepted(s Settings, st *State) string {
 	if len(st.Rates) == 0 {
 		return "every metric is within its range"
 	}
-	return fmt.Sprintf("%s; %s is ruled out (chance of error under %s)", compared(s, st.StepTotal), s.Acceptance.text(), percent(s.Beta))
+	r := &st.Rates[0]
+	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)
+	b = r.appendMargin(append(b, "; "...), s)
+	if len(st.Rates) > 1 && r.Bound == 0 {
+		b = append(b, " and latency as far off"...)
+	}
+	b = append(b, " is ruled out (chance of error under "...)
+	return string(append(appendPercent(b, s.Beta), ')'))
 }
+
+// messageSize is enough for the messages that are made at every look, so that each is made in one go.
+const messageSize = 512
 
 func undecided(s Settings, st *State) string {
 	if st.Weight <= 0 {
@@ -100,56 +122,119 @@ func undecided(s Settings, st *State) string {
 	if missing := st.missing(); missing != "" {
 		return "waiting for data: " + missing
 	}
-	return "looking: " + compared(s, st.StepTotal)
+	r := st.hindmost()
+	return string(r.appendText(append(make([]byte, 0, messageSize), "looking: "...), s, r.StepTotal))
 }
 
-// compared is the counts of both arms in words.
-func compared(s Settings, t Totals) string {
-	return fmt.Sprintf("%s to %s failed (%s), %s to %s (%s)",
-		failures(t.CandidateErrors, t.CandidateRequests)+" requests", s.Candidate, rate(t.CandidateErrors, t.CandidateRequests),
-		failures(t.StableErrors, t.StableRequests), s.Stable, rate(t.StableErrors, t.StableRequests))
+// suspect is the rate with the most evidence against the candidate, hindmost the one with the least for
+// it; without any, the errors as they were counted.
+func (st *State) suspect() *Rate {
+	return st.pick(func(r *Rate) float64 { return r.Share * r.harm(st.Injected) })
 }
 
-func failures(errors, requests uint64) string {
-	return count(errors) + " of " + count(requests)
+func (st *State) hindmost() *Rate {
+	return st.pick(func(r *Rate) float64 { return -r.Acceptance.value() })
 }
 
-func rate(errors, requests uint64) string {
-	if requests == 0 {
-		return "no requests"
+func (st *State) pick(by func(*Rate) float64) *Rate {
+	if len(st.Rates) == 0 {
+		r := &Rate{}
+		r.Total.add(st.Total.errors())
+		r.StepTotal.add(st.StepTotal.errors())
+		return r
 	}
-	return percent(float64(errors) / float64(requests))
+	best := &st.Rates[0]
+	for i := range st.Rates {
+		if r := &st.Rates[i]; by(r) > by(best) {
+			best = r
+		}
+	}
+	return best
+}
+
+// text is counts of both arms in words.
+func (r *Rate) text(s Settings, t Tally) string {
+	return string(r.appendText(nil, s, t))
+}
+
+func (r *Rate) appendText(b []byte, s Settings, t Tally) []byte {
+	b = appendFailures(b, t.CandidateEvents, t.CandidateRequests)
+	b = append(append(b, " requests to "...), s.Candidate...)
+	if r.Bound > 0 {
+		b = append(append(b, " took longer than "...), seconds(r.Bound)...)
+	} else {
+		b = append(b, " failed"...)
+	}
+	b = appendRate(append(b, " ("...), t.CandidateEvents, t.CandidateRequests)
+	b = appendFailures(append(b, "), "...), t.StableEvents, t.StableRequests)
+	b = append(append(b, " to "...), s.Stable...)
+	return append(appendRate(append(b, " ("...), t.StableEvents, t.StableRequests), ')')
+}
+
+// marginText is what acceptance has to rule out.
+func (r *Rate) marginText(s Settings) string {
+	return string(r.appendMargin(nil, s))
+}
+
+func (r *Rate) appendMargin(b []byte, s Settings) []byte {
+	_, m := r.margins(s)
+	b = strconv.AppendFloat(b, m.Ratio, 'g', -1, 64)
+	if r.Bound > 0 {
+		b = append(b, " times stable's share of slow requests plus "...)
+	} else {
+		b = append(b, " times stable's error rate plus "...)
+	}
+	return append(strconv.AppendFloat(b, math.Round(m.Excess*1e8)/1e6, 'g', -1, 64), " percentage points"...)
+}
+
+// seconds is a latency for people: "250 ms", "2.5 s".
+func seconds(v float64) string {
+	if v < 1 {
+		return strconv.FormatFloat(v*1000, 'g', 6, 64) + " ms"
+	}
+	return strconv.FormatFloat(v, 'g', 6, 64) + " s"
+}
+
+func appendFailures(b []byte, events, requests uint64) []byte {
+	return appendCount(append(appendCount(b, events), " of "...), requests)
+}
+
+func appendRate(b []byte, events, requests uint64) []byte {
+	if requests == 0 {
+		return append(b, "no requests"...)
+	}
+	return appendPercent(b, float64(events)/float64(requests))
 }
 
 // percent is a share with about two digits: "5.8 %", "0.08 %", "100 %".
-func percent(share float64) string {
+func percent(share float64) string { return string(appendPercent(nil, share)) }
+
+func appendPercent(b []byte, share float64) []byte {
 	p := 100 * share
 	switch {
 	case p == 0:
-		return "0 %"
+		return append(b, "0 %"...)
 	case p < 0.01:
-		return "under 0.01 %"
+		return append(b, "under 0.01 %"...)
 	}
 	digits := max(0, 1-int(math.Floor(math.Log10(p))))
-	text := strconv.FormatFloat(p, 'f', digits, 64)
-	if strings.Contains(text, ".") {
-		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	b = strconv.AppendFloat(b, p, 'f', digits, 64)
+	if digits > 0 {
+		b = bytes.TrimRight(bytes.TrimRight(b, "0"), ".")
 	}
-	return text + " %"
+	return append(b, " %"...)
 }
 
 // count is a number with thousands set apart: "3,790".
-func count(n uint64) string {
-	text := strconv.FormatUint(n, 10)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
-}
+func count(n uint64) string { return string(appendCount(nil, n)) }
 
-// text is the acceptance margin for people.
-func (m Margin) text() string {
-	return fmt.Sprintf("%g times stable's error rate plus %g percentage points", m.Ratio, math.Round(m.Excess*1e8)/1e6)
+func appendCount(b []byte, n uint64) []byte {
+	if n < 1000 {
+		return strconv.AppendUint(b, n, 10)
+	}
+	b = append(appendCount(b, n/1000), ',')
+	rest := n % 1000
+	return append(b, byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
 }
 
 // rangeOf is the range of the metric of that name, for people.

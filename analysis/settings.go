@@ -51,8 +51,19 @@ type Settings struct {
 	// BlindAfter is how long data may be missing before the verdict is Hold. Default 60 s.
 	BlindAfter time.Duration
 
-	// NoErrorRate turns the comparison of error rates off; the users' metrics remain.
-	NoErrorRate bool
+	// NoErrorRate turns the comparison of error rates off, NoLatency that of latencies. The users'
+	// metrics remain.
+	NoErrorRate, NoLatency bool
+	// LatencyBound is the one bound that requests must not be slower than, where the user names one;
+	// it must be among the bounds that the looks count by. Zero, the default: every bound that tells
+	// something (see choose).
+	LatencyBound time.Duration
+	// HarmLatency and AcceptanceLatency are the margins between the shares of requests that are slower
+	// than a bound. Default 1.25 and 0.2 points; 1.5 and 1 point.
+	HarmLatency, AcceptanceLatency Margin
+	// WarmUp is for how long after its first request a candidate's pod may be slow: caches are cold and
+	// code is not compiled yet. Its latency is left out that long; its errors never are. Default 30 s.
+	WarmUp time.Duration
 	// Metrics are the ranges of the users' metrics.
 	Metrics []Range
 }
@@ -78,12 +89,15 @@ const (
 	defaultMinLooks     = 6
 	defaultMaxStepTime  = 5 * time.Minute
 	defaultBlindAfter   = time.Minute
+	defaultWarmUp       = 30 * time.Second
 )
 
 // Default margins; see the fields of Settings.
 var (
-	defaultHarm       = Margin{Ratio: 1.25, Excess: 0.001}
-	defaultAcceptance = Margin{Ratio: 2, Excess: 0.005}
+	defaultHarm              = Margin{Ratio: 1.25, Excess: 0.001}
+	defaultAcceptance        = Margin{Ratio: 2, Excess: 0.005}
+	defaultHarmLatency       = Margin{Ratio: 1.25, Excess: 0.002}
+	defaultAcceptanceLatency = Margin{Ratio: 1.5, Excess: 0.01}
 )
 
 // withDefaults replaces what is zero or out of range.
@@ -94,6 +108,10 @@ func (s Settings) withDefaults() Settings {
 	s.Beta = orDefault(s.Beta > 0 && s.Beta < 1, s.Beta, defaultBeta)
 	s.Harm = orDefault(s.Harm.valid(), s.Harm, defaultHarm)
 	s.Acceptance = orDefault(s.Acceptance.valid() && s.Acceptance.Excess > 0, s.Acceptance, defaultAcceptance)
+	s.HarmLatency = orDefault(s.HarmLatency.valid(), s.HarmLatency, defaultHarmLatency)
+	s.AcceptanceLatency = orDefault(s.AcceptanceLatency.valid() && s.AcceptanceLatency.Excess > 0, s.AcceptanceLatency, defaultAcceptanceLatency)
+	s.WarmUp = orDefault(s.WarmUp > 0, s.WarmUp, defaultWarmUp)
+	s.LatencyBound = max(s.LatencyBound, 0)
 	s.Interval = orDefault(s.Interval > 0, s.Interval, defaultInterval)
 	s.PlannedLooks = orDefault(s.PlannedLooks > 0, s.PlannedLooks, defaultPlannedLooks)
 	s.Steps = orDefault(s.Steps > 0, s.Steps, defaultSteps)

@@ -10,9 +10,10 @@ import (
 )
 
 // stateVersion is raised whenever older states can no longer be read.
-const stateVersion = 1
+const stateVersion = 2
 
-// State is what the judge knows from all looks so far: about 2 KB as JSON, however long the rollout.
+// State is what the judge knows from all looks so far: below 32 KB as JSON, however long the rollout and
+// however many pods.
 // The zero value is a new rollout. Losing it (see Restore) costs evidence, never validity. Nobody but
 // Judge changes it.
 type State struct {
@@ -43,25 +44,23 @@ type State struct {
 	Share Window `json:"share"`
 	Split Split  `json:"split"`
 
+	// Pods are those of stable's pods that are told apart, Fresh the candidate's pods.
+	Pods  Pods  `json:"pods"`
+	Fresh []Pod `json:"fresh,omitempty"`
+	// History is what stable counted before the rollout; nil once it was evaluated.
+	History *History `json:"history,omitempty"`
+	// Latency is what concerns the latencies as a whole.
+	Latency Latency `json:"latency"`
+
 	// Injected is the mass that harm processes have put into play, 0 to 1.
 	Injected float64 `json:"injected"`
-	// Rates are the compared rates; today the error rate alone.
+	// Rates are the compared rates: that of errors, then those of the latency bounds.
 	Rates []Rate `json:"rates,omitempty"`
 	// Metrics are the users' metrics.
 	Metrics []Metric `json:"metrics,omitempty"`
 
 	// Failed is the verdict that ended the rollout; nil before that.
 	Failed *Verdict `json:"failed,omitempty"`
-}
-
-// Rate is the state of one compared rate.
-type Rate struct {
-	// Name is the cause that a Fail would have.
-	Name string `json:"name"`
-	// Components are the parts of its e-value against the candidate.
-	Components []Component `json:"components"`
-	// Acceptance is its e-value for the candidate.
-	Acceptance Acceptance `json:"acceptance"`
 }
 
 // Restore reads a stored State. Empty text and the zero State are a new rollout. Text that can't be read, or that another
@@ -85,15 +84,13 @@ func Restore(text []byte) State {
 
 // next is a copy of the state that shares no memory with it and holds no value the formulas can't take.
 func (st State) next() State {
-	st.Rates = slices.Clone(st.Rates)
+	st.Rates = inPlace(st.Rates)
 	for i := range st.Rates {
-		r := &st.Rates[i]
-		r.Components = slices.Clone(r.Components)
-		for j := range r.Components {
-			r.Components[j].clean()
-		}
-		r.Acceptance.clean()
+		st.Rates[i].clean()
 	}
+	st.Fresh = slices.Clone(st.Fresh[:min(len(st.Fresh), maxFresh)])
+	st.History = st.History.clone()
+	st.Latency = st.Latency.clone()
 	st.Metrics = slices.Clone(st.Metrics)
 	st.Injected = min(max(finite(st.Injected), 0), 1)
 	st.Looks, st.StepLooks = max(st.Looks, 0), max(st.StepLooks, 0)
@@ -104,24 +101,18 @@ func (st State) next() State {
 	return st
 }
 
-// rates makes the list of compared rates what the settings ask for and keeps what is known of each.
-func (st *State) rates(s Settings) {
-	if s.NoErrorRate {
-		st.Rates = nil
-		return
+// inPlace is a copy of the rates, of which at most the first is that of errors and the others are of
+// latency bounds.
+func inPlace(rates []Rate) []Rate {
+	out := make([]Rate, 0, len(rates))
+	for i := range rates {
+		latency := rates[i].Bound > 0
+		if latency && len(out) < 1+maxBounds || !latency && i == 0 {
+			out = append(out, rates[i])
+		}
 	}
-	if len(st.Rates) == 1 && st.Rates[0].Name == CauseErrorRate && st.Rates[0].matches(s) {
-		return
+	if len(out) > maxBounds && out[0].Bound > 0 {
+		out = out[:maxBounds]
 	}
-	r := Rate{Name: CauseErrorRate}
-	for _, c := range s.components() {
-		r.Components = append(r.Components, Component{Name: c.name})
-	}
-	r.Acceptance.restart()
-	st.Rates = []Rate{r}
-}
-
-func (r *Rate) matches(s Settings) bool {
-	defs := s.components()
-	return slices.EqualFunc(r.Components, defs[:], func(c Component, d component) bool { return c.Name == d.name })
+	return out
 }

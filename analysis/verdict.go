@@ -24,6 +24,9 @@ const (
 const (
 	// CauseErrorRate with Fail: the candidate fails more requests than stable plus the margin.
 	CauseErrorRate = "ErrorRate"
+	// CauseLatency with Fail: more of the candidate's requests are slower than a bound than of stable's
+	// plus the margin. The bound in seconds follows ("Latency/0.25").
+	CauseLatency = "Latency/"
 	// CauseMetric with Fail: the metric stayed outside its range. With Hold: it is outside at the
 	// time limit.
 	CauseMetric = "Metric/"
@@ -57,8 +60,7 @@ type Verdict struct {
 	Evidence Evidence `json:"evidence"`
 }
 
-// Evidence are the numbers behind a Verdict. E-values are decimal numbers as text, because the
-// Kubernetes API has no floating-point fields.
+// Evidence are the numbers behind a Verdict.
 type Evidence struct {
 	// CandidateRequests and the three below are counts since the rollout's first look.
 	CandidateRequests int64 `json:"candidateRequests"`
@@ -69,12 +71,15 @@ type Evidence struct {
 	Step StepCounts `json:"step"`
 	// Harm is the e-value against the candidate. Without harm it is expected to be at most 1, however
 	// often one looks; at HarmThreshold (1/alpha) the candidate fails.
-	Harm          string `json:"harm,omitempty"`
-	HarmThreshold string `json:"harmThreshold,omitempty"`
+	// Zero where no rate is compared.
+	Harm          float64 `json:"harm,omitempty"`
+	HarmThreshold float64 `json:"harmThreshold,omitempty"`
 	// Acceptance is the smallest e-value for the candidate in this step among what is judged; the
 	// candidate is accepted at AcceptanceThreshold (1/beta).
-	Acceptance          string `json:"acceptance,omitempty"`
-	AcceptanceThreshold string `json:"acceptanceThreshold,omitempty"`
+	Acceptance          float64 `json:"acceptance,omitempty"`
+	AcceptanceThreshold float64 `json:"acceptanceThreshold,omitempty"`
+	// Rates are the compared rates one by one.
+	Rates []RateEvidence `json:"rates,omitempty"`
 	// Looks is how many looks with data there were, StepLooks how many of them in this step.
 	Looks     int64 `json:"looks"`
 	StepLooks int64 `json:"stepLooks"`
@@ -88,4 +93,21 @@ type StepCounts struct {
 	CandidateErrors   int64 `json:"candidateErrors"`
 	StableRequests    int64 `json:"stableRequests"`
 	StableErrors      int64 `json:"stableErrors"`
+}
+
+// RateEvidence is what there is about one compared rate.
+type RateEvidence struct {
+	// Name is the cause that a Fail would have: CauseErrorRate or CauseLatency with the bound.
+	Name string `json:"name"`
+	// Total are the counts since the rollout's first look, Step since the current step began. Latency
+	// leaves out pods that are warming up.
+	Total Tally `json:"total"`
+	Step  Tally `json:"step"`
+	// Harm is the rate's e-value against the candidate, Share its part in the rollout's.
+	Harm  float64 `json:"harm"`
+	Share float64 `json:"share"`
+	// Acceptance is its e-value for the candidate.
+	Acceptance float64 `json:"acceptance"`
+	// Phi is by how much evidence is tempered because stable's pods differ; 1 is not at all.
+	Phi float64 `json:"phi"`
 }

@@ -94,6 +94,7 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 		if looks[i].Missing && looks[i].Reason == prometheus.ReasonNoAnswer {
 			looks[i].Reason = "no answer from Prometheus at " + prom.url
 		}
+		looks[i].CandidatePods = int(r.Status.CandidateReplicas)
 		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
 		l.judge(key, &r.Status, looks[i])
 		l.Wake(key)
@@ -241,9 +242,38 @@ func apiVerdict(v analysis.Verdict) v1alpha1.Verdict {
 		Evidence: &v1alpha1.Evidence{
 			CandidateRequests: e.CandidateRequests, CandidateErrors: e.CandidateErrors,
 			StableRequests: e.StableRequests, StableErrors: e.StableErrors,
-			Harm: e.Harm, HarmThreshold: e.HarmThreshold,
-			Acceptance: e.Acceptance, AcceptanceThreshold: e.AcceptanceThreshold,
-			Looks: e.Looks, Missing: e.Missing,
+			Harm: decimal(e.Harm), HarmThreshold: decimal(e.HarmThreshold),
+			Acceptance: decimal(e.Acceptance), AcceptanceThreshold: decimal(e.AcceptanceThreshold),
+			Rates: apiRates(e.Rates), Looks: e.Looks, Missing: e.Missing,
 		},
 	}
+}
+
+func apiRates(rates []analysis.RateEvidence) []v1alpha1.RateEvidence {
+	var out []v1alpha1.RateEvidence
+	for _, r := range rates {
+		candidate, stable := r.Intervals()
+		out = append(out, v1alpha1.RateEvidence{
+			Name:              r.Name,
+			CandidateRequests: int64(r.Total.CandidateRequests), CandidateEvents: int64(r.Total.CandidateEvents),
+			StableRequests: int64(r.Total.StableRequests), StableEvents: int64(r.Total.StableEvents),
+			CandidateRange: between(candidate), StableRange: between(stable),
+			Harm: decimal(r.Harm), Acceptance: decimal(r.Acceptance),
+		})
+	}
+	return out
+}
+
+// between is an interval of shares in percent: "0.12 to 0.4".
+func between(i analysis.Interval) string {
+	percent := func(v float64) string { return strconv.FormatFloat(100*v, 'g', 3, 64) }
+	return percent(i.Low) + " to " + percent(i.High)
+}
+
+// decimal is a number to three digits, as text: the Kubernetes API has no floating-point fields.
+func decimal(v float64) string {
+	if v == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64)
 }

@@ -243,12 +243,43 @@ type Evidence struct {
 	Acceptance string `json:"acceptance,omitempty"`
 	// +optional
 	AcceptanceThreshold string `json:"acceptanceThreshold,omitempty"`
+	// Rates are the compared rates one by one: that of errors, and for each latency bound that of requests
+	// that took longer.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Rates []RateEvidence `json:"rates,omitempty"`
 	// Looks is how often it was looked.
 	// +optional
 	Looks int64 `json:"looks,omitempty"`
 	// Missing says in words what data is missing.
 	// +optional
 	Missing string `json:"missing,omitempty"`
+}
+
+// RateEvidence is what there is about one compared rate.
+type RateEvidence struct {
+	// Name is ErrorRate, or Latency/ and the bound in seconds.
+	// +kubebuilder:validation:MaxLength=64
+	Name string `json:"name"`
+	// CandidateRequests and the others are counts since the rollout began; events are errors or slow
+	// requests. Latency leaves out pods that are warming up.
+	CandidateRequests int64 `json:"candidateRequests"`
+	CandidateEvents   int64 `json:"candidateEvents"`
+	StableRequests    int64 `json:"stableRequests"`
+	StableEvents      int64 `json:"stableEvents"`
+	// CandidateRange and StableRange are where the shares of events are, in percent ("0.12 to 0.4"), in 99 of
+	// 100 rollouts.
+	// +optional
+	CandidateRange string `json:"candidateRange,omitempty"`
+	// +optional
+	StableRange string `json:"stableRange,omitempty"`
+	// Harm is the rate's e-value against the candidate, Acceptance the one for it in this step.
+	// +optional
+	Harm string `json:"harm,omitempty"`
+	// +optional
+	Acceptance string `json:"acceptance,omitempty"`
 }
 
 // Rejection remembers a template that failed, so that a tool that applies it again does not loop.

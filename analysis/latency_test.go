@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// bounds of the tests' latencies, and the share of requests that a healthy pod has above each.
+var (
+	bounds = []float64{0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 5}
+	tails  = []float64{0.999, 0.6, 0.3, 0.09, 0.02, 0.001, 0}
+)
+
+// serving is what pods answer of n requests each, all of them the tails' shares times slow.
+func serving(slow float64, n uint64, pods ...string) map[string]Served {
+	out := map[string]Served{}
+	for _, pod := range pods {
+		c := Served{Requests: n}
+		for _, tail := range tails {
+			c.Slower = append(c.Slower, min(uint64(slow*tail*float64(n)+0.5), n))
+		}
+		out[pod] = c
+	}
+	return out
+}
+
+// timed gives a look latencies: stable's two pods are healthy, the candidate's one is slow.
+func timed(slow float64) func(*Look) {
+	return func(l *Look) {
+		l.Bounds = bounds
+		l.CandidateServed = serving(slow, 1000, "new")
+		l.StableServed = serving(1, 4500, "a", "b")
+	}
+}
+
+func newcomer(slow float64) func(*Look) {
+	return func(l *Look) {
+		maps.Copy(l.CandidateServed, serving(slow, 1000, "newer"))
+	}
+}
+
+func TestLatency(t *testing.T) {
+	tests := map[string]struct {
+		settings Settings
+		looks    script
+		want     Result
+		cause    string
+		says     string
+		from     int
+	}{
+		"as fast as stable is accepted, once it is warm": {looks: looks(9, timed(1)), want: Pass, cause: CauseAccepted, says: "latency as far off", from: 9},
+		"slow while it warms up is forgiven":             {looks: looks(6, timed(10)).then(looks(20, timed(1))), want: Pass},
+		"slow once it is warm fails": {looks: looks(10, timed(3)), want: Fail, cause: "Latency/0.05", from: 10,
+			says: "3,600 of 4,000 requests to the candidate took longer than 50 ms (90 %), 10,800 of 36,000 to stable (30 %)"},
+		"a pod that comes later warms up too": {looks: looks(10, timed(1)).then(looks(6, timed(1), newcomer(10))).then(looks(10, timed(1), newcomer(1))), want: Pass},
+		"and is judged then": {looks: looks(10, timed(1)).then(looks(16, timed(1), newcomer(10))),
+			want: Fail, cause: "Latency/0.25"},
+		"errors count from the first request": {looks: looks(4, timed(1), bad), want: Fail, cause: CauseErrorRate, from: 4},
+		"a bound of the user's alone": {settings: Settings{LatencyBound: 500 * time.Millisecond}, looks: looks(12, timed(9)),
+			want: Fail, cause: "Latency/0.5"},
+		"switched off": {settings: Settings{NoLatency: true}, looks: looks(20, timed(10)), want: Pass},
+		"without errors the latency is judged alone": {settings: Settings{NoErrorRate: true}, looks: looks(12, timed(3), bad), want: Fail, cause: "Latency/0.05"},
+		"without errors it must be accepted":         {settings: Settings{NoErrorRate: true}, looks: looks(6, timed(1)), want: Undecided},
+		"missing for a while is waited for": {looks: looks(10, timed(1)).then(looks(3)), want: Undecided,
+			says: "waiting for data: latencies"},
+		"missing for a minute holds":                     {looks: looks(10, timed(1)).then(looks(12)), want: Hold, cause: CauseBlind, from: 22},
+		"a pod without its buckets spoils the look":      {looks: looks(10, timed(1)).then(looks(1, timed(1), func(l *Look) { l.StableServed["b"] = Served{Requests: 9} })), want: Undecided},
+		"no traffic is not missing latency":              {looks: looks(10, timed(1)).then(looks(30, idle)), want: Pass},
+		"latency that was never measured is not missed":  {looks: looks(20), want: Pass},
+		"latency that comes later than errors is left":   {looks: looks(1).then(looks(30, timed(10))), want: Pass},
+		"bounds that tell nothing are not judged":        {looks: looks(40, timed(1)), want: Pass},
+		"too few requests to choose bounds hold nothing": {settings: Settings{MaxStepTime: time.Minute}, looks: looks(12, timed(1), func(l *Look) { l.StableServed = serving(1, 10, "a") }), want: Inconclusive, from: 12},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, got := tc.looks.play(tc.settings)
+			last := got[len(got)-1]
+			if last.Result != tc.want || tc.cause != "" && last.Cause != tc.cause || !strings.Contains(last.Message, tc.says) {
+				t.Errorf("last verdict is %s %q %q\nwant %s %q %q", last.Result, last.Cause, last.Message, tc.want, tc.cause, tc.says)
+			}
+			for i, v := range got {
+				if tc.from > 0 && (v.Result == tc.want) != (i+1 >= tc.from) {
+					t.Errorf("look %d: %s %q, want %s from look %d", i+1, v.Result, v.Message, tc.want, tc.from)
+					break
+				}
+			}
+		})
+	}
+}
+
+func TestBoundsAreChosenByStableAlone(t *testing.T) {
+	st, _ := looks(10, timed(1)).play(Settings{})
+	other, _ := looks(10, timed(0.1)).play(Settings{})
+	var got, same []float64
+	for i := range st.Rates {
+		got = append(got, st.Rates[i].Bound)
+		same = append(same, other.Rates[i].Bound)
+	}
+	if diff := cmp.Diff([]float64{0, 0.025, 0.05, 0.1, 0.25, 0.5}, got); diff != "" {
+		t.Errorf("bounds (-want +got):\n%s", diff)
+	}
+	if !slices.Equal(got, same) {
+		t.Errorf("another candidate made other bounds: %v", same)
+	}
+}
+
+// busy is a look as large as they get: six rates, so many pods of stable and ten of the candidate.
+func busy(i, weight, pods int) Look {
+	l := lookAt(i, weight, Counts{}, Counts{})
+	l.Bounds = bounds
+	l.Candidate, l.Stable = map[string]Counts{}, map[string]Counts{}
+	l.CandidateServed, l.StableServed = map[string]Served{}, map[string]Served{}
+	for k := range pods {
+		name := fmt.Sprintf("checkout-5d4f8b9c7-%05d", k)
+		l.Stable[name] = Counts{Requests: 123_456, Errors: uint64(k+i) % 7}
+		l.Candidate[name] = Counts{Requests: 12_345, Errors: 1}
+		maps.Copy(l.StableServed, serving(1+float64(k%5)/100, 123_456, name))
+	}
+	for k := range 10 {
+		if weight > 0 {
+			maps.Copy(l.CandidateServed, serving(1, 12_345, fmt.Sprintf("checkout-66f7c9b8d-%05d", k)))
+		}
+	}
+	return l
+}
+
+func TestTheStateStaysSmall(t *testing.T) {
+	var st State
+	most := 0
+	for i := range 700 {
+		weight := 0
+		if i >= 400 {
+			weight = 10
+		}
+		st, _ = Judge(Settings{}, st, busy(i, weight, 100))
+		text, err := json.Marshal(st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, len(text))
+	}
+	t.Logf("%d bytes at most, %d rates", most, len(st.Rates))
+	if len(st.Rates) != 6 {
+		t.Fatalf("%d rates", len(st.Rates))
+	}
+	if most > 32768 {
+		t.Errorf("the state has up to %d bytes; the record takes 32768", most)
+	}
+}
+
+// One look of one rollout with six rates and 100 pods.
+func BenchmarkJudge(b *testing.B) {
+	var st State
+	for i := range 60 {
+		st, _ = Judge(Settings{}, st, busy(i, 10*min(i/30, 1), 100))
+	}
+	l := busy(61, 10, 100)
+	b.ReportAllocs()
+	for b.Loop() {
+		Judge(Settings{}, st, l)
+	}
+}
