@@ -106,7 +106,7 @@ func counted(i, weight int, n, e []uint64) Look {
 // dispersion, lasting differences, calibration, restarts, caps and all components, look by look.
 func TestPathEqualsThatOfTheReference(t *testing.T) {
 	all := readVectors(t)
-	s := Settings{PlannedLooks: 720, Steps: 4}.withDefaults()
+	s := Settings{PlannedLooks: 720, Steps: 4, Acceptance: Margin{2, 0.005}}.withDefaults()
 	var st State
 	look := 0
 	for i := range all.History.N {

@@ -210,6 +210,13 @@ func (st *State) evidence(s Settings) evidence {
 	return e
 }
 
+// Evidence are the numbers as they are now. A Verdict that is a Fail keeps those that it was found with.
+func (st State) Evidence(s Settings) Evidence {
+	s = s.withDefaults()
+	st = st.next()
+	return st.numbers(s, st.evidence(s))
+}
+
 // conclude finds the verdict from the state alone. First match wins.
 func conclude(s Settings, st *State) Verdict {
 	if st.Failed != nil {
