@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate/replay"
+)
+
+func newReplay() *cobra.Command {
+	var o replay.Options
+	policy := ""
+	cmd := &cobra.Command{
+		Use:   "replay FILE|-",
+		Short: "Judge recorded looks again",
+		Long: `Runs the judge over looks that were recorded, one JSON object a line, and answers
+each with one JSON line:
+
+  {"look":1,"time":5,"step":0,"weight":10,"verdict":"Undecided","evidence":0.9,"cause":""}
+
+verdict is Undecided, Pass, Fail, Hold or Inconclusive. evidence is the e-value
+against the candidate: expected to stay below 1 without harm, Fail at 100. cause
+is a word for machines (ErrorRate, Latency/0.25, Blind, ...).
+
+A look has the counts of the time since the look before, by pod; times in seconds:
+
+  {"time":5,"weight":10,"step":0,
+   "candidate":{"pod-a":{"requests":100,"errors":1,"slower":{"0.1":9,"0.5":0}}},
+   "stable":{"pod-b":{"requests":900,"errors":2,"slower":{"0.1":80,"0.5":1}}}}
+
+(in one line). "slower" has how many of the requests took longer than so many
+seconds; without it latency is not judged. A look without data is
+{"time":10,"weight":10,"step":0,"missing":true}; the next may span the gap. Lines
+before the first with a weight above 0 are history: they say how much pods differ.
+
+With - looks are read from standard input, and each is answered at once, so a
+simulator can set step and weight by the verdicts. Without --policy a rollout may
+take an hour, five minutes a step. Users' metrics are not part of looks.`,
+		Example: `  headgate replay incident.jsonl --explain
+  headgate replay incident.jsonl --policy policy.yaml | jq -c 'select(.verdict != "Undecided")'
+  simulator | headgate replay -`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if policy != "" {
+				text, err := os.ReadFile(policy)
+				if err != nil {
+					return fmt.Errorf("reading the policy: %w", err)
+				}
+				if o.Policy, err = replay.Policy(text); err != nil {
+					return err
+				}
+			}
+			var in io.Reader = cmd.InOrStdin()
+			if args[0] != "-" {
+				file, err := os.Open(args[0])
+				if err != nil {
+					return fmt.Errorf("reading looks: %w", err)
+				}
+				defer file.Close()
+				in = file
+			}
+			return replay.Run(in, cmd.OutOrStdout(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.Explain, "explain", false, "answer with sentences, and draw the evidence at the end")
+	f.StringVar(&policy, "policy", "", "file with a RolloutPolicy to judge by")
+	return cmd
+}

@@ -1,0 +1,169 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// line is a look as it is written. Fields that are not known are ignored, so that looks may carry more.
+type line struct {
+	Time      *float64       `json:"time"`
+	Weight    int            `json:"weight"`
+	Step      int            `json:"step"`
+	Missing   bool           `json:"missing"`
+	Reason    string         `json:"reason"`
+	Candidate map[string]pod `json:"candidate"`
+	Stable    map[string]pod `json:"stable"`
+}
+
+// pod is what one pod counted. Counts are whole numbers, but may be written as 1e3.
+type pod struct {
+	Requests float64            `json:"requests"`
+	Errors   float64            `json:"errors"`
+	Started  float64            `json:"started"`
+	Slower   map[string]float64 `json:"slower"`
+}
+
+// format is what a line must be, for error messages and help.
+const format = `{"time":5,"weight":10,"step":0,"candidate":{"pod-a":{"requests":100,"errors":1,"slower":{"0.1":9,"0.5":0}}},"stable":{"pod-b":{"requests":900,"errors":2,"slower":{"0.1":80,"0.5":1}}}}, or {"time":5,"weight":10,"step":0,"missing":true}`
+
+// maxTime is how many seconds from 1970 a look may be.
+const maxTime = 1e11
+
+// parse reads a line.
+func parse(text []byte) (line, analysis.Look, error) {
+	var l line
+	if err := json.Unmarshal(text, &l); err != nil {
+		return l, analysis.Look{}, fmt.Errorf("%w; expected one JSON object: %s", err, format)
+	}
+	if err := l.check(); err != nil {
+		return l, analysis.Look{}, err
+	}
+	look := analysis.Look{
+		Time: moment(*l.Time), Step: l.Step, Weight: l.Weight, Missing: l.Missing, Reason: l.Reason,
+		Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{},
+	}
+	if l.Missing {
+		return l, look, nil
+	}
+	bounds, err := l.bounds()
+	if err != nil {
+		return l, analysis.Look{}, err
+	}
+	if look.Bounds = slices.Sorted(maps.Keys(bounds)); len(bounds) > 0 {
+		look.CandidateServed, look.StableServed = map[string]analysis.Served{}, map[string]analysis.Served{}
+	}
+	for name, p := range l.Candidate {
+		look.Candidate[name] = p.counts()
+		p.serve(look.CandidateServed, name, look.Bounds)
+	}
+	for name, p := range l.Stable {
+		look.Stable[name] = p.counts()
+		p.serve(look.StableServed, name, look.Bounds)
+	}
+	look.CandidatePods = len(l.Candidate)
+	return l, look, nil
+}
+
+// check says what is wrong with a line.
+func (l line) check() error {
+	switch {
+	case l.Time == nil:
+		return errors.New(`"time" is missing; expected seconds, rising from line to line`)
+	case math.Abs(*l.Time) > maxTime:
+		return fmt.Errorf(`"time" is %g; expected seconds up to %g`, *l.Time, float64(maxTime))
+	case l.Weight < 0 || l.Weight > 100:
+		return fmt.Errorf(`"weight" is %d; expected a percentage from 0 to 100`, l.Weight)
+	case l.Step < 0:
+		return fmt.Errorf(`"step" is %d; expected an index from 0 on`, l.Step)
+	case !l.Missing && l.Candidate == nil && l.Stable == nil:
+		return errors.New(`neither "candidate" nor "stable" is there; expected counts by pod, or "missing":true`)
+	}
+	for arm, pods := range map[string]map[string]pod{"candidate": l.Candidate, "stable": l.Stable} {
+		for name, p := range pods {
+			if err := p.check(); err != nil {
+				return fmt.Errorf("%s pod %q: %w", arm, name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (p pod) check() error {
+	counts := map[string]float64{"requests": p.Requests, "errors": p.Errors, "started": p.Started}
+	for bound, n := range p.Slower {
+		counts["slower than "+bound] = n
+	}
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[what]; n < 0 || n != math.Trunc(n) {
+			return fmt.Errorf("%s is %g; expected how many were counted at this look, a whole number of at least 0", what, n)
+		}
+	}
+	return nil
+}
+
+// bounds are the latencies by which any pod counts.
+func (l line) bounds() (map[float64]bool, error) {
+	out := map[float64]bool{}
+	for _, pods := range []map[string]pod{l.Candidate, l.Stable} {
+		for name, p := range pods {
+			for text := range p.Slower {
+				bound, err := strconv.ParseFloat(text, 64)
+				if err != nil || !(bound > 0) || math.IsInf(bound, 0) {
+					return nil, fmt.Errorf(`pod %q: "slower" has %q; expected seconds above 0, like "0.25"`, name, text)
+				}
+				out[bound] = true
+			}
+		}
+	}
+	return out, nil
+}
+
+func (p pod) counts() analysis.Counts {
+	return analysis.Counts{Requests: whole(p.Requests), Errors: whole(p.Errors), Started: whole(p.Started)}
+}
+
+// serve adds the pod's latencies. A pod that counts by fewer bounds than others has none, which spoils the
+// look; one without requests has all.
+func (p pod) serve(into map[string]analysis.Served, name string, bounds []float64) {
+	if len(bounds) == 0 {
+		return
+	}
+	c := analysis.Served{Requests: whole(p.Requests)}
+	byBound := map[float64]uint64{}
+	for text, n := range p.Slower {
+		bound, _ := strconv.ParseFloat(text, 64) // checked before
+		byBound[bound] = whole(n)
+	}
+	for _, b := range bounds {
+		n, ok := byBound[b]
+		if !ok && p.Requests > 0 {
+			c.Slower = nil
+			break
+		}
+		c.Slower = append(c.Slower, n)
+	}
+	into[name] = c
+}
+
+// whole is a count; more than the judge takes is the most that it does.
+func whole(v float64) uint64 {
+	return uint64(min(max(v, 0), 1<<53))
+}
+
+// moment is a time so many seconds after 1970.
+func moment(seconds float64) time.Time {
+	full := math.Floor(seconds)
+	return time.Unix(int64(full), int64((seconds-full)*1e9)).UTC()
+}

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// Options are how to replay. The zero value answers with JSON, by the judge's own settings.
+type Options struct {
+	// Policy gives the number of steps, the time and what is judged; nil: an hour, five minutes a step.
+	Policy *v1alpha1.RolloutPolicySpec
+	// Explain answers with sentences, and ends with a chart.
+	Explain bool
+}
+
+// answer is what is said after each look.
+type answer struct {
+	Look     int             `json:"look"`
+	Time     float64         `json:"time"`
+	Step     int             `json:"step"`
+	Weight   int             `json:"weight"`
+	Verdict  analysis.Result `json:"verdict"`
+	Evidence float64         `json:"evidence"`
+	Cause    string          `json:"cause"`
+}
+
+// maxLine bounds a line of input: thousands of pods with all of Envoy's buckets.
+const maxLine = 64 << 20
+
+// Run answers every line of in before it reads the next.
+func Run(in io.Reader, out io.Writer, o Options) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
+	r := replay{options: o}
+	for n := 1; lines.Scan(); n++ {
+		text := bytes.TrimSpace(lines.Bytes())
+		if len(text) == 0 {
+			continue
+		}
+		reply, err := r.look(text)
+		if err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		if _, err := out.Write(reply); err != nil {
+			return fmt.Errorf("writing the answer to line %d: %w", n, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("reading looks: %w", err)
+	}
+	if o.Explain {
+		if _, err := io.WriteString(out, chart(r.path, r.threshold)); err != nil {
+			return fmt.Errorf("writing the chart: %w", err)
+		}
+	}
+	return nil
+}
+
+// replay is what is known between two lines.
+type replay struct {
+	options Options
+	state   analysis.State
+	looks   int
+	// began is the time of the first look with a weight, judged how long after it the current step began.
+	began     time.Time
+	step      int
+	judged    time.Duration
+	path      []float64 // evidence, look by look
+	threshold float64
+}
+
+// look answers one line.
+func (r *replay) look(text []byte) ([]byte, error) {
+	l, look, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	r.follow(look)
+	s := settings(r.options.Policy, r.step, r.judged)
+	state, verdict := analysis.Judge(s, r.state, look)
+	r.state = state
+	r.looks++
+	now := state.Evidence(s)
+	if now.HarmThreshold == 0 {
+		now.Harm = 1 // nothing is known yet, or nothing is compared
+	}
+	if look.Weight > 0 {
+		r.path, r.threshold = append(r.path, now.Harm), now.HarmThreshold
+	}
+	a := answer{
+		Look: r.looks, Time: *l.Time, Step: l.Step, Weight: l.Weight,
+		Verdict: verdict.Result, Evidence: now.Harm, Cause: verdict.Cause,
+	}
+	if r.options.Explain {
+		return []byte(sentence(a, verdict.Message)), nil
+	}
+	reply, err := json.Marshal(a)
+	return append(reply, '\n'), err
+}
+
+// follow notes when steps begin.
+func (r *replay) follow(look analysis.Look) {
+	if look.Weight <= 0 {
+		return
+	}
+	if r.began.IsZero() {
+		r.began, r.step = look.Time, look.Step
+	}
+	if look.Step != r.step {
+		r.step, r.judged = look.Step, max(look.Time.Sub(r.began), 0)
+	}
+}

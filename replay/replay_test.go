@@ -1,0 +1,183 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/internal/golden"
+)
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func run(t *testing.T, in []byte, o Options) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := Run(bytes.NewReader(in), &out, o); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// An incident: two minutes of history, a candidate that is fine for 30 s and fails 6 % then, a missing look.
+func TestAnIncident(t *testing.T) {
+	incident := read(t, "testdata/incident.jsonl")
+	golden.CheckAll(t, "testdata/*.out", map[string][]byte{
+		"testdata/json.out":    []byte(run(t, incident, Options{})),
+		"testdata/explain.out": []byte(run(t, incident, Options{Explain: true})),
+	})
+}
+
+func TestBadLinesSayWhatIsExpected(t *testing.T) {
+	good := `{"time":5,"weight":0,"step":0,"stable":{"a":{"requests":1,"errors":0}}}`
+	for line, want := range map[string]string{
+		`hello`:                         `expected one JSON object`,
+		`[1]`:                           `expected one JSON object`,
+		`{"time":1}{"time":2}`:          `expected one JSON object`,
+		`{"weight":10}`:                 `"time" is missing; expected seconds`,
+		`{"time":1e300,"missing":true}`: `"time" is 1e+300; expected seconds`,
+		`{"time":1,"weight":101}`:       `"weight" is 101; expected a percentage from 0 to 100`,
+		`{"time":1,"step":-1}`:          `"step" is -1; expected an index`,
+		`{"time":1,"weight":10}`:        `expected counts by pod, or "missing":true`,
+		`{"time":1,"stable":{"a":{"errors":-1}}}`:            `stable pod "a": errors is -1; expected how many were counted`,
+		`{"time":1,"stable":{"a":{"requests":0.5}}}`:         `stable pod "a": requests is 0.5; expected how many`,
+		`{"time":1,"candidate":{"a":{"slower":{"fast":1}}}}`: `"slower" has "fast"; expected seconds above 0`,
+		`{"time":1,"candidate":{"a":{"slower":{"0.1":-1}}}}`: `slower than 0.1 is -1`,
+		`{"time":1,"candidate":{"a":{"requests":"many"}}}`:   `expected one JSON object`,
+		`{"time":1,"candidate":{"a":{"slower":{"-Inf":1}}}}`: `"slower" has "-Inf"`,
+	} {
+		t.Run(line, func(t *testing.T) {
+			err := Run(strings.NewReader(good+"\n\n"+line+"\n"), io.Discard, Options{})
+			if err == nil || !strings.Contains(err.Error(), "line 3: ") || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want line 3 and %q", err, want)
+			}
+		})
+	}
+}
+
+// A simulator that sends the next look only after the answer to the one before.
+func TestEveryLineIsAnsweredBeforeTheNext(t *testing.T) {
+	in, send := io.Pipe()
+	receive, out := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(in, out, Options{})
+		out.Close()
+	}()
+	answers := bufio.NewScanner(receive)
+	step, weights := 0, []int{10, 25, 50}
+	for i := 1; step < len(weights); i++ {
+		if i > 200 {
+			t.Fatal("never passed")
+		}
+		fmt.Fprintf(send, `{"time":%d,"weight":%d,"step":%d,"candidate":{"n":{"requests":400,"errors":0}},"stable":{"o":{"requests":3600,"errors":2}}}`+"\n", 5*i, weights[step], step)
+		if !answers.Scan() {
+			t.Fatal("no answer")
+		}
+		var a answer
+		if err := json.Unmarshal(answers.Bytes(), &a); err != nil {
+			t.Fatal(err)
+		}
+		if a.Look != i || a.Weight != weights[step] || a.Step != step {
+			t.Fatalf("look %d answered with %+v", i, a)
+		}
+		if a.Verdict == "Pass" {
+			step++
+		}
+	}
+	send.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLatencyIsReplayed(t *testing.T) {
+	var b strings.Builder
+	for i := range 40 {
+		weight, candidate := 0, ""
+		if i >= 20 {
+			weight = 10
+			candidate = `"candidate":{"n":{"requests":1000,"errors":0,"slower":{"0.1":300,"0.25":40}}},`
+		}
+		fmt.Fprintf(&b, `{"time":%d,"weight":%d,"step":0,%s"stable":{"a":{"requests":4500,"errors":4,"slower":{"0.1":400,"0.25":20}},"b":{"requests":4500,"errors":4,"slower":{"0.1":410,"0.25":21}}}}`+"\n", 5*i, weight, candidate)
+	}
+	out := run(t, []byte(b.String()), Options{})
+	if !strings.HasSuffix(out, `"cause":"Latency/0.25"}`+"\n") {
+		t.Errorf("a slow candidate ended with\n%s", out[len(out)-200:])
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	policy, err := Policy([]byte("apiVersion: headgate.dev/v1alpha1\nkind: RolloutPolicy\nmetadata: {name: web}\nspec:\n  maxDuration: 2m\n  steps: [{weight: 10}, {weight: 50}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := settings(policy, 0, 0)
+	if s.Steps != 2 || s.MaxStepTime != 80*time.Second || s.PlannedLooks != 25 {
+		t.Errorf("got %+v", s)
+	}
+	if s = settings(policy, 1, 80*time.Second); s.MaxStepTime != 40*time.Second {
+		t.Errorf("last step: got %+v", s)
+	}
+	for text, want := range map[string]string{
+		"kind: Deployment":                         `kind is "Deployment"; expected RolloutPolicy`,
+		"kind: RolloutPolicy\nspec: {stepz: 1}":    "unknown field",
+		"kind: RolloutPolicy\nspec: {\n":           "reading the policy",
+		"kind: ClusterRolloutPolicy\nspec: {a: 1}": "unknown field",
+	} {
+		if _, err := Policy([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// With a shorter policy the same looks are inconclusive earlier.
+func TestAnotherPolicyOnTheSameLooks(t *testing.T) {
+	var b strings.Builder
+	for i := range 50 {
+		fmt.Fprintf(&b, `{"time":%d,"weight":10,"step":0,"candidate":{"n":{"requests":1}},"stable":{"o":{"requests":9}}}`+"\n", 5*i)
+	}
+	policy, err := Policy([]byte("kind: RolloutPolicy\nspec: {maxDuration: 1m, steps: [{weight: 10}]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	looks := []byte(b.String())
+	if out := run(t, looks, Options{}); strings.Contains(out, "Inconclusive") {
+		t.Errorf("inconclusive within five minutes:\n%s", out)
+	}
+	first := strings.Index(run(t, looks, Options{Policy: policy}), `"look":12,"time":55,"step":0,"weight":10,"verdict":"Inconclusive"`)
+	if first < 0 {
+		t.Errorf("not inconclusive after a minute:\n%s", run(t, looks, Options{Policy: policy}))
+	}
+}
+
+func FuzzRun(f *testing.F) {
+	f.Add([]byte(`{"time":5,"weight":10,"step":0,"candidate":{"a":{"requests":1e300,"errors":9,"slower":{"0.1":7}}},"stable":{"b":{"requests":3}}}`))
+	f.Add([]byte("{\"time\":-5,\"missing\":true}\n{\"time\":1e10,\"weight\":100,\"stable\":{}}\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var out bytes.Buffer
+		_ = Run(bytes.NewReader(in), &out, Options{})
+		for _, line := range bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n")) {
+			if len(line) > 0 && !json.Valid(line) {
+				t.Fatalf("answer %q is no JSON", line)
+			}
+		}
+		_ = Run(bytes.NewReader(in), io.Discard, Options{Explain: true})
+	})
+}
