@@ -10,7 +10,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Modules whose code is checked and tested. e2e/cluster/kubernetes holds only what compiles Kubernetes.
-MODULES := . charts e2e/cluster e2e/demo
+MODULES := . charts e2e/cluster e2e/demo analysis/simulate/report
 
 # Tools at the versions of tools/go.mod, compiled once and then taken from the build cache.
 TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
@@ -20,6 +20,8 @@ KUBECONFIG ?=
 # What of the end-to-end tests to run, and how long they may take.
 RUN ?= .
 E2E_TIMEOUT ?= 40m
+# How many rollouts `make acceptance` simulates in each world.
+RUNS ?= 500
 # How long `make fuzz` spends on each fuzz test.
 FUZZTIME ?= 30s
 # How long `make simulate` and `make soak` play random histories, and the first seed: the clock's, to see new ones.
@@ -82,6 +84,10 @@ e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them
 bench: ## Run the benchmarks, and 21 rollouts of identical versions on a real cluster (root; a quarter of an hour)
 	@go test -run '^$$' -bench . -benchmem ./...
 	@HEADGATE_E2E_IDENTICAL=7 RUN='TestHeadgate/Together/Evidence/identical' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
+
+.PHONY: acceptance
+acceptance: ## Simulate what docs/analysis.md claims, RUNS (500) rollouts each, and write its tables and pictures
+	@go -C analysis/simulate/report run . -runs $(RUNS)
 
 .PHONY: lint
 lint: ## Check the house rules (.golangci.yml) and lint the chart
