@@ -123,7 +123,7 @@ func TestPathEqualsThatOfTheReference(t *testing.T) {
 		st, v = Judge(s, st, l)
 		r := &st.Rates[0]
 		if i == 0 {
-			wantBase := Baseline{Phi: all.History.Phi, Sigma: all.History.Sigma}
+			wantBase := Baseline{Minutes: 30, Phi: all.History.Phi, Sigma: all.History.Sigma}
 			wantBase.Outliers = r.Baseline.Outliers
 			wantBase.Outliers[0] = all.History.Q0
 			if diff := cmp.Diff(wantBase, r.Baseline, cmpopts.EquateApprox(0, 1e-9)); diff != "" {

@@ -157,6 +157,8 @@ func (h *History) blocks() int {
 // Baseline is what the history says about one rate of stable. The zero value says nothing: no
 // tempering by history, and OUTLIER is told to expect outliers half of the time.
 type Baseline struct {
+	// Minutes is how long the history is.
+	Minutes int `json:"minutes,omitempty"`
 	// Phi is the dispersion between pods, over blocks of one and of five minutes the larger; 0 means 1.
 	Phi float64 `json:"phi,omitempty"`
 	// Sigma is the lasting difference between pods: the deviation of the logarithm of their rates.
@@ -170,11 +172,11 @@ type Baseline struct {
 // baseline of a rate from its history, in which so many pods were told apart.
 func baseline(blocks []sample, pods int, margin Margin, stable float64) Baseline {
 	if pods < 2 {
-		return Baseline{Phi: overTime(blocks), Outliers: lonely()}
+		return Baseline{Minutes: len(blocks), Phi: overTime(blocks), Outliers: lonely()}
 	}
 	inOrder(blocks)
 	all := total(blocks)
-	b := Baseline{Phi: max(between(blocks, 1), between(blocks, phiBlocks)), Sigma: lasting(&all, pods)}
+	b := Baseline{Minutes: len(blocks), Phi: max(between(blocks, 1), between(blocks, phiBlocks)), Sigma: lasting(&all, pods)}
 	for i, k := range groupSizes {
 		m := margin.inflated(inflation(b.Sigma, float64(k), stable))
 		b.Outliers[i] = calibrate(blocks, pods, k, m)

@@ -42,15 +42,17 @@ type Latency struct {
 	Bounds []float64 `json:"bounds,omitempty"`
 	Tails  []uint64  `json:"tails,omitempty"`
 	Served uint64    `json:"served,omitempty"`
-	// Share is the window for the candidate's share of the requests whose latency was measured.
+	// Warm and Known are how many of the candidate's pods are judged by their latency, and how many there
+	// are. Share is the window for the judged pods' share of the requests, for as long as they are the same.
+	Warm  int    `json:"warm,omitempty"`
+	Known int    `json:"known,omitempty"`
 	Share Window `json:"share"`
 }
 
 // served is what one look has of one arm's latencies.
 type served struct {
-	requests float64            // of all pods
-	judged   float64            // of those that are warm
-	slower   [maxBounds]float64 // of the judged, by chosen bound
+	requests float64            // of the pods that are judged
+	slower   [maxBounds]float64 // of those, by chosen bound
 	broken   bool               // a pod's counts are incomplete
 }
 
@@ -72,7 +74,7 @@ func rising(bounds []float64) bool {
 	return true
 }
 
-// serve sums the latencies of one arm. leftOut pods count among the requests, but are not judged.
+// serve sums the latencies of one arm, without the pods that are left out.
 func serve(pods map[string]Served, bounds int, index []int, leftOut func(pod string) bool) served {
 	var out served
 	for name, c := range pods {
@@ -80,12 +82,11 @@ func serve(pods map[string]Served, bounds int, index []int, leftOut func(pod str
 			out.broken = out.broken || c.Requests > 0
 			continue
 		}
-		n := min(c.Requests, maxCount)
-		out.requests += float64(n)
 		if leftOut != nil && leftOut(name) {
 			continue
 		}
-		out.judged += float64(n)
+		n := min(c.Requests, maxCount)
+		out.requests += float64(n)
 		for i, at := range index {
 			if at >= 0 {
 				out.slower[i] += float64(min(c.Slower[at], n))
@@ -128,7 +129,10 @@ func (st *State) latency(s Settings, l Look, dt time.Duration) latencies {
 		return latencies{}
 	}
 	p.Blind = 0
-	if !p.Chosen && lat.candidate.judged > 0 && p.Served >= enoughServed {
+	if warm, known := st.warm(s), len(st.Fresh); warm != p.Warm || known != p.Known {
+		p.Warm, p.Known, p.Share = warm, known, Window{}
+	}
+	if !p.Chosen && p.Warm > 0 && p.Served >= enoughServed {
 		st.chooseBounds(s, l)
 		lat, _ = st.latencies(s, l)
 	}
@@ -136,12 +140,29 @@ func (st *State) latency(s Settings, l Look, dt time.Duration) latencies {
 	return lat
 }
 
+// warm is how many of the candidate's pods are judged by their latency.
+func (st *State) warm(s Settings) int {
+	n := 0
+	for i := range st.Fresh {
+		if !st.warming(s, st.Fresh[i].Name) {
+			n++
+		}
+	}
+	return n
+}
+
+// judgedWeight is what of a weight goes to pods that are judged, of all requests that are: the others' do not
+// count. It assumes that pods get equal parts, until enough is counted.
+func (p *Latency) judgedWeight(weight float64) float64 {
+	part := float64(p.Warm) / float64(max(p.Known, 1))
+	return weight * part / (1 - weight + weight*part + 1e-12)
+}
+
 // observe is what the look has for the i-th rate: both arms, stable's pods, and the candidate's share of
-// what is judged. Pods that are still warming up are taken out of the share, too. A look in which all are
-// says nothing.
+// what is judged. As long as all of the candidate's pods are warming up it has nothing. Looks in which
+// judged pods merely had no request do count: leaving those out would leave out stable's events only.
 func (lat *latencies) observe(st *State, l *Look, i int, weight float64) (x arms, pods sample, pi float64) {
 	at := i - (len(st.Rates) - st.bounds())
-	pi = st.Latency.Share.share(weight)
 	if lat.stable.requests > 0 {
 		for k := range st.Pods {
 			if c, ok := l.StableServed[st.Pods[k].Name]; ok {
@@ -150,12 +171,11 @@ func (lat *latencies) observe(st *State, l *Look, i int, weight float64) (x arms
 			}
 		}
 	}
-	if lat.candidate.judged <= 0 {
-		return arms{}, pods, pi
+	if st.Latency.Warm == 0 {
+		return arms{}, pods, 0.5
 	}
-	part := lat.candidate.judged / lat.candidate.requests
-	x = arms{nc: lat.candidate.judged, ns: lat.stable.judged, ec: lat.candidate.slower[at], es: lat.stable.slower[at]}
-	return x, pods, inside(pi * part / (1 - pi + pi*part))
+	x = arms{nc: lat.candidate.requests, ns: lat.stable.requests, ec: lat.candidate.slower[at], es: lat.stable.slower[at]}
+	return x, pods, st.Latency.Share.share(st.Latency.judgedWeight(weight))
 }
 
 // bounds is how many latencies are judged. They come last among the rates.

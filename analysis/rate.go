@@ -23,6 +23,10 @@ type Rate struct {
 	// Baseline and Noise say how much stable's pods differ, before and during the rollout.
 	Baseline Baseline `json:"baseline"`
 	Noise    Noise    `json:"noise"`
+	// Seen is what stable's pods counted during the rollout, where there is no history: until Sigma says
+	// how much they differ for good, as a history's would.
+	Seen  sample  `json:"seen"`
+	Sigma float64 `json:"sigma,omitempty"`
 	// Fast, Gross and Outlier are the components of its e-value against the candidate.
 	Fast    Bets    `json:"fast"`
 	Gross   Bets    `json:"gross"`
@@ -65,6 +69,7 @@ type observation struct {
 	pi   float64       // the candidate's share of the requests
 	span time.Duration // how long the look covers
 
+	look       int64   // its number
 	mass       float64 // put into play before it
 	settled    bool    // acceptance may use it
 	candidates float64 // how many pods the candidate has
@@ -86,7 +91,7 @@ func (r *Rate) update(s *Settings, o *observation) {
 	r.StepTotal.add(o.arms)
 	r.Noise.follow(&o.pods, o.span)
 	phi := max(1, r.Baseline.Phi, r.Noise.phi(o.slots))
-	inflate := inflation(r.Baseline.Sigma, o.candidates, o.stables)
+	inflate := inflation(max(r.Baseline.Sigma, r.Sigma), o.candidates, o.stables)
 	harm, acceptance := r.margins(*s)
 	harm, acceptance = harm.inflated(inflate), acceptance.inflated(inflate)
 
@@ -100,6 +105,21 @@ func (r *Rate) update(s *Settings, o *observation) {
 	if o.settled {
 		r.Acceptance.update(o.arms, o.pi, acceptance, phi, s.acceptLimit())
 	}
+	if r.Baseline.Minutes == 0 {
+		r.see(&o.pods, o.look, o.slots)
+	}
+}
+
+// sigmaLooks is every how many looks the lasting difference between pods is estimated anew where no
+// history tells: it takes as long as all the rest, and does not change fast.
+const sigmaLooks = 3
+
+// see learns from a look how much stable's pods differ for good; it counts from the next look on.
+func (r *Rate) see(pods *sample, look int64, slots int) {
+	r.Seen.plus(pods)
+	if slots >= 2 && look%sigmaLooks == 0 {
+		r.Sigma = lasting(&r.Seen, slots)
+	}
 }
 
 // harm is the rate's e-value against the candidate.
@@ -112,6 +132,8 @@ func (r *Rate) clean() {
 	r.Bound = max(finite(r.Bound), 0)
 	r.Baseline.clean()
 	r.Noise.clean()
+	r.Seen.clean()
+	r.Sigma = min(max(finite(r.Sigma), 0), maxSigma)
 	r.Fast.clean()
 	r.Gross.clean()
 	r.Outlier.clean()
@@ -119,6 +141,7 @@ func (r *Rate) clean() {
 }
 
 func (b *Baseline) clean() {
+	b.Minutes = max(b.Minutes, 0)
 	b.Phi = min(max(finite(b.Phi), 0), maxEvidence)
 	b.Sigma = min(max(finite(b.Sigma), 0), maxSigma)
 	for i := range b.Outliers {

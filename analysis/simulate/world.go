@@ -44,6 +44,8 @@ type World struct {
 	Slow    func(seconds float64) Shape
 	// Cold multiplies the latency of a pod's first 30 seconds with requests.
 	Cold float64
+	// Speed multiplies the latencies of pods, as Noise does error rates; nil is nothing.
+	Speed Maker
 	// Fresh says that there is no history.
 	Fresh bool
 	// Interval is the time between looks; default 5 s.
@@ -67,6 +69,7 @@ type service struct {
 	World
 	random *rand.Rand
 	noise  Noise
+	speed  Noise
 	secs   float64
 	before int // looks of history
 	look   analysis.Look
@@ -102,12 +105,7 @@ func (w World) start(seed uint64, looks int) *service {
 	if !w.Fresh {
 		s.before = int(history / w.interval())
 	}
-	if w.Noise != nil {
-		all := max(looks, int(history/w.interval()))
-		s.noise = w.Noise(s.random, 2*all, maxCandidates+s.Pods, s.secs)
-		// The second half of the noise is the rollout's.
-		s.noise.Times, s.noise.Plus = s.noise.Times[all-s.before:], s.noise.Plus[all-s.before:]
-	}
+	s.noise, s.speed = s.make(w.Noise, looks), s.make(w.Speed, looks)
 	for k := range maxCandidates + s.Pods {
 		s.names = append(s.names, fmt.Sprintf("pod-%02d", k))
 	}
@@ -116,6 +114,24 @@ func (w World) start(seed uint64, looks int) *service {
 	}
 	s.look.Stable, s.look.StableServed = map[string]analysis.Counts{}, map[string]analysis.Served{}
 	return s
+}
+
+// make is the noise of a rollout and its history. The second half of what is made is the rollout's.
+func (s *service) make(by Maker, looks int) Noise {
+	if by == nil {
+		return Noise{}
+	}
+	all := max(looks, int(history/s.interval()))
+	n := by(s.random, 2*all, maxCandidates+s.Pods, s.secs)
+	return Noise{Times: n.Times[all-s.before:], Plus: n.Plus[all-s.before:]}
+}
+
+// at is how a pod is hurried or slowed down at a look.
+func (s *service) at(t, k int, shape Shape) Shape {
+	if i := t + s.before; s.speed.Times != nil && i < len(s.speed.Times) {
+		shape.Scale = orOne(shape.Scale) * s.speed.Times[i][k]
+	}
+	return shape
 }
 
 // next is the t-th look, from -before on.
@@ -144,7 +160,7 @@ func (s *service) next(t, step, weight int) analysis.Look {
 		}
 		l.Candidate[s.names[k]] = analysis.Counts{Requests: n, Errors: s.binomial(n, s.rate(t, k, s.worse(at, weight)))}
 		if s.Latency {
-			l.CandidateServed[s.names[k]] = s.serve(n, s.candidateShape(at, weight, k), nil)
+			l.CandidateServed[s.names[k]] = s.serve(n, s.at(t, k, s.candidateShape(at, weight, k)), nil)
 		}
 	}
 	for i := range s.Pods {
@@ -152,7 +168,7 @@ func (s *service) next(t, step, weight int) analysis.Look {
 		n := s.poisson(total * (1 - share) / float64(s.Pods))
 		l.Stable[s.names[k]] = analysis.Counts{Requests: n, Errors: s.binomial(n, s.rate(t, k, 0))}
 		if s.Latency {
-			l.StableServed[s.names[k]] = s.serve(n, s.shape(at), l.StableServed[s.names[k]].Slower)
+			l.StableServed[s.names[k]] = s.serve(n, s.at(t, k, s.shape(at)), l.StableServed[s.names[k]].Slower)
 		}
 	}
 	return *l
