@@ -205,6 +205,7 @@ func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
 		PlannedLooks: int(policy.EffectiveMaxDuration()/LookInterval) + 1,
 		Steps:        len(steps),
 		NoErrorRate:  policy.Analysis.SuccessRate.Disabled,
+		NoLatency:    policy.Analysis.Latency.Disabled,
 	}
 	for _, m := range policy.Analysis.Metrics {
 		out.Metrics = append(out.Metrics, analysis.Range{Name: m.Name, Min: number(m.Range.Min), Max: number(m.Range.Max)})

@@ -38,7 +38,7 @@ func settings(policy *v1alpha1.RolloutPolicySpec, step int, judged time.Duration
 	most := policy.EffectiveMaxDuration()
 	s.Steps = len(policy.EffectiveSteps())
 	s.PlannedLooks = int(most/interval) + 1
-	s.NoErrorRate = policy.Analysis.SuccessRate.Disabled
+	s.NoErrorRate, s.NoLatency = policy.Analysis.SuccessRate.Disabled, policy.Analysis.Latency.Disabled
 	s.MaxStepTime = s.StepTime(max(most-judged, 0), s.Steps-step)
 	return s
 }

@@ -11,6 +11,7 @@
 //	series.go    which series there are, and what each of them counts
 //	tracker.go   samples of counters, look after look, to increments: resets, new and vanished series
 //	look.go      increments to the requests and errors of both revisions
+//	latency.go   the same for how long requests took
 //	metric.go    the users' metrics
 //	client.go    the network edge
 //	share.go     what is asked namespace by namespace when the one query fails
@@ -20,5 +21,6 @@
 // A request is counted where it was split, at the sidecar of the pod it came to first. So the pods in
 // the looks are those that split, not those that answered, and both revisions' counters come from the
 // same processes at the same scrape. Requests that came to a candidate's pod directly are split by the
-// same weights and count like all others.
+// same weights and count like all others. A request is timed where it is answered, because requests for the
+// other revision make one hop more.
 package prometheus

@@ -36,23 +36,32 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 		out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight}
 		out[i].Candidate, out[i].Stable = map[string]analysis.Counts{}, map[string]analysis.Counts{}
 	}
+	times := make([]timings, len(targets))
 	known := make([]bool, len(targets))
 	present := make([]bool, len(targets))
 	for _, s := range a.samples {
 		if i, ok := index[s.workload]; ok {
 			present[i] = true
+			if s.Name == latencyName {
+				times[i].see(s.series)
+			}
 			known[i] = known[i] || before.knows(s.source)
 		}
 	}
 	for _, inc := range increments {
 		if i, ok := index[inc.workload]; ok {
 			known[i] = true // of a pod created since the look before
+			if inc.Name == latencyName {
+				times[i].add(targets[i], inc)
+				continue
+			}
 			add(&out[i], targets[i], inc)
 		}
 	}
 	for i, t := range targets {
 		capErrors(out[i].Candidate)
 		capErrors(out[i].Stable)
+		times[i].put(&out[i])
 		age, hasAge := a.age[t.key()]
 		switch {
 		case !present[i]:

@@ -45,6 +45,10 @@ func connects(pod, revision string) string {
 	return connectName + "{" + labels + pod + ",hg_hop=peerconn,hg_revision=" + revision + "}"
 }
 
+func bucket(pod, hop, revision, bound string) string {
+	return latencyName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + ",le=" + bound + "}"
+}
+
 const scraped = "{hg_namespace=shop,hg_workload=web}"
 
 func TestLooks(t *testing.T) {
@@ -115,6 +119,56 @@ func TestLooks(t *testing.T) {
 				t.Errorf("looks (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Requests are timed at the pod that answers them, whether they came straight to it or from a peer.
+func TestLatencies(t *testing.T) {
+	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Weight: 25}
+	values := map[string]float64{requests("a", "local", "old", "2"): 0}
+	for bound, counts := range map[string][3]float64{"10": {50, 5, 0}, "100": {70, 9, 1}, "5000": {75, 10, 3}, all: {75, 10, 3}, "7.5": {40, 4, 0}} {
+		values[bucket("a", "local", "old", bound)] = counts[0]
+		values[bucket("c", "in", "new", bound)] = counts[1]
+		values[bucket("c", "local", "new", bound)] = counts[2]
+		values[bucket("x", "in", "older", bound)] = 1000
+	}
+	values[bucket("a", "local", "old", "20")] = 60 // a bound that only one sidecar has
+	var before, now model.Vector
+	for text, value := range values {
+		before = append(before, element(t, text, 0))
+		now = append(now, element(t, text, value))
+	}
+	m, _ := memory{}.advance(start, parse(before).samples, about([]Target{target}))
+	a := parse(now)
+	_, incs := m.advance(start.Add(5*time.Second), a.samples, about([]Target{target}))
+	got := looks(start, []Target{target}, a, m, incs, 30*time.Second)[0]
+	at := map[string]int{"10": 0, "100": 1, "5000": 2}
+	if diff := cmp.Diff([]float64{0.01, 0.1, 5}, got.Bounds); diff != "" {
+		t.Fatalf("bounds (-want +got):\n%s", diff)
+	}
+	check := func(c analysis.Served, total uint64, slower map[string]uint64) {
+		t.Helper()
+		if c.Requests != total {
+			t.Errorf("%d requests, want %d", c.Requests, total)
+		}
+		for bound, want := range slower {
+			if n := c.Slower[at[bound]]; n != want {
+				t.Errorf("%d slower than %s ms, want %d", n, bound, want)
+			}
+		}
+	}
+	check(got.StableServed["a"], 75, map[string]uint64{"10": 25, "100": 5, "5000": 0})
+	check(got.CandidateServed["c"], 13, map[string]uint64{"10": 8, "100": 3, "5000": 0})
+	if len(got.StableServed)+len(got.CandidateServed) != 2 {
+		t.Errorf("other pods were timed: %v, %v", got.StableServed, got.CandidateServed)
+	}
+}
+
+func TestAServiceThatWasNeverTimedHasNoLatency(t *testing.T) {
+	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old"}
+	a := parse(model.Vector{element(t, requests("a", "local", "old", "2"), 5)})
+	if got := looks(start, []Target{target}, a, memory{}, nil, time.Minute)[0]; got.Bounds != nil {
+		t.Errorf("bounds %v", got.Bounds)
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	grpcName     = "envoy_cluster_grpc"
 	connectName  = "envoy_cluster_upstream_cx_connect_fail"
 	startedName  = "envoy_cluster_upstream_rq_total"
+	latencyName  = "envoy_cluster_upstream_rq_time_bucket"
 
 	labelNamespace = "hg_namespace"
 	labelWorkload  = "hg_workload"
@@ -27,6 +28,7 @@ const (
 	labelRevision  = "hg_revision"
 	labelClass     = "envoy_response_code_class"
 	labelStatus    = "grpc_status"
+	labelBound     = "le" // milliseconds
 	// The scrape adds these two. They can't be forged by a pod, unlike all labels above.
 	labelPodNamespace = "namespace"
 	labelPod          = "pod"
@@ -34,7 +36,22 @@ const (
 	hopLocal    = "local"    // answered by this pod's own app
 	hopPeer     = "peer"     // meant for the other revision, also where the app answered in the end
 	hopPeerConn = "peerconn" // connections to the other revision's pods
+	hopIn       = "in"       // came from a peer, answered by this pod's own app
 )
+
+// all is the bound that every request is within.
+const all = "+Inf"
+
+// latencyBounds are the bounds of the sidecars' histograms that are asked for, in seconds. Not all: each is
+// a series per pod. None below 10 ms: there it is the machine that differs between pods, not the version.
+func latencyBounds() []float64 {
+	return []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5}
+}
+
+// boundLabel is a bound as the label has it.
+func boundLabel(seconds float64) string {
+	return strconv.FormatFloat(seconds*1000, 'f', -1, 64)
+}
 
 // workload is a key for what belongs to a workload as a whole.
 type workload struct {
@@ -55,7 +72,7 @@ type series struct {
 	Hop      string
 	Port     string
 	Revision string // pod-template-hash of the revision that the requests were meant for
-	Code     string // class of the response code or gRPC status; empty for connections
+	Code     string // class of the response code, gRPC status or bound of the latency; empty for connections
 }
 
 // sample is the value of a counter at one look.
@@ -73,15 +90,21 @@ func expression(targets []Target) string {
 		namespaces = append(namespaces, t.Namespace)
 		workloads = append(workloads, t.Workload)
 	}
-	labels := labelHop + "=~" + oneOf([]string{hopLocal, hopPeer, hopPeerConn}) +
-		"," + labelNamespace + "=~" + oneOf(namespaces) +
+	of := "," + labelNamespace + "=~" + oneOf(namespaces) +
 		// A stranger's series, however many, must not even be read.
 		"," + labelPodNamespace + "=~" + oneOf(namespaces) +
 		"," + labelWorkload + "=~" + oneOf(workloads)
-	all := "{__name__=~" + oneOf([]string{requestsName, grpcName, connectName, startedName}) + "," + labels + "}"
+	labels := labelHop + "=~" + oneOf([]string{hopLocal, hopPeer, hopPeerConn}) + of
+	counters := "{__name__=~" + oneOf([]string{requestsName, grpcName, connectName, startedName}) + "," + labels + "}"
+	bounds := []string{all}
+	for _, b := range latencyBounds() {
+		bounds = append(bounds, boundLabel(b))
+	}
+	// A request is timed where it is answered, whichever way it came.
+	latencies := latencyName + "{" + labelBound + "=~" + oneOf(bounds) + "," + labelHop + "=~" + oneOf([]string{hopIn, hopLocal}) + of + "}"
 	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
 	// failed connections from the start.
-	return all + " or max by(" + labelNamespace + "," + labelWorkload + ") (" +
+	return counters + " or " + latencies + " or max by(" + labelNamespace + "," + labelWorkload + ") (" +
 		"timestamp(" + requestsName + "{" + labels + "}) or timestamp(" + connectName + "{" + labels + "}))"
 }
 
@@ -131,6 +154,8 @@ func seriesOf(m model.Metric) (series, bool) {
 		s.Code = label(labelClass)
 	case grpcName:
 		s.Code = label(labelStatus)
+	case latencyName:
+		s.Code = label(labelBound)
 	}
 	// A pod of another namespace that claims to belong to this workload is a stranger.
 	ok := s.Pod != "" && s.Namespace == label(labelPodNamespace)

@@ -163,6 +163,10 @@ type Analysis struct {
 	// +optional
 	SuccessRate SuccessRate `json:"successRate,omitempty"`
 
+	// Latency compares how many requests are slow, by several bounds at once, with stable's. On by default.
+	// +optional
+	Latency Latency `json:"latency,omitempty"`
+
 	// Metrics are the user's own, as PromQL.
 	// +kubebuilder:validation:MaxItems=10
 	// +listType=map
@@ -181,6 +185,13 @@ type PrometheusRef struct {
 
 // SuccessRate is the comparison of error rates between candidate and stable.
 type SuccessRate struct {
+	// Disabled turns the comparison off.
+	// +optional
+	Disabled bool `json:"disabled,omitempty"`
+}
+
+// Latency is the comparison of latencies between candidate and stable.
+type Latency struct {
 	// Disabled turns the comparison off.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
