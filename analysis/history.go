@@ -16,7 +16,7 @@ const (
 	// maxHistory is how many minutes before the rollout are kept.
 	maxHistory = 30
 	// maxTracked is how many latency bounds the history is kept for.
-	maxTracked = 12
+	maxTracked = 8
 	// phiBlocks is how many minutes make the longer of the two blocks for phi.
 	phiBlocks = 5
 )

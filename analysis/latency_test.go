@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -114,10 +115,20 @@ func TestBoundsAreChosenByStableAlone(t *testing.T) {
 	}
 }
 
-// busy is a look as large as they get: six rates, so many pods of stable and ten of the candidate.
-func busy(i, weight, pods int) Look {
+// busy is a look as large as they get: ten bounds worth judging, so many pods of stable and ten of the candidate.
+func busy(i, weight, pods int, few bool) Look {
 	l := lookAt(i, weight, Counts{}, Counts{})
-	l.Bounds = bounds
+	l.Bounds = []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5}
+	if few {
+		l.Bounds = []float64{0.01, 0.05, 0.2, 0.5, 2}
+	}
+	serving := func(slow float64, n uint64, pod string) map[string]Served {
+		c := Served{Requests: n}
+		for i := range l.Bounds {
+			c.Slower = append(c.Slower, uint64(slow*float64(n)*math.Pow(0.5, float64(i+1))))
+		}
+		return map[string]Served{pod: c}
+	}
 	l.Candidate, l.Stable = map[string]Counts{}, map[string]Counts{}
 	l.CandidateServed, l.StableServed = map[string]Served{}, map[string]Served{}
 	for k := range pods {
@@ -142,7 +153,7 @@ func TestTheStateStaysSmall(t *testing.T) {
 		if i >= 400 {
 			weight = 10
 		}
-		st, _ = Judge(Settings{}, st, busy(i, weight, 100))
+		st, _ = Judge(Settings{}, st, busy(i, weight, 100, false))
 		text, err := json.Marshal(st)
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +161,7 @@ func TestTheStateStaysSmall(t *testing.T) {
 		most = max(most, len(text))
 	}
 	t.Logf("%d bytes at most, %d rates", most, len(st.Rates))
-	if len(st.Rates) != 6 {
+	if len(st.Rates) != 1+maxBounds {
 		t.Fatalf("%d rates", len(st.Rates))
 	}
 	if most > 32768 {
@@ -162,9 +173,9 @@ func TestTheStateStaysSmall(t *testing.T) {
 func BenchmarkJudge(b *testing.B) {
 	var st State
 	for i := range 60 {
-		st, _ = Judge(Settings{}, st, busy(i, 10*min(i/30, 1), 100))
+		st, _ = Judge(Settings{}, st, busy(i, 10*min(i/30, 1), 100, true))
 	}
-	l := busy(61, 10, 100)
+	l := busy(61, 10, 100, true)
 	b.ReportAllocs()
 	for b.Loop() {
 		Judge(Settings{}, st, l)

@@ -154,7 +154,7 @@ func (b *Baseline) clean() {
 // maxSigma: pods that differ by more than this are not comparable at all.
 const maxSigma = 10
 
-// expected rate of a share of events.
+// share is how many of the requests are events; NaN without requests.
 func share(events, requests uint64) float64 {
 	if requests == 0 {
 		return math.NaN()
