@@ -19,7 +19,7 @@ func TestAcceptance(t *testing.T) {
 		n = 8
 	}
 	if n < 500 && testing.Short() {
-		n = 4
+		n = 2
 	}
 	for _, g := range Goals() {
 		t.Run(fmt.Sprintf("%s %s", g.Name, g.Says), func(t *testing.T) {
