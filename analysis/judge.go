@@ -45,12 +45,12 @@ func (st *State) isNew(at time.Time) bool {
 
 // look takes in one look that was not counted yet.
 func (st *State) look(s Settings, l Look) {
-	first := st.Version == 0
 	dt := min(max(l.Time.Sub(st.Last), 0), maxGap)
-	if first || st.Last.IsZero() {
+	first := st.Version == 0 || st.Last.IsZero()
+	if first {
 		dt = s.Interval
 	}
-	if first || st.Last.IsZero() || l.Step != st.Step || l.Weight != st.Weight {
+	if first || l.Step != st.Step || l.Weight != st.Weight {
 		st.restart()
 		dt = min(dt, s.Interval)
 	}
@@ -65,9 +65,7 @@ func (st *State) look(s Settings, l Look) {
 	}
 	if l.Weight <= 0 {
 		st.Missing, st.Reason, st.Blind = false, "", 0
-		if st.Looks == 0 && !l.Missing {
-			st.before(s, l, span)
-		}
+		st.before(s, l, span)
 		return
 	}
 	st.metrics(s, l.Metrics, dt)
@@ -81,8 +79,11 @@ func (st *State) look(s Settings, l Look) {
 	st.count(s, l, span)
 }
 
-// before takes in a look before the rollout.
+// before takes in a look at weight 0: it is history, as long as no look had a weight.
 func (st *State) before(s Settings, l Look, dt time.Duration) {
+	if st.Looks > 0 || l.Missing {
+		return
+	}
 	if st.History == nil {
 		st.History = &History{}
 	}

@@ -62,17 +62,24 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 		capErrors(out[i].Candidate)
 		capErrors(out[i].Stable)
 		times[i].put(&out[i])
-		age, hasAge := a.age[t.key()]
-		switch {
-		case !present[i]:
-			out[i].Missing, out[i].Reason = true, "no sidecar's counters found"
-		case hasAge && age > stale.Seconds():
-			out[i].Missing, out[i].Reason = true, fmt.Sprintf("not scraped for %.0f s", age)
-		case !known[i]:
-			out[i].Missing, out[i].Reason = true, "first look at these counters"
-		}
+		out[i].Reason = whyMissing(a, t, present[i], known[i], stale)
+		out[i].Missing = out[i].Reason != ""
 	}
 	return out
+}
+
+// whyMissing says why a target's counts are worth nothing; empty where they are not.
+func whyMissing(a answer, t Target, present, known bool, stale time.Duration) string {
+	age, hasAge := a.age[t.key()]
+	switch {
+	case !present:
+		return "no sidecar's counters found"
+	case hasAge && age > stale.Seconds():
+		return fmt.Sprintf("not scraped for %.0f s", age)
+	case !known:
+		return "first look at these counters"
+	}
+	return ""
 }
 
 // add counts one increment for the revision that it was meant for.
