@@ -105,7 +105,7 @@ func without[T client.Object](objects []client.Object) []client.Object {
 	return out
 }
 
-func raw(t *testing.T, v any) []byte {
+func raw(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -46,7 +46,7 @@ func injectPod(change ...func(*corev1.Pod)) *corev1.Pod {
 	return pod
 }
 
-func readPod(t *testing.T, file string) *corev1.Pod {
+func readPod(t testing.TB, file string) *corev1.Pod {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
