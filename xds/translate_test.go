@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -142,4 +143,26 @@ func TestConsistentFindsNamesThatLeadNowhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// BenchmarkTranslate makes the configurations of 100 workloads, each with a split and ten peers: what a
+// change of policy for all of them costs.
+func BenchmarkTranslate(b *testing.B) {
+	var workloads []Workload
+	for i := range 100 {
+		w := web(25)
+		w.Name = fmt.Sprintf("web-%d", i)
+		for peer := range 10 {
+			w.Split.Endpoints = append(w.Split.Endpoints, fmt.Sprintf("10.0.%d.%d", i, 10+peer))
+		}
+		workloads = append(workloads, w)
+	}
+	b.Run("workloads=100", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			for _, w := range workloads {
+				translated(b, w)
+			}
+		}
+	})
 }

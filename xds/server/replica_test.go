@@ -24,7 +24,7 @@ import (
 const serverName = "headgate.headgate-system.svc"
 
 // certificate is self-signed, for serverName.
-func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+func certificate(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -29,7 +29,7 @@ func split(weight uint32, endpoints ...string) xds.Workload {
 	return w
 }
 
-func set(t *testing.T, s *Server, w xds.Workload) {
+func set(t testing.TB, s *Server, w xds.Workload) {
 	t.Helper()
 	if err := s.Set(w); err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ type fixture struct {
 	changed  chan Key
 }
 
-func serve(t *testing.T, cfg Config) *fixture {
+func serve(t testing.TB, cfg Config) *fixture {
 	t.Helper()
 	f := &fixture{listener: bufconn.Listen(1 << 20), changed: make(chan Key, 1<<16)}
 	if cfg.Linger == 0 {
@@ -47,7 +47,7 @@ func serve(t *testing.T, cfg Config) *fixture {
 }
 
 // until waits, from change to change, until the acknowledgements of key are as wanted.
-func (f *fixture) until(t *testing.T, key Key, wanted func([]Ack) bool) []Ack {
+func (f *fixture) until(t testing.TB, key Key, wanted func([]Ack) bool) []Ack {
 	t.Helper()
 	deadline := time.After(patience)
 	for {
@@ -70,7 +70,7 @@ func settledAt(weight uint32) func([]Ack) bool {
 
 // sidecar is a client that says what a test makes it say.
 type sidecar struct {
-	t         *testing.T
+	t         testing.TB
 	stream    discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	responses chan *discoveryv3.DeltaDiscoveryResponse
 	failed    chan error
@@ -79,7 +79,7 @@ type sidecar struct {
 	has map[xds.Type]map[string]string
 }
 
-func (f *fixture) connect(t *testing.T, token string) *sidecar {
+func (f *fixture) connect(t testing.TB, token string) *sidecar {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///test",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return f.listener.DialContext(ctx) }),

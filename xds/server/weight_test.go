@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/headgate/headgate/internal/quantile"
+	"github.com/headgate/headgate/xds"
+)
+
+// BenchmarkNewWeight measures from a new weight to the last acknowledgement: how long a verdict of Fail
+// is not in force yet. The sidecars acknowledge at once; they have connections of their own, with TLS, over
+// loopback.
+func BenchmarkNewWeight(b *testing.B) {
+	for _, n := range []int{1, 10, 100} {
+		b.Run(fmt.Sprintf("sidecars=%d", n), func(b *testing.B) { newWeights(b, n) })
+	}
+}
+
+func newWeights(b *testing.B, sidecars int) {
+	var connected atomic.Int64
+	changed := make(chan struct{}, 1)
+	s := New(b.Context(), Config{
+		Identify: func(context.Context) (Identity, Key, error) {
+			return Identity{Namespace: "shop", Pod: fmt.Sprintf("web-%d", connected.Add(1))}, webKey, nil
+		},
+		OnChange: func(Key) {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		},
+	})
+	inForce := func(weight uint32) {
+		set(b, s, split(weight, "10.0.0.1", "10.0.0.2"))
+		for deadline := time.After(patience); ; {
+			if acks := s.Acks(webKey); len(acks) == sidecars && settledAt(weight)(acks) {
+				return
+			}
+			select {
+			case <-changed:
+			case <-deadline:
+				b.Fatalf("acknowledgements stay at %+v", s.Acks(webKey))
+			}
+		}
+	}
+	cert, pool := certificate(b)
+	address := listen(b, s, cert)
+	for range sidecars {
+		agree(b, address, pool)
+	}
+	inForce(0)
+	var took []time.Duration
+	for weight := uint32(1); b.Loop(); weight = weight%100 + 1 {
+		start := time.Now()
+		inForce(weight)
+		took = append(took, time.Since(start))
+	}
+	quantile.Report(b, took)
+}
+
+// listen serves as the control plane does.
+func listen(b *testing.B, s *Server, cert tls.Certificate) (address string) {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	g := grpc.NewServer(Options(&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }})...)
+	s.Register(g)
+	go g.Serve(l)
+	b.Cleanup(g.Stop)
+	return l.Addr().String()
+}
+
+// agree connects a sidecar that asks for what Envoy asks for, and acknowledges whatever it gets.
+func agree(b *testing.B, address string, pool *x509.CertPool) {
+	b.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: serverName})))
+	if err != nil {
+		b.Fatal(err)
+	}
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- acknowledge(stream) }()
+	b.Cleanup(func() {
+		conn.Close()
+		<-ended // says only that the connection was closed
+	})
+}
+
+func acknowledge(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error {
+	ask := func(typ xds.Type, nonce string, names ...string) error {
+		return stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ.URL(), ResponseNonce: nonce, ResourceNamesSubscribe: names})
+	}
+	if err := errors.Join(ask(xds.Clusters, ""), ask(xds.Listeners, "")); err != nil {
+		return err
+	}
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		typ, ok := xds.TypeOf(r.GetTypeUrl())
+		if !ok {
+			return fmt.Errorf("a response of the unknown type %s", r.GetTypeUrl())
+		}
+		if err := ask(typ, r.GetNonce()); err != nil {
+			return err
+		}
+		for _, x := range r.GetResources() {
+			switch {
+			case typ == xds.Clusters && strings.HasPrefix(x.GetName(), "peerconn|"):
+				err = ask(xds.Endpoints, "", x.GetName())
+			case typ == xds.Listeners:
+				err = ask(xds.Routes, "", "capture|8080", "peers")
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
