@@ -10,7 +10,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Modules whose code is checked and tested. e2e/cluster/kubernetes holds only what compiles Kubernetes.
-MODULES := . charts e2e/cluster e2e/demo analysis/simulate/report
+MODULES := . charts e2e/cluster e2e/demo analysis/simulate/report hack/bench
 
 # Tools at the versions of tools/go.mod, compiled once and then taken from the build cache.
 TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
@@ -28,6 +28,8 @@ FUZZTIME ?= 30s
 SIMULATE ?= 1m
 SOAK ?= 1h
 SEED := $(or $(SEED),$(shell date +%s))
+# Which benchmarks to run.
+BENCH ?= .
 # Arguments of `make demo`, for example ARGS=--plain.
 ARGS ?=
 
@@ -81,13 +83,16 @@ e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them
 	@RUN='$(RUN)' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
 
 .PHONY: bench
-bench: ## Run the benchmarks, and 21 rollouts of identical versions on a real cluster (root; a quarter of an hour)
-	@go test -run '^$$' -bench . -benchmem ./...
+bench: bench-fast ## Measure: bench-fast, then 21 rollouts of identical versions on a real cluster (root; 20 minutes)
 	@HEADGATE_E2E_IDENTICAL=7 RUN='TestHeadgate/Together/Evidence/identical' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
 
 .PHONY: acceptance
 acceptance: ## Simulate what docs/analysis.md claims, RUNS (500) rollouts each, and write its tables and pictures
 	@go -C analysis/simulate/report run . -runs $(RUNS)
+
+.PHONY: bench-fast
+bench-fast: ## Measure what needs no cluster: table, and out/bench.json (3 minutes; BENCH=regexp selects)
+	@go test -run '^$$' -bench '$(BENCH)' -v ./... | go -C hack/bench run . -out $(CURDIR)/out/bench.json
 
 .PHONY: lint
 lint: ## Check the house rules (.golangci.yml) and lint the chart

