@@ -5,7 +5,6 @@ package webhook
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -24,22 +23,19 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/api/meta/testrestmapper"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/internal/playedapi"
 	"github.com/headgate/headgate/internal/quantile"
 )
 
@@ -185,16 +181,14 @@ func review(b *testing.B, old, obj client.Object) []byte {
 // to ask them.
 func (c *crowd) serve(b *testing.B) func(b *testing.B, path string, request []byte) (answer string) {
 	b.Helper()
-	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard))) // what is logged in production is made here, too
-	api := httptest.NewServer(newPlayedAPI(b, c.scheme, c.objects))
+	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard)))      // what is logged in production is made here, too
 	keys := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate, and a client that trusts it
+	b.Cleanup(keys.Close)
 	address := freeAddress(b)
-	mgr, err := ctrl.NewManager(&rest.Config{Host: api.URL}, ctrl.Options{
-		Scheme: c.scheme, Logger: logr.Discard(), Metrics: metricsserver.Options{BindAddress: "0"},
-		MapperProvider: func(*rest.Config, *http.Client) (meta.RESTMapper, error) {
-			return testrestmapper.TestOnlyStaticRESTMapper(c.scheme), nil
-		},
-		Cache: cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+	mgr, err := ctrl.NewManager(playedapi.Serve(b, c.scheme, kinds(), c.objects), ctrl.Options{
+		Scheme: c.scheme, MapperProvider: playedapi.Mapper(c.scheme), Logger: logr.Discard(),
+		Metrics: metricsserver.Options{BindAddress: "0"},
+		Cache:   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		WebhookServer: ctrlwebhook.NewServer(ctrlwebhook.Options{Host: address.IP.String(), Port: address.Port, TLSOpts: []func(*tls.Config){
 			func(t *tls.Config) {
 				t.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &keys.TLS.Certificates[0], nil }
@@ -209,40 +203,22 @@ func (c *crowd) serve(b *testing.B) func(b *testing.B, path string, request []by
 	}); err != nil {
 		b.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- mgr.Start(ctx) }()
-	b.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			b.Errorf("running the manager: %v", err)
-		}
-		api.CloseClientConnections() // watches of reflectors that have not noticed yet
-		api.Close()
-		keys.Close()
-	})
+	playedapi.Start(b, mgr, kinds())
 	c.await(b, mgr)
 	return asker(keys.Client(), "https://"+address.String())
 }
 
-// await returns when the caches hold everything and the webhooks answer.
+// await returns when the webhooks answer.
 func (c *crowd) await(b *testing.B, mgr ctrl.Manager) {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for _, o := range kinds() {
-		if _, err := mgr.GetCache().GetInformer(ctx, o); err != nil {
-			b.Fatalf("caching %T: %v", o, err)
-		}
-	}
-	for mgr.GetWebhookServer().StartedChecker()(nil) != nil {
-		if ctx.Err() != nil {
+	for deadline := time.Now().Add(time.Minute); mgr.GetWebhookServer().StartedChecker()(nil) != nil; {
+		if time.Now().After(deadline) {
 			b.Fatal("the webhook server does not start")
 		}
 		time.Sleep(10 * time.Millisecond) // polling a server that tells nobody when it is up
 	}
 	var pods corev1.PodList
-	if err := mgr.GetCache().List(ctx, &pods, client.UnsafeDisableDeepCopy); err != nil || len(pods.Items) != namespacesCached*workloadsEach*podsEach {
+	if err := mgr.GetCache().List(b.Context(), &pods, client.UnsafeDisableDeepCopy); err != nil || len(pods.Items) != namespacesCached*workloadsEach*podsEach {
 		b.Fatalf("%d pods are cached: %v", len(pods.Items), err)
 	}
 }
@@ -283,67 +259,5 @@ func kinds() []client.Object {
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &corev1.Pod{}, &corev1.Service{}, &corev1.Namespace{}, &corev1.Node{},
 		&corev1.ResourceQuota{}, &corev1.LimitRange{}, &autoscalingv2.HorizontalPodAutoscaler{},
 		&v1alpha1.Rollout{}, &v1alpha1.RolloutPolicy{}, &v1alpha1.ClusterRolloutPolicy{},
-	}
-}
-
-// playedAPI answers lists over all namespaces, by path, and watches in which nothing ever happens.
-type playedAPI map[string][]byte
-
-func newPlayedAPI(b *testing.B, scheme *runtime.Scheme, objects []client.Object) playedAPI {
-	b.Helper()
-	type list struct {
-		metav1.TypeMeta `json:",inline"`
-		metav1.ListMeta `json:"metadata"`
-		Items           []client.Object `json:"items"`
-	}
-	mapper, lists, api := testrestmapper.TestOnlyStaticRESTMapper(scheme), map[string]*list{}, playedAPI{}
-	add := func(o client.Object, items ...client.Object) {
-		gvk, err := apiutil.GVKForObject(o, scheme)
-		if err != nil {
-			b.Fatal(err)
-		}
-		mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-		if err != nil {
-			b.Fatal(err)
-		}
-		path := "/apis/" + mapping.Resource.Group + "/" + mapping.Resource.Version + "/" + mapping.Resource.Resource
-		if mapping.Resource.Group == "" {
-			path = "/api/" + mapping.Resource.Version + "/" + mapping.Resource.Resource
-		}
-		if lists[path] == nil {
-			lists[path] = &list{
-				TypeMeta: metav1.TypeMeta{APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind + "List"},
-				ListMeta: metav1.ListMeta{ResourceVersion: "1000"}, Items: []client.Object{},
-			}
-		}
-		lists[path].Items = append(lists[path].Items, items...)
-	}
-	for _, o := range kinds() {
-		add(o)
-	}
-	for _, o := range objects {
-		add(o, o)
-	}
-	for path, l := range lists {
-		api[path] = raw(b, l)
-	}
-	return api
-}
-
-func (a playedAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	list, known := a[r.URL.Path]
-	switch {
-	case !known:
-		http.NotFound(w, r)
-	case r.URL.Query().Get("sendInitialEvents") != "":
-		http.Error(w, "list first", http.StatusBadRequest)
-	case r.URL.Query().Get("watch") != "":
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusOK)
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	default:
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(list)
 	}
 }
