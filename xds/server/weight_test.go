@@ -21,12 +21,14 @@ import (
 
 	"github.com/headgate/headgate/internal/quantile"
 	"github.com/headgate/headgate/xds"
+	"github.com/headgate/headgate/xds/internal/envoytest"
 )
 
 // BenchmarkNewWeight measures from a new weight to the last acknowledgement: how long a verdict of Fail
 // is not in force yet. The sidecars acknowledge at once; they have connections of their own, with TLS, over
-// loopback.
+// loopback. The Envoy is a real one, and takes the weight from its own socket, as in a pod.
 func BenchmarkNewWeight(b *testing.B) {
+	b.Run("envoys=1", newWeightsOfEnvoy)
 	for _, n := range []int{1, 10, 100} {
 		b.Run(fmt.Sprintf("sidecars=%d", n), func(b *testing.B) { newWeights(b, n) })
 	}
@@ -65,6 +67,25 @@ func newWeights(b *testing.B, sidecars int) {
 		agree(b, address, pool)
 	}
 	inForce(0)
+	measureWeights(b, inForce)
+}
+
+func newWeightsOfEnvoy(b *testing.B) {
+	pod := envoytest.New(b).Pod(8080)
+	f := serve(b, Config{Identify: Anyone(webKey), Linger: DefaultLinger})
+	inForce := func(weight uint32) {
+		set(b, f.Server, split(weight, "10.213.0.98", "10.213.0.99"))
+		f.until(b, webKey, settledAt(weight))
+	}
+	set(b, f.Server, atRest())
+	pod.StartEnvoy(func(g grpc.ServiceRegistrar) { f.Register(g) })
+	inForce(0)
+	measureWeights(b, inForce)
+}
+
+// measureWeights puts one weight after the other in force.
+func measureWeights(b *testing.B, inForce func(weight uint32)) {
+	b.Helper()
 	var took []time.Duration
 	for weight := uint32(1); b.Loop(); weight = weight%100 + 1 {
 		start := time.Now()
