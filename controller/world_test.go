@@ -179,15 +179,17 @@ func scheme(t testing.TB) *runtime.Scheme {
 // cluster is an API server's memory with these objects, indexed like the manager's cache.
 func cluster(t testing.TB, objects ...client.Object) *fake.ClientBuilder {
 	t.Helper()
-	owner := func(o client.Object) []string {
-		if ref := metav1.GetControllerOf(o); ref != nil {
-			return []string{string(ref.UID)}
-		}
-		return nil
-	}
 	return fake.NewClientBuilder().WithScheme(scheme(t)).WithObjects(objects...).
 		WithStatusSubresource(&v1alpha1.Rollout{}, &v1alpha1.RolloutPolicy{}, &v1alpha1.ClusterRolloutPolicy{}, &appsv1.Deployment{}, &corev1.Pod{}).
-		WithIndex(&appsv1.ReplicaSet{}, webhook.OwnerIndex, owner).WithIndex(&corev1.Pod{}, webhook.OwnerIndex, owner)
+		WithIndex(&appsv1.ReplicaSet{}, webhook.OwnerIndex, owners).WithIndex(&corev1.Pod{}, webhook.OwnerIndex, owners)
+}
+
+// owners are by what webhook.OwnerIndex finds an object.
+func owners(o client.Object) []string {
+	if ref := metav1.GetControllerOf(o); ref != nil {
+		return []string{string(ref.UID)}
+	}
+	return nil
 }
 
 func reconciler(c client.Client) *Reconciler {

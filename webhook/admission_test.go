@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -50,10 +52,13 @@ const (
 
 // BenchmarkAdmission measures whole admissions as the API server sees them: HTTP/1.1 over TLS on a
 // connection that stays open, to the manager's webhook server, which answers from the manager's own
-// caches and indexes. Only the API server that fills those is played.
+// caches and indexes. Only the API server that fills those is played. cache-B is the memory that they need.
 func BenchmarkAdmission(b *testing.B) {
 	c := newCrowd(b)
-	admit := c.serve(b)
+	config := playedapi.Serve(b, c.scheme, kinds(), c.objects)
+	before := heap()
+	admit := c.serve(b, config)
+	cached := heap() - before
 	for name, tc := range map[string]struct {
 		path     string
 		requests [][]byte
@@ -73,6 +78,7 @@ func BenchmarkAdmission(b *testing.B) {
 				}
 			}
 			quantile.Report(b, took)
+			b.ReportMetric(float64(cached), "cache-B")
 		})
 	}
 }
@@ -179,13 +185,13 @@ func review(b *testing.B, old, obj client.Object) []byte {
 
 // serve runs the webhooks in a manager of their own, with caches filled as in production, and returns how
 // to ask them.
-func (c *crowd) serve(b *testing.B) func(b *testing.B, path string, request []byte) (answer string) {
+func (c *crowd) serve(b *testing.B, config *rest.Config) func(b *testing.B, path string, request []byte) (answer string) {
 	b.Helper()
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard)))      // what is logged in production is made here, too
 	keys := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate, and a client that trusts it
 	b.Cleanup(keys.Close)
 	address := freeAddress(b)
-	mgr, err := ctrl.NewManager(playedapi.Serve(b, c.scheme, kinds(), c.objects), ctrl.Options{
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: c.scheme, MapperProvider: playedapi.Mapper(c.scheme), Logger: logr.Discard(),
 		Metrics: metricsserver.Options{BindAddress: "0"},
 		Cache:   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
@@ -204,12 +210,12 @@ func (c *crowd) serve(b *testing.B) func(b *testing.B, path string, request []by
 		b.Fatal(err)
 	}
 	playedapi.Start(b, mgr, kinds())
-	c.await(b, mgr)
+	await(b, mgr)
 	return asker(keys.Client(), "https://"+address.String())
 }
 
 // await returns when the webhooks answer.
-func (c *crowd) await(b *testing.B, mgr ctrl.Manager) {
+func await(b *testing.B, mgr ctrl.Manager) {
 	b.Helper()
 	for deadline := time.Now().Add(time.Minute); mgr.GetWebhookServer().StartedChecker()(nil) != nil; {
 		if time.Now().After(deadline) {
@@ -221,6 +227,15 @@ func (c *crowd) await(b *testing.B, mgr ctrl.Manager) {
 	if err := mgr.GetCache().List(b.Context(), &pods, client.UnsafeDisableDeepCopy); err != nil || len(pods.Items) != namespacesCached*workloadsEach*podsEach {
 		b.Fatalf("%d pods are cached: %v", len(pods.Items), err)
 	}
+}
+
+// heap is what is in use.
+func heap() int64 {
+	var m goruntime.MemStats
+	goruntime.GC()
+	goruntime.GC() // what pools kept the first time
+	goruntime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func asker(c *http.Client, base string) func(*testing.B, string, []byte) string {

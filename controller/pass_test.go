@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/internal/playedapi"
+	"github.com/headgate/headgate/webhook"
+)
+
+// The cluster in which the controller is measured: each workload has ten pods of its stable revision, and
+// those that are rolled out one of the candidate.
+const (
+	workloads  = 1000
+	rolledOut  = 100
+	stablePods = 10
+)
+
+// BenchmarkReconcile measures one pass over 1,000 workloads, of which 100 are rolled out and wait for a
+// verdict: what the leader does each second for the 100, and after a restart for all.
+// Nothing changes, so writes/op must be zero. Only the API server is played.
+func BenchmarkReconcile(b *testing.B) {
+	rest, stepping := settled(b, v1alpha1.PhaseIdle, atRest()), settled(b, v1alpha1.PhaseStepping, inFirstStep())
+	objects := []client.Object{&v1alpha1.ClusterRolloutPolicy{}}
+	objects[0].SetName("default")
+	var all []types.NamespacedName
+	for i := range workloads {
+		template := rest
+		if i < rolledOut {
+			template = stepping
+		}
+		ns := fmt.Sprintf("shop-%d", i)
+		objects = append(objects, moved(b, template, ns)...)
+		all = append(all, types.NamespacedName{Namespace: ns, Name: "web"})
+	}
+	mgr := manager(b, objects)
+	for name, keys := range map[string][]types.NamespacedName{"rollouts=100": all[:rolledOut], "workloads=1000": all} {
+		b.Run(name, func(b *testing.B) {
+			counting := &writeCounter{Client: mgr.GetClient()}
+			r := reconciler(counting)
+			r.Sidecars = obedient{mgr.GetClient()}
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, key := range keys {
+					if _, err := r.Reconcile(b.Context(), ctrl.Request{NamespacedName: key}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(counting.writes)/float64(b.N), "writes/op")
+		})
+	}
+}
+
+// atRest is the namespace shop with the workload web, whose stable revision serves.
+func atRest() []client.Object {
+	d := deployment()
+	d.Spec.Template, d.Spec.Replicas = template("v1"), ptr(int32(stablePods))
+	d.Status = appsv1.DeploymentStatus{
+		ObservedGeneration: d.Generation, Replicas: stablePods, UpdatedReplicas: stablePods, ReadyReplicas: stablePods, AvailableReplicas: stablePods,
+	}
+	objects := []client.Object{namespace("shop", true), &v1alpha1.ClusterRolloutPolicy{}, d, sized(replicaSet(stableHash, "v1", stablePods))}
+	objects[1].SetName("default")
+	for i := range stablePods {
+		objects = append(objects, podOf(stableHash, fmt.Sprintf("s%d", i), fmt.Sprintf("10.0.0.%d", 1+i), gateOpen, set(corev1.PodReady, corev1.ConditionTrue, 7)))
+	}
+	r := record()
+	r.Status = v1alpha1.RolloutStatus{
+		DeploymentUID: d.UID, Phase: v1alpha1.PhaseIdle, Stable: v1alpha1.Revision{Hash: stableHash, Template: webhook.TemplateDigest(template("v1"))},
+	}
+	return append(objects, r)
+}
+
+// inFirstStep is the same after an update to v2, with the candidate's pod.
+func inFirstStep() []client.Object {
+	var out []client.Object
+	for _, o := range atRest() {
+		if d, is := o.(*appsv1.Deployment); is {
+			next := d.DeepCopy()
+			next.Spec.Template = template("v2")
+			held := webhook.DecideHold(webhook.HoldInput{
+				Old: d, New: next, Policy: &v1alpha1.RolloutPolicySpec{}, ReplicaSets: []*appsv1.ReplicaSet{sized(replicaSet(stableHash, "v1", stablePods))},
+				Split: webhook.SplitState{Possible: true}, Now: at(90),
+			}).Deployment
+			held.Status.UpdatedReplicas, held.Status.Replicas = 1, stablePods+1
+			o = held
+		}
+		out = append(out, o)
+	}
+	return append(out, sized(replicaSet(candidateHash, "v2", 1)), podOf(candidateHash, "c0", "10.0.1.1"))
+}
+
+// sized gives a ReplicaSet all the pods that it wants.
+func sized(rs *appsv1.ReplicaSet) *appsv1.ReplicaSet {
+	rs.Annotations[desiredAnnotation] = fmt.Sprint(stablePods)
+	rs.Status = appsv1.ReplicaSetStatus{Replicas: *rs.Spec.Replicas, ReadyReplicas: *rs.Spec.Replicas, AvailableReplicas: *rs.Spec.Replicas}
+	return rs
+}
+
+// settled are the objects after as many passes as the Reconciler finds something to write in, which must
+// lead to this phase.
+func settled(b *testing.B, phase v1alpha1.Phase, objects []client.Object) []client.Object {
+	b.Helper()
+	log := &writes{}
+	c := cluster(b, objects...).WithInterceptorFuncs(log.funcs()).Build()
+	r := reconciler(c)
+	r.Sidecars = obedient{c}
+	for range 20 {
+		log.done = nil
+		if _, err := r.Reconcile(b.Context(), ctrl.Request{NamespacedName: webKey}); err != nil {
+			b.Fatal(err)
+		}
+		if len(log.done) == 0 {
+			for _, o := range objects {
+				stored(b, c, o)
+			}
+			if s := stored(b, c, record()).Status; s.Phase != phase || s.WeightInForce != s.Weight {
+				b.Fatalf("the controller comes to rest at %+v", s)
+			}
+			return objects
+		}
+	}
+	b.Fatalf("the controller does not come to rest, and goes on to %v", log.done)
+	return nil
+}
+
+// moved are copies of the objects in another namespace, with owners of their own.
+func moved(b *testing.B, objects []client.Object, namespace string) []client.Object {
+	b.Helper()
+	rename := strings.NewReplacer(`"shop"`, `"`+namespace+`"`, "d-uid", "d-uid-"+namespace, `"rs-`, `"rs-`+namespace+"-")
+	var out []client.Object
+	for _, o := range objects {
+		if _, is := o.(*v1alpha1.ClusterRolloutPolicy); is {
+			continue
+		}
+		text, err := json.Marshal(o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c, ok := reflect.New(reflect.TypeOf(o).Elem()).Interface().(client.Object)
+		if !ok {
+			b.Fatalf("%T is no object", o)
+		}
+		if err := json.Unmarshal([]byte(rename.Replace(string(text))), c); err != nil {
+			b.Fatal(err)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// manager has caches like the control plane's, filled with these objects.
+func manager(b *testing.B, objects []client.Object) ctrl.Manager {
+	b.Helper()
+	kinds := []client.Object{
+		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &corev1.Pod{}, &corev1.Service{}, &corev1.Namespace{}, &corev1.Node{},
+		&autoscalingv2.HorizontalPodAutoscaler{}, &v1alpha1.Rollout{}, &v1alpha1.RolloutPolicy{}, &v1alpha1.ClusterRolloutPolicy{},
+	}
+	s := scheme(b)
+	mgr, err := ctrl.NewManager(playedapi.Serve(b, s, kinds, objects), ctrl.Options{
+		Scheme: s, MapperProvider: playedapi.Mapper(s), Logger: logr.Discard(), Metrics: metricsserver.Options{BindAddress: "0"},
+		Cache: cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, o := range []client.Object{&appsv1.ReplicaSet{}, &corev1.Pod{}} {
+		if err := mgr.GetFieldIndexer().IndexField(b.Context(), o, webhook.OwnerIndex, owners); err != nil {
+			b.Fatal(err)
+		}
+	}
+	playedapi.Start(b, mgr, kinds)
+	return mgr
+}
+
+// obedient sidecars have acknowledged what the record says.
+type obedient struct{ client.Reader }
+
+func (o obedient) Acks(key types.NamespacedName, revision string) []Ack {
+	var r v1alpha1.Rollout
+	if err := o.Get(context.Background(), key, &r); err != nil || r.Status.Candidate.Hash == "" {
+		return nil
+	}
+	if revision == r.Status.Candidate.Hash {
+		return []Ack{{Pod: "c0", Peer: r.Status.Stable.Hash, PeerWeight: 100 - r.Status.Weight}}
+	}
+	var out []Ack
+	for i := range stablePods {
+		out = append(out, Ack{Pod: fmt.Sprintf("s%d", i), Peer: r.Status.Candidate.Hash, PeerWeight: r.Status.Weight})
+	}
+	return out
+}
+
+// writeCounter reads, and only counts writes.
+type writeCounter struct {
+	client.Client
+
+	writes int
+}
+
+func (w *writeCounter) count() error { w.writes++; return nil }
+
+func (w *writeCounter) Create(context.Context, client.Object, ...client.CreateOption) error {
+	return w.count()
+}
+
+func (w *writeCounter) Update(context.Context, client.Object, ...client.UpdateOption) error {
+	return w.count()
+}
+
+func (w *writeCounter) Patch(context.Context, client.Object, client.Patch, ...client.PatchOption) error {
+	return w.count()
+}
+
+func (w *writeCounter) Delete(context.Context, client.Object, ...client.DeleteOption) error {
+	return w.count()
+}
+
+func (w *writeCounter) Status() client.SubResourceWriter {
+	return statusCounter{w.Client.Status(), w}
+}
+
+type statusCounter struct {
+	client.SubResourceWriter
+
+	counter *writeCounter
+}
+
+func (s statusCounter) Update(context.Context, client.Object, ...client.SubResourceUpdateOption) error {
+	return s.counter.count()
+}
+
+func (s statusCounter) Patch(context.Context, client.Object, client.Patch, ...client.SubResourcePatchOption) error {
+	return s.counter.count()
+}
