@@ -57,8 +57,8 @@ func TestTheTableNamesTheMachineAndWhatWasLeftOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Machine.Cores, r.Machine.Kernel, r.Machine.Go = 2, "linux 6.1", "go1.26"
-	want := `Measured on: A very fast one, 2 cores, linux 6.1, go1.26
+	r.Machine.Cores, r.Machine.Kernel, r.Machine.Go, r.Machine.Load = 2, "linux 6.1", "go1.26", 0.4
+	want := `Measured on: A very fast one, 2 cores, load 0.4 before, linux 6.1, go1.26
 
 rollout.Decide/quiet-night   12.3µs/op   1.46KiB/op   29 allocs/op
 xds/server.Request/local     205µs/op    p50 399µs    p50 ×4.81   10.3k req/s   req/s ×0.40

@@ -33,6 +33,7 @@ func main() {
 }
 
 func run(in io.Reader, out io.Writer, file string) error {
+	here := thisMachine() // before anything is measured
 	text, err := follow(in, out)
 	if err != nil {
 		return fmt.Errorf("reading the results: %w", err)
@@ -44,7 +45,8 @@ func run(in io.Reader, out io.Writer, file string) error {
 	if len(r.Figures) == 0 {
 		return errors.New("nothing was measured")
 	}
-	r.Machine = thisMachine(r.Machine.CPU)
+	here.CPU = r.Machine.CPU
+	r.Machine = here
 	if _, err := fmt.Fprint(out, "\n", r.table()); err != nil {
 		return fmt.Errorf("writing the table: %w", err)
 	}
