@@ -99,10 +99,10 @@ func (o Options) ask(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encoding the wish to release: %w", err)
 	}
-	if err := o.Client.Patch(ctx, d, client.RawPatch(types.MergePatchType, patch)); err != nil {
+	if err := o.Client.Patch(ctx, d, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldManager)); err != nil {
 		return fmt.Errorf("asking the control plane to release: %w", err)
 	}
-	return nil
+	return o.disown(ctx, client.ObjectKeyFromObject(d)) // helm upgrade takes the wish back
 }
 
 // waitForControlPlane returns when nothing is held and no rollout is under way, or patience is over.
@@ -169,10 +169,10 @@ func (o Options) removeWebhooks(ctx context.Context) error {
 func (o Options) stopControlPlane(ctx context.Context) error {
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Deployment}}
 	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
-	if err := client.IgnoreNotFound(o.Client.Patch(ctx, d, patch)); err != nil {
+	if err := client.IgnoreNotFound(o.Client.Patch(ctx, d, patch, client.FieldOwner(fieldManager))); err != nil {
 		return fmt.Errorf("scaling the control plane to 0: %w", err)
 	}
-	return nil
+	return o.disown(ctx, client.ObjectKeyFromObject(d)) // helm upgrade starts it again
 }
 
 // release ends one hold, opens the gates of what stays, and takes Headgate's annotations away.
@@ -324,9 +324,24 @@ func (o Options) openGates(ctx context.Context, key types.NamespacedName) error 
 		if !metav1.IsControlledBy(&rs, &d) || !webhook.EqualTemplate(&rs.Spec.Template, &d.Spec.Template) {
 			continue
 		}
-		if err := o.openGatesOf(ctx, &rs); err != nil {
+		if err := errors.Join(o.markOpen(ctx, &d, &rs), o.openGatesOf(ctx, &rs)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// markOpen notes on the ReplicaSet, where the Deployment controller has copied the gate of the hold, that this
+// version was let out: for the Pod webhook, and for a control plane that comes back.
+func (o Options) markOpen(ctx context.Context, d *appsv1.Deployment, rs *appsv1.ReplicaSet) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{
+		v1alpha1.GateAnnotation: string(v1alpha1.GateOpen), v1alpha1.GateTemplateAnnotation: webhook.TemplateDigest(d.Spec.Template),
+	}}})
+	if err != nil {
+		return fmt.Errorf("encoding the gate: %w", err)
+	}
+	if err := client.IgnoreNotFound(o.Client.Patch(ctx, rs, client.RawPatch(types.MergePatchType, patch))); err != nil {
+		return fmt.Errorf("marking revision %s as let out: %w", rs.Name, err)
 	}
 	return nil
 }
@@ -354,12 +369,17 @@ func (o Options) openGatesOf(ctx context.Context, rs *appsv1.ReplicaSet) error {
 	return errors.Join(errs...)
 }
 
+// held: by the annotation or, where that was wiped or an undo dropped it, by the fields.
 func held(d appsv1.Deployment) bool {
-	return d.Annotations[v1alpha1.HoldAnnotation] != ""
+	deadline := d.Spec.ProgressDeadlineSeconds
+	return d.Annotations[v1alpha1.HoldAnnotation] != "" || deadline != nil && *deadline == heldDeadline
 }
 
 // marked: something of Headgate is on it.
 func marked(d appsv1.Deployment) bool {
+	if held(d) {
+		return true
+	}
 	for a := range d.Annotations {
 		if a == v1alpha1.HoldAnnotation || a == v1alpha1.GateAnnotation || a == v1alpha1.GateTemplateAnnotation {
 			return true

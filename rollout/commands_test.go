@@ -54,8 +54,10 @@ var commands = map[string]func(*script, args) error{
 	// The analysis: verdict Fail ErrorRate "too many errors"; verdict none.
 	"verdict": (*script).verdict,
 	// Time. tick 1s: one look after it. run 30s: a look each second, printing changes. clock -1h: it jumps.
-	"tick":  (*script).tick,
-	"run":   (*script).run,
+	"tick": (*script).tick,
+	"run":  (*script).run,
+	// away 60s: nothing of Headgate is there, webhooks and all.
+	"away":  (*script).away,
 	"clock": (*script).clock,
 	// show prints the pods and the fields; stale decides once about an older generation.
 	"show":  func(s *script, _ args) error { s.looked = true; s.out.WriteString(s.w.String()); return nil },
@@ -321,6 +323,20 @@ func (s *script) verdict(a args) error {
 		}
 	}
 	return nil
+}
+
+func (s *script) away(a args) error {
+	d, err := time.ParseDuration(a[0])
+	s.w.podWebhookDown = true
+	for end := s.w.now.Add(d); s.w.now.Before(end); {
+		s.w.now = s.w.now.Add(time.Second)
+		s.w.settle()
+	}
+	s.w.podWebhookDown = false
+	if !s.w.downSince.IsZero() {
+		s.w.downSince = s.w.now // a control plane that has just started does not know since when
+	}
+	return err
 }
 
 func (s *script) tick(a args) error {

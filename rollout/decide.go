@@ -144,6 +144,8 @@ type rule struct {
 var rules = []rule{
 	// N = 0 while held: nothing can be judged, and growing back must not start with candidates.
 	{(*pass).scaledToZero, (*pass).releaseBackAtZero},
+	// It went out while nothing of Headgate was there to hold it.
+	{(*pass).outNatively, (*pass).followOut},
 	// A record for a workload at rest: wait for a hold, or follow what goes out natively.
 	{(*pass).isIdle, (*pass).idle},
 	// The user put the stable template back (undo, apply of the old version), or a roll back did.

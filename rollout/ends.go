@@ -230,6 +230,35 @@ func (p *pass) followNative() {
 	p.because("a third template goes out natively")
 }
 
+// outNatively: all of stable is gone and another version serves in its place, though it was held or is not known to
+// have been let out. So it is after somebody took Headgate's webhooks away to get an update out. To take that back
+// would overrule him, and costs the version that serves; only what was judged and failed is not kept.
+func (p *pass) outNatively() bool {
+	dep := p.o.Deployment
+	underWay := p.s.Phase != v1alpha1.PhaseIdle || dep.Hold != nil
+	itself := dep.Template == p.s.Candidate.Template
+	return underWay && dep.Complete && dep.Replicas > 0 && dep.Gate != v1alpha1.GateOpen &&
+		p.s.Stable.Template != "" && dep.Template != p.s.Stable.Template && p.o.byTemplate(dep.Template).Hash != "" &&
+		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() && !(itself && p.failedBefore())
+}
+
+func (p *pass) followOut() {
+	out := p.o.byTemplate(p.o.Deployment.Template)
+	if p.s.Candidate.Hash != "" && p.s.Candidate.Hash != out.Hash {
+		p.recordUnlessEnded(v1alpha1.OutcomeSuperseded)
+	}
+	p.event(true, "RolloutReleased", "This version went out natively while Headgate could not hold it, and is complete: it is stable now")
+	p.recordNative(out)
+	p.s.Stable = out
+	p.clearRollout()
+	p.enter(v1alpha1.PhaseIdle)
+	p.because("went out natively and is complete: it is stable")
+	if p.held() {
+		p.d.Requeue = tick
+		p.endHold(v1alpha1.ReleaseForward, "went out natively and is complete: the user's fields go back")
+	}
+}
+
 // gatesClosed: in these phases no candidate pod may serve by itself.
 func (p *pass) gatesClosed() bool {
 	switch p.s.Phase {
