@@ -94,7 +94,7 @@ func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 		x := xds.Workload{Namespace: w.deployment.Namespace, Name: w.deployment.Name, Revision: hash, IPv6: hasIPv6(w.pods[hash])}
 		peer, weight, split := w.split(hash)
 		for _, p := range ports {
-			port := xds.Port{Number: uint32(p.Port), Protocol: protocolOf(w.pods[hash], p, services)}
+			port := xds.Port{Number: uint32(p.Port), Protocol: protocolOf(p)}
 			if split {
 				port.Peer = peerPort(p, captured[peer], w.pods[hash], w.pods[peer], services)
 			}
@@ -138,8 +138,13 @@ func (w *workload) endpoints(hash string) []string {
 	return slices.Compact(out)
 }
 
-// capturedPorts are what the Pod webhook noted on the pods of a revision; all of them have the same.
+// capturedPorts are what the Pod webhook noted on the oldest pod of a revision. All of them have the same ports, but what
+// Services say about a port changes. A listener does not change with it, because Envoy would end its connections, and
+// requests that take longer than its drain time with them.
 func capturedPorts(pods []*corev1.Pod) []v1alpha1.CapturedPort {
+	pods = slices.SortedFunc(slices.Values(pods), func(a, b *corev1.Pod) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
 	for _, pod := range pods {
 		var injection v1alpha1.Injection
 		if json.Unmarshal([]byte(pod.Annotations[v1alpha1.InjectionAnnotation]), &injection) == nil && len(injection.Ports) > 0 {
@@ -166,13 +171,9 @@ func hasIPv6(pods []*corev1.Pod) bool {
 	return false
 }
 
-// protocolOf asks the Services that reach this port; where they don't agree, it is sniffed.
-func protocolOf(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) xds.Protocol {
-	var said []v1alpha1.PortProtocol
-	for _, sp := range servicePortsTo(pods, p, services) {
-		said = append(said, webhook.ServicePortProtocol(sp.ServicePort))
-	}
-	switch webhook.Agreed(said) {
+// protocolOf is what the Services said when the pod was created.
+func protocolOf(p v1alpha1.CapturedPort) xds.Protocol {
+	switch p.Protocol {
 	case v1alpha1.ProtocolTCP:
 		return xds.TCP
 	case v1alpha1.ProtocolHTTP:

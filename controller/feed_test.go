@@ -144,9 +144,6 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 	onlyStable.Spec.Selector = map[string]string{"pod-template-hash": stableHash}
 	udp := servicePortTo("dns", byNumber(8080))
 	udp.Protocol = corev1.ProtocolUDP
-	mysql := servicePortTo("mysql", byNumber(8080))
-	grpc := servicePortTo("x", byNumber(8080))
-	grpc.AppProtocol = ptr("tcp")
 	two := []corev1.Service{service("web", servicePortTo("http", byNumber(8080))), service("admin", servicePortTo("http", byNumber(9090)))}
 	for name, tc := range map[string]struct {
 		stable, candidate []v1alpha1.CapturedPort
@@ -164,19 +161,19 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 		},
 		"a port with two names, in another order there": {
 			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{names(8081, "web", "admin")}, webAndAdmin,
-			[]xds.Port{{Number: 8080, Protocol: xds.HTTP, Peer: 8081}},
+			[]xds.Port{{Number: 8080, Peer: 8081}},
 		},
 		"a port with two names, one of which is gone there": {
 			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{named("web", 8081)}, webAndAdmin,
-			[]xds.Port{{Number: 8080, Protocol: xds.HTTP, Peer: 8081}},
+			[]xds.Port{{Number: 8080, Peer: 8081}},
 		},
 		"a port with two names, which are two ports there: nobody knows which is meant": {
 			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{named("admin", 8081), named("web", 8080)}, webAndAdmin,
-			[]xds.Port{{Number: 8080, Protocol: xds.HTTP}},
+			[]xds.Port{{Number: 8080}},
 		},
 		"two Services call their port http": {
 			[]v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, []v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, two,
-			[]xds.Port{{Number: 8080, Protocol: xds.HTTP, Peer: 8080}, {Number: 9090, Protocol: xds.HTTP, Peer: 9090}},
+			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090, Peer: 9090}},
 		},
 		"a Service without a target port means its own": {
 			[]v1alpha1.CapturedPort{named("", 80)}, []v1alpha1.CapturedPort{named("", 80)}, []corev1.Service{service("web", corev1.ServicePort{Port: 80})},
@@ -184,19 +181,11 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 		},
 		"the Service does not select the other revision": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{onlyStable},
-			[]xds.Port{{Number: 8080, Protocol: xds.HTTP}},
+			[]xds.Port{{Number: 8080}},
 		},
 		"a Service for UDP says nothing": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("dns", udp)},
 			[]xds.Port{{Number: 8080, Peer: 8080}},
-		},
-		"the name of a Service port tells the protocol": {
-			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("db", mysql)},
-			[]xds.Port{{Number: 8080, Peer: 8080, Protocol: xds.TCP}},
-		},
-		"appProtocol tells it first": {
-			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("x", grpc)},
-			[]xds.Port{{Number: 8080, Peer: 8080, Protocol: xds.TCP}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -205,6 +194,28 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 				t.Errorf("stable's ports (-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+// Envoy ends the connections of a listener that changes, so nobody's Service may change one under running pods.
+func TestProtocolsAreThoseOfTheOldestPod(t *testing.T) {
+	speaks := func(p v1alpha1.PortProtocol) func(*corev1.Pod) {
+		return captures(v1alpha1.CapturedPort{Port: 8080, Protocol: p})
+	}
+	made := func(seconds int) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(at(seconds)) }
+	}
+	for want, said := range map[xds.Protocol]v1alpha1.PortProtocol{xds.Auto: v1alpha1.ProtocolAuto, xds.HTTP: v1alpha1.ProtocolHTTP, xds.TCP: v1alpha1.ProtocolTCP} {
+		other := v1alpha1.ProtocolHTTP
+		if said == other {
+			other = v1alpha1.ProtocolTCP
+		}
+		w := view(podOf(stableHash, "s1", "10.0.0.1", speaks(other), made(2)), podOf(stableHash, "s2", "10.0.0.2", speaks(said), made(1)))
+		later := servicePortTo("mysql", intstr.FromInt32(8080))
+		got := w.configurations([]corev1.Service{service("later", later)})[0].Ports
+		if d := cmp.Diff([]xds.Port{{Number: 8080, Protocol: want}}, got); d != "" {
+			t.Errorf("the oldest pod was told %s (-want +got):\n%s", said, d)
+		}
 	}
 }
 

@@ -60,6 +60,7 @@ func TestHeadgate(t *testing.T) {
 	// Every case needs what these take away.
 	t.Run("Away", func(t *testing.T) { testAway(t, cluster) })
 	t.Run("DeadWebhook", func(t *testing.T) { testDeadWebhook(t, cluster) })
+	t.Run("BreakGlass", func(t *testing.T) { testBreakGlass(t, cluster) })
 	t.Run("HangingPodWebhook", func(t *testing.T) { testHangingPodWebhook(t, cluster) })
 	// All pods of the cluster share the node that is cordoned.
 	t.Run("Drain", func(t *testing.T) { testDrain(t, cluster) })

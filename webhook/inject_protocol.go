@@ -19,18 +19,18 @@ func portProtocol(port v1alpha1.CapturedPort, services []corev1.Service) v1alpha
 	for i := range services {
 		for _, sp := range services[i].Spec.Ports {
 			if LeadsTo(sp, port) {
-				said = append(said, ServicePortProtocol(sp))
+				said = append(said, servicePortProtocol(sp))
 			}
 		}
 	}
-	return Agreed(said)
+	return agreed(said)
 }
 
-// Agreed is what all say about a port. Without a Service, or where they don't agree or say nothing, the port is
+// agreed is what all say about a port. Without a Service, or where they don't agree or say nothing, the port is
 // sniffed: that is right for every protocol whose client speaks first and at once. Only where all name a
 // protocol is it not, so that one whose server speaks first is not delayed, and an HTTP client that opens
 // connections ahead of its requests is split all the same (ENVOY.md §1: the sniffing ends after 2 s).
-func Agreed(said []v1alpha1.PortProtocol) v1alpha1.PortProtocol {
+func agreed(said []v1alpha1.PortProtocol) v1alpha1.PortProtocol {
 	all := slices.Compact(slices.Sorted(slices.Values(said)))
 	if len(all) != 1 {
 		return v1alpha1.ProtocolAuto
@@ -54,9 +54,9 @@ func LeadsTo(sp corev1.ServicePort, port v1alpha1.CapturedPort) bool {
 	}
 }
 
-// ServicePortProtocol is how the traffic of a Service port is handled: its appProtocol decides, else
+// servicePortProtocol is how the traffic of a Service port is handled: its appProtocol decides, else
 // the convention that a port's name is a protocol, alone or followed by a dash and anything.
-func ServicePortProtocol(sp corev1.ServicePort) v1alpha1.PortProtocol {
+func servicePortProtocol(sp corev1.ServicePort) v1alpha1.PortProtocol {
 	protocol, _, _ := strings.Cut(sp.Name, "-")
 	if sp.AppProtocol != nil && *sp.AppProtocol != "" {
 		protocol = strings.ToLower(*sp.AppProtocol)

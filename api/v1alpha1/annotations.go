@@ -143,7 +143,7 @@ type CapturedPort struct {
 	// Names are those under which Services find it, ascending: one port may be declared several times, each time
 	// with another name.
 	Names []string `json:"names,omitempty"`
-	// Protocol is what the Services said when the pod was created; the server may know better later.
+	// Protocol is what the Services said when the pod was created.
 	Protocol PortProtocol `json:"protocol"`
 	// Alias is the port that nftables redirects straight to Port, for probes and hooks; 0 when none
 	// points there.

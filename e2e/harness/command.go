@@ -49,6 +49,11 @@ func (c *Cluster) RunHelm(ctx context.Context, args ...string) Result {
 	return c.run(ctx, c.Helm, "", args)
 }
 
+// RunHeadgate runs the headgate command of this source tree.
+func (c *Cluster) RunHeadgate(ctx context.Context, args ...string) Result {
+	return c.run(ctx, "go", "", append([]string{"-C", c.Repo, "run", "./cmd/headgate"}, args...))
+}
+
 func (c *Cluster) run(ctx context.Context, path, stdin string, args []string) Result {
 	cmd := exec.CommandContext(ctx, path, args...)
 	// Asked to end first, so that it can say what it waited for.

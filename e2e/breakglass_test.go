@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/e2e/harness"
+)
+
+// What README says about an emergency, line by line: Headgate is dead in the middle of two rollouts, an update must
+// get out, and afterwards everything is as its user wants it, also when Headgate is back.
+func testBreakGlass(t *testing.T, cluster *harness.Cluster) {
+	updated, released := cluster.NewCase(t, harness.Enabled), cluster.NewCase(t, harness.Enabled)
+	cases := map[*harness.Case]string{updated: "v3", released: "v2"}
+	for c := range cases {
+		c.Policy(slowly)
+		c.Deploy()
+	}
+	fields := fieldsOf(updated.AwaitComplete())
+	loads := map[*harness.Case][]*harness.Load{}
+	for c := range cases {
+		c.AwaitStable()
+		loads[c] = everywhere(c)
+		c.SetImage("v2")
+	}
+	for c := range cases {
+		c.AwaitWeight(2*time.Minute, 0, 20)
+	}
+
+	scaleHeadgate(updated, 0)
+	t.Cleanup(func() { // other cases need it, whatever happens here
+		if err := cluster.Install(t.Context()); err != nil {
+			t.Log(err)
+		}
+	})
+	for _, args := range [][]string{
+		{"delete", "mutatingwebhookconfiguration", "zz-headgate"},
+		{"delete", "validatingadmissionpolicybinding", "headgate-candidates"},
+	} {
+		if r := cluster.RunKubectl(updated.Ctx, "", args...); r.Exit != 0 {
+			t.Fatal(r)
+		}
+	}
+	updated.SetImage("v3")
+	updated.Do(words(rolloutStatus)...)
+	if r := cluster.RunHeadgate(updated.Ctx, "release", "--all"); r.Exit != 0 {
+		t.Fatal(r)
+	}
+	for c, want := range cases {
+		d := c.AwaitComplete()
+		if image(d) != want {
+			t.Errorf("in %s the image is %s, want %s", c.Namespace, image(d), want)
+		}
+		requireFields(t, fields, d)
+		requireUntouched(t, d)
+	}
+
+	if err := cluster.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for c, want := range cases {
+		c.AwaitRollout(2*time.Minute, "what is out is stable", func(r *v1alpha1.Rollout) bool {
+			return r.Status.Phase == v1alpha1.PhaseIdle && c.ImageOf(r.Status.Stable.Hash) == want
+		})
+		c.SetImage("v4")
+		c.AwaitWeight(2*time.Minute, 0, 20)
+		stopAll(c, loads[c])
+	}
+}
