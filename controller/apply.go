@@ -52,6 +52,7 @@ func (r *Reconciler) apply(ctx context.Context, w *workload, d rollout.Decision)
 		r.deletePods(ctx, w, d),
 		r.resize(ctx, w, d),
 		r.deleteRevisions(ctx, w, d),
+		r.wake(ctx, w, d),
 	)
 }
 
@@ -244,6 +245,28 @@ func noteMost(rs *appsv1.ReplicaSet, d *appsv1.Deployment, hold *v1alpha1.Hold) 
 		rs.Annotations = map[string]string{}
 	}
 	rs.Annotations[maxAnnotation] = strconv.Itoa(int(*d.Spec.Replicas + hold.K))
+}
+
+// wakeEvery is how often a ReplicaSet is woken: its controller needs a moment, and the condition that tells how that went
+// another one.
+const wakeEvery = 5 * time.Second
+
+// wake writes to ReplicaSets: whatever changes, their controller tries again at once. Nothing stays, because kubectl's
+// undo copies a ReplicaSet's annotations to the Deployment.
+func (r *Reconciler) wake(ctx context.Context, w *workload, d rollout.Decision) error {
+	for _, hash := range d.Wake {
+		rs := w.replicaSet(hash)
+		if rs == nil || !r.memory.every(wakeEvery, client.ObjectKeyFromObject(w.deployment), "woken "+hash, r.Now()) {
+			continue
+		}
+		for _, value := range []string{`"now"`, "null"} {
+			patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+v1alpha1.WakeAnnotation+`":`+value+`}}}`))
+			if err := r.Client.Patch(ctx, rs.DeepCopy(), patch, client.FieldOwner(fieldManager)); err != nil {
+				return fmt.Errorf("waking revision %s: %w", hash, client.IgnoreNotFound(err))
+			}
+		}
+	}
+	return nil
 }
 
 func (r *Reconciler) deleteRevisions(ctx context.Context, w *workload, d rollout.Decision) error {

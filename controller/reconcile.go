@@ -110,6 +110,15 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 	} else {
 		r.memory.clear(key, "stableGone")
 	}
+	for i := range o.Revisions {
+		rev := &o.Revisions[i]
+		what := "createFailure " + rev.Hash
+		if rev.CreateFailure == "" {
+			r.memory.clear(key, what)
+		} else if seen := r.memory.since(key, what, now); seen.After(rev.CreateFailureSince) {
+			rev.CreateFailureSince = seen
+		}
+	}
 	return o
 }
 
@@ -144,6 +153,16 @@ func (m *memory) since(key types.NamespacedName, what string, now time.Time) tim
 		m.times[key][what] = now
 	}
 	return m.times[key][what]
+}
+
+// every says whether this was last true for so long, or never.
+func (m *memory) every(d time.Duration, key types.NamespacedName, what string, now time.Time) bool {
+	if last := m.since(key, what, now); !last.Equal(now) && now.Sub(last) < d {
+		return false
+	}
+	m.clear(key, what)
+	m.since(key, what, now)
+	return true
 }
 
 func (m *memory) clear(key types.NamespacedName, what string) {

@@ -47,6 +47,9 @@ func ownManagers() []string { return []string{"headgate", "headgate-direct", fie
 // webhook renders it).
 const heldDeadline = math.MaxInt32 - 1
 
+// maxHistory is how many entries a record's history can hold.
+const maxHistory = 10
+
 // Options say how to release.
 type Options struct {
 	// Client reads live and writes.
@@ -195,7 +198,52 @@ func (o Options) release(ctx context.Context, key types.NamespacedName) error {
 	if err != nil {
 		return fmt.Errorf("releasing %s: %w", key, err)
 	}
-	return errors.Join(o.disown(ctx, key), o.openGates(ctx, key))
+	return errors.Join(o.disown(ctx, key), o.openGates(ctx, key), o.closeRecord(ctx, key))
+}
+
+// closeRecord ends the rollout in the workload's record too. A control plane that comes back, maybe after months, would go
+// on with it: with the fields, the candidate and the stable version of that time.
+func (o Options) closeRecord(ctx context.Context, key types.NamespacedName) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		var record v1alpha1.Rollout
+		if err := o.Client.Get(ctx, key, &record); err != nil {
+			return err
+		}
+		if s := &record.Status; s.Phase == "" || s.Phase == v1alpha1.PhaseIdle && s.Hold == "" {
+			return nil
+		}
+		record.Status = closed(record.Status, metav1.Now())
+		return o.Client.Status().Update(ctx, &record, client.FieldOwner(fieldManager))
+	})
+	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+		return fmt.Errorf("closing the record of %s: %w", key, err)
+	}
+	return nil
+}
+
+// closed is a status at rest, with the rollout that was under way in its history.
+func closed(s v1alpha1.RolloutStatus, now metav1.Time) v1alpha1.RolloutStatus {
+	since := metav1.NewMicroTime(now.Time)
+	out := v1alpha1.RolloutStatus{
+		DeploymentUID: s.DeploymentUID, DeploymentGeneration: s.DeploymentGeneration,
+		Phase: v1alpha1.PhaseIdle, PhaseSince: &since,
+		Stable: s.Stable, Rejected: s.Rejected, UsedBypasses: s.UsedBypasses, History: s.History, Conditions: s.Conditions,
+	}
+	if s.Phase == v1alpha1.PhaseRollingBack || s.Phase == v1alpha1.PhaseQuarantined || s.Candidate.Hash == "" {
+		return out // its end is recorded
+	}
+	entry := v1alpha1.HistoryEntry{
+		Outcome: v1alpha1.OutcomeReleased, From: s.Stable.Hash, To: s.Candidate.Hash, StartedAt: now.Rfc3339Copy(), EndedAt: now.Rfc3339Copy(),
+		Verdict: s.Verdict,
+	}
+	if s.StartedAt != nil {
+		entry.StartedAt = metav1.NewTime(s.StartedAt.Time).Rfc3339Copy()
+	}
+	out.History = append(out.History, entry)
+	if n := len(out.History) - maxHistory; n > 0 {
+		out.History = out.History[n:]
+	}
+	return out
 }
 
 // disown takes Headgate out of the owners of a Deployment's fields, or the user's next server-side apply

@@ -189,6 +189,7 @@ func TestHoldsAreEndedWithoutAControlPlane(t *testing.T) {
 	lost := forward
 	lost.Surge, lost.Unavailable, lost.Deadline = "2", "0", heldDeadline
 	wiped := func(d *appsv1.Deployment) { delete(d.Annotations, v1alpha1.HoldAnnotation) }
+	undone := func(d *appsv1.Deployment) { d.Annotations = map[string]string{"team": "shop"} }
 	unreadable := func(d *appsv1.Deployment) { d.Annotations[v1alpha1.HoldAnnotation] = "{" }
 	paused := func(d *appsv1.Deployment) { d.Spec.Paused = true }
 	waitingBack := func(d *appsv1.Deployment) {
@@ -211,6 +212,7 @@ func TestHoldsAreEndedWithoutAControlPlane(t *testing.T) {
 		"back, where that waited for the user to resume":      {heldWeb(waitingBack, paused), record(v1alpha1.PhaseIdle), back, "released back"},
 		"paused: the user's fields all the same":              {heldWeb(paused), record(v1alpha1.PhasePaused), forward, "released forward"},
 		"a hold that was wiped: from the record":              {heldWeb(wiped), record(v1alpha1.PhaseStepping), forward, "released forward"},
+		"all annotations dropped by an undo: from the record": {heldWeb(undone), record(v1alpha1.PhaseStepping), forward, "released forward"},
 		"a hold that can't be read: from the record":          {heldWeb(unreadable), record(v1alpha1.PhaseQuarantined), back, "released back"},
 		"a hold that nobody knows: the user is told":          {heldWeb(unreadable), nil, lost, "check its strategy and progressDeadlineSeconds"},
 		"only annotations are left": {func() *appsv1.Deployment {
@@ -241,6 +243,46 @@ func TestHoldsAreEndedWithoutAControlPlane(t *testing.T) {
 			}
 			if n := *stored(t, c, controlPlane(0)).Spec.Replicas; (n == 0) != held(*tc.held) {
 				t.Errorf("the control plane has %d replicas; it must not put holds back", n)
+			}
+		})
+	}
+}
+
+// A control plane that comes back must not go on with a rollout that was ended without it.
+func TestWhatWasReleasedIsNotTakenUpAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		phase   v1alpha1.Phase
+		letOut  string // the revision
+		history []v1alpha1.Outcome
+	}{
+		"released forward": {v1alpha1.PhaseStepping, "bbb", []v1alpha1.Outcome{v1alpha1.OutcomePromoted, v1alpha1.OutcomeReleased}},
+		"released back":    {v1alpha1.PhaseQuarantined, "aaa", []v1alpha1.Outcome{v1alpha1.OutcomePromoted}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := record(tc.phase, func(r *v1alpha1.Rollout) {
+				r.Status.Weight, r.Status.History = 10, []v1alpha1.HistoryEntry{{Outcome: v1alpha1.OutcomePromoted, To: "aaa"}}
+			})
+			c := cluster(t, heldWeb(), webhooks(), controlPlane(0), replicaSet("aaa", "v1"), replicaSet("bbb", "v2"), before).Build()
+			o, _ := options(c)
+			if err := All(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+			s := stored(t, c, record("")).Status
+			var outcomes []v1alpha1.Outcome
+			for _, h := range s.History {
+				outcomes = append(outcomes, h.Outcome)
+			}
+			if d := cmp.Diff(tc.history, outcomes); d != "" {
+				t.Errorf("history (-want +got):\n%s", d)
+			}
+			s.History, s.PhaseSince = nil, nil
+			if d := cmp.Diff(v1alpha1.RolloutStatus{DeploymentUID: "d-uid", Phase: v1alpha1.PhaseIdle, Stable: v1alpha1.Revision{Hash: "aaa"}}, s); d != "" {
+				t.Errorf("the record (-want +got):\n%s", d)
+			}
+			rs := stored(t, c, replicaSet(tc.letOut, ""))
+			digest := webhook.TemplateDigest(stored(t, c, web()).Spec.Template)
+			if got := webhook.GateOf(rs.Annotations, digest); got != v1alpha1.GateOpen {
+				t.Errorf("the revision that was let out has the gate %q", got)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +48,7 @@ var commands = map[string]func(*script, args) error{
 	"exported": (*script).exported,
 	"pods":     (*script).pods,
 	"open":     (*script).open,
+	"evict":    (*script).evict,
 	"silent":   (*script).silent,
 	"cut":      (*script).cut,
 	"down":     func(s *script, a args) error { return s.turn(a[0], true) },
@@ -258,6 +260,14 @@ func (s *script) pods(a args) error {
 		if !one || p.Name == a[0] {
 			p.trouble = trouble
 		}
+	}
+	return nil
+}
+
+// evict v2-1: this pod is deleted.
+func (s *script) evict(a args) error {
+	for _, v := range s.w.versions {
+		v.pods = slices.DeleteFunc(v.pods, func(p *pod) bool { return p.Name == a[0] })
 	}
 	return nil
 }

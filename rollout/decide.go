@@ -82,6 +82,7 @@ func onePass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, 
 	p.resolve()
 	p.observeWeight()
 	p.noteUnconnected()
+	p.wake()
 	for _, r := range rules {
 		if r.when(p) {
 			r.then(p)

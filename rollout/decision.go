@@ -26,6 +26,8 @@ type Decision struct {
 	DeletePods []string
 	// DeleteRevisions are empty ReplicaSets of rejected, superseded and aborted candidates.
 	DeleteRevisions []string
+	// Wake are revisions whose ReplicaSet should try at once to create pods, not when its back-off is over.
+	Wake []string
 	// Failure is the message of the failure condition that the Deployment must show; empty: none.
 	Failure string
 	// ClearRetry, ClearPromote and ClearApprove say that the wish was taken up, or can't be any more, and

@@ -230,16 +230,17 @@ func (p *pass) followNative() {
 	p.because("a third template goes out natively")
 }
 
-// outNatively: all of stable is gone and another version serves in its place, though it was held or is not known to
-// have been let out. So it is after somebody took Headgate's webhooks away to get an update out. To take that back
-// would overrule him, and costs the version that serves; only what was judged and failed is not kept.
+// outNatively: all of stable is gone, and pods that nobody gated serve in its place. So it is after somebody took Headgate's
+// webhooks away to get an update out. To take that back would overrule him, and costs the version that serves; only
+// what was judged and failed is not kept.
 func (p *pass) outNatively() bool {
 	dep := p.o.Deployment
+	out := p.o.revision(p.o.byTemplate(dep.Template))
 	underWay := p.s.Phase != v1alpha1.PhaseIdle || dep.Hold != nil
 	itself := dep.Template == p.s.Candidate.Template
 	return underWay && dep.Complete && dep.Replicas > 0 && dep.Gate != v1alpha1.GateOpen &&
-		p.s.Stable.Template != "" && dep.Template != p.s.Stable.Template && p.o.byTemplate(dep.Template).Hash != "" &&
-		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() && !(itself && p.failedBefore())
+		p.s.Stable.Template != "" && dep.Template != p.s.Stable.Template && out.Hash != "" &&
+		out.count(func(pod Pod) bool { return !pod.Gated && pod.Ready }) > 0 && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() && !(itself && p.failedBefore())
 }
 
 func (p *pass) followOut() {

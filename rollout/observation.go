@@ -80,7 +80,7 @@ type Revision struct {
 	Pods []Pod
 	// CreateFailure is why the ReplicaSet can't create pods (quota, admission); empty when it can.
 	CreateFailure string
-	// CreateFailureSince is since when.
+	// CreateFailureSince is since when, but not longer than the controller has been there to see it.
 	CreateFailureSince time.Time
 }
 

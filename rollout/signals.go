@@ -71,6 +71,22 @@ func stableShows(stable Revision, cause string, since time.Time) bool {
 	}) > 0
 }
 
+// wake: while Headgate was away, the API server refused the candidate's pods, and its ReplicaSet waits longer and longer
+// before it tries again, up to a quarter of an hour. That time is not the version's.
+func (p *pass) wake() {
+	if !p.gatesClosed() || !p.candidate.refused() {
+		return
+	}
+	p.d.Wake = []string{p.candidate.Hash}
+	p.d.Requeue = tick
+	if since := p.candidate.CreateFailureSince; p.s.Phase == v1alpha1.PhaseStarting && p.s.PhaseSince != nil && p.s.PhaseSince.Time.Before(since) {
+		p.s.PhaseSince = micro(since)
+	}
+}
+
+// refused: its pods came without their gate, and the API server did not let them in.
+func (r Revision) refused() bool { return strings.Contains(r.CreateFailure, candidatesPolicy) }
+
 func podSignal(now time.Time, p Pod) *v1alpha1.Verdict {
 	lasted := func(d time.Duration) bool { return !p.ProblemSince.IsZero() && now.Sub(p.ProblemSince) >= d }
 	switch {
@@ -107,7 +123,7 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	}
 	// Measured in this phase: a retry must not fail by what was seen before it.
 	if candidate.CreateFailure != "" && min(o.Now.Sub(candidate.CreateFailureSince), p.inPhase()) >= noRoomFor {
-		if strings.Contains(candidate.CreateFailure, candidatesPolicy) {
+		if candidate.refused() {
 			return fail(v1alpha1.CausePodWebhook, "pods come without their gate and are refused: the Pod webhook does not answer; look at the Headgate pods, then retry")
 		}
 		return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s", because(candidate.CreateFailure))

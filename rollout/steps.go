@@ -121,6 +121,8 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 	switch {
 	case !p.accepted():
 		return
+	case p.candidate.readyButGate() == 0:
+		p.judgeAgain()
 	case step.MinDuration != nil && p.judged() < step.MinDuration.Duration:
 		p.because(fmt.Sprintf("step %d: accepted, its minimum time is not over", p.s.Step))
 	case step.Approval && !p.approved():
@@ -132,6 +134,15 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 	default:
 		p.advance()
 	}
+}
+
+// judgeAgain: what was accepted is a version of which nothing runs any more (its pods were deleted, and no new one can be
+// made). What was seen of it says nothing about pods that nobody has seen.
+func (p *pass) judgeAgain() {
+	p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
+	p.enter(v1alpha1.PhaseStepping)
+	p.setWeight(0)
+	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
 }
 
 // accepted follows the verdict; a Fail has been dealt with before.

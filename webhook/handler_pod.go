@@ -115,7 +115,7 @@ func (w workloadOfPod) isCandidate() bool {
 }
 
 // markOpen notes on a pod that it was let in without a gate on purpose. The chart's ValidatingAdmissionPolicy
-// refuses pods of a candidate that the Pod webhook has not seen.
+// refuses pods of a candidate that the Pod webhook has not seen. A template that says open does not know its own hash.
 func markOpen(pod *corev1.Pod) *corev1.Pod {
 	out := pod.DeepCopy()
 	noteOnPod(out, v1alpha1.GateAnnotation, string(v1alpha1.GateOpen))

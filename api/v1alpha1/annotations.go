@@ -43,6 +43,8 @@ const (
 	// SkipAnnotation on a pod of a managed workload says why it got no sidecar.
 	SkipAnnotation = "headgate.dev/injection-skipped"
 
+	// WakeAnnotation is put on a ReplicaSet and taken away again, so that its controller tries to create pods.
+	WakeAnnotation = "headgate.dev/wake"
 	// ReleaseAnnotation on Headgate's own Deployment, with the value "true", ends every hold: while it
 	// is there no policy counts. `headgate release` and the uninstall hook write it.
 	ReleaseAnnotation = "headgate.dev/release"
