@@ -235,12 +235,22 @@ func (p *pass) followNative() {
 // what was judged and failed is not kept.
 func (p *pass) outNatively() bool {
 	dep := p.o.Deployment
-	out := p.o.revision(p.o.byTemplate(dep.Template))
-	underWay := p.s.Phase != v1alpha1.PhaseIdle || dep.Hold != nil
-	itself := dep.Template == p.s.Candidate.Template
-	return underWay && dep.Complete && dep.Replicas > 0 && dep.Gate != v1alpha1.GateOpen &&
-		p.s.Stable.Template != "" && dep.Template != p.s.Stable.Template && out.Hash != "" &&
-		out.count(func(pod Pod) bool { return !pod.Gated && pod.Ready }) > 0 && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() && !(itself && p.failedBefore())
+	if !dep.Complete || dep.Replicas == 0 || dep.Gate == v1alpha1.GateOpen || p.s.Stable.Template == "" || dep.Template == p.s.Stable.Template {
+		return false
+	}
+	switch p.s.Phase {
+	case v1alpha1.PhaseIdle:
+		return dep.Hold != nil && p.servesUnseen()
+	case v1alpha1.PhasePromoting:
+		return false
+	}
+	failedItself := p.failedBefore() && dep.Template == p.s.Candidate.Template
+	return !failedItself && !p.fromPromotion() && p.servesUnseen()
+}
+
+// servesUnseen: pods of the template serve that the Pod webhook has not seen.
+func (p *pass) servesUnseen() bool {
+	return p.o.revision(p.o.byTemplate(p.o.Deployment.Template)).count(func(pod Pod) bool { return !pod.Gated && pod.Ready }) > 0
 }
 
 func (p *pass) followOut() {
