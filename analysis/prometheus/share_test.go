@@ -144,6 +144,7 @@ func TestAnswersHaveALimit(t *testing.T) {
 		"16 MiB from the installation's own, and no more": {Config{}, 16 << 20, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			tc.config.QueryTimeout, tc.config.BatchTimeout = time.Minute, time.Minute // size alone decides
 			c := fake(t, tc.config, func(w http.ResponseWriter, _ string) {
 				e := webCounter("1")
 				large := maps.Clone(e)
