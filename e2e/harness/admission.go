@@ -5,6 +5,7 @@ package harness
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -67,6 +68,10 @@ func (c *Case) AddWebhook(order Order, flags ...string) {
 			c.T.Errorf("removing another webhook: %v", err)
 		}
 	})
+	// It is ready a moment before the node has a route to it.
+	if err := admitted(c.Ctx, func(ctx context.Context) error { return c.Client.Create(ctx, idle(c.Namespace), client.DryRunAll) }); err != nil {
+		c.T.Fatalf("waiting until the API server reaches another webhook: %v", err)
+	}
 }
 
 func (c *Case) webhookConfiguration(order Order, ca []byte) *admissionregistrationv1.MutatingWebhookConfiguration {

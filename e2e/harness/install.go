@@ -83,27 +83,41 @@ func (c *Cluster) awaitWebhooks(ctx context.Context) error {
 		return fmt.Errorf("creating a namespace: %w", err)
 	}
 	defer c.Client.Delete(context.WithoutCancel(ctx), ns) //nolint:errcheck // an empty namespace harms nobody
+	d := idle(ns.Name)
+	if err := c.Client.Create(ctx, d); err != nil {
+		return fmt.Errorf("creating a Deployment without pods: %w", err)
+	}
+	// The webhook of Deployments fails closed, so an update that succeeds went through it. All webhooks have the same
+	// address.
+	change := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"minReadySeconds":1}}`))
+	err := admitted(ctx, func(ctx context.Context) error { return c.Client.Patch(ctx, d.DeepCopy(), change, client.DryRunAll) })
+	if err != nil {
+		return fmt.Errorf("waiting until the API server reaches Headgate's webhooks: %w", err)
+	}
+	return nil
+}
+
+// idle is a Deployment without pods.
+func idle(namespace string) *appsv1.Deployment {
 	pod := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "probe"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: "probe"}}},
 	}
-	d := &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "probe"},
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "probe"},
 		Spec:       appsv1.DeploymentSpec{Replicas: new(int32), Selector: &metav1.LabelSelector{MatchLabels: pod.Labels}, Template: pod},
 	}
-	if err := c.Client.Create(ctx, d); err != nil {
-		return fmt.Errorf("creating a Deployment without pods: %w", err)
-	}
+}
+
+// admitted tries until the API server lets a request pass, which it does when it reaches the webhooks that it must ask.
+func admitted(ctx context.Context, try func(context.Context) error) error {
 	var refused error
-	err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		// The webhook of Deployments fails closed, so an update that succeeds went through it. All webhooks
-		// have the same address.
-		change := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"minReadySeconds":1}}`))
-		refused = c.Client.Patch(ctx, d.DeepCopy(), change, client.DryRunAll)
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		refused = try(ctx)
 		return refused == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting until the API server reaches Headgate's webhooks: %w; it last said: %w", err, refused)
+		return fmt.Errorf("%w; the API server last said: %w", err, refused)
 	}
 	return nil
 }
