@@ -19,7 +19,7 @@ TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
 KUBECONFIG ?=
 # What of the end-to-end tests to run, and how long they may take.
 RUN ?= .
-E2E_TIMEOUT ?= 40m
+E2E_TIMEOUT ?= 60m
 # How many rollouts `make acceptance` simulates in each world.
 RUNS ?= 500
 # How long `make fuzz` spends on each fuzz test.
