@@ -117,6 +117,8 @@ func (r *request) wishes() v1alpha1.UserFields {
 		if r.calledAgain() {
 			recorded = r.arrived
 		}
+	} else if isRendered(written) {
+		rendered = append(rendered, written) // another k, of which another webhook has dropped the annotation
 	}
 	return mergeWishes(written, recorded.User, rendered...)
 }

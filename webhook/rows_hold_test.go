@@ -114,6 +114,9 @@ func TestRow7Candidate(t *testing.T) {
 		"called again after another webhook dropped our annotations: the rendered fields are no wish": {
 			in: update(v1, with(v1, setTemplate("v2"), fields(heldFields(1)))), want: hold("v2", 1, defaults()),
 		},
+		"the same mid-rollout, with another k": {
+			in: update(held, with(held, setTemplate("v3"), fields(heldFields(1)), func(d *appsv1.Deployment) { d.Annotations = nil })), want: hold("v3", 1, rolling("50%", "1", 300)),
+		},
 		"without a record, the first update after installing": {
 			in: update(v1, with(v1, setTemplate("v2")), noRecord), want: hold("v2", 1, defaults()),
 		},
