@@ -119,6 +119,7 @@ func (w workloadOfPod) isCandidate() bool {
 func markOpen(pod *corev1.Pod) *corev1.Pod {
 	out := pod.DeepCopy()
 	noteOnPod(out, v1alpha1.GateAnnotation, string(v1alpha1.GateOpen))
+	noteOnPod(out, v1alpha1.GateTemplateAnnotation, pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey])
 	return out
 }
 

@@ -333,6 +333,13 @@ func TestOnlyACandidateThatIsLetOutIsMarked(t *testing.T) {
 			if mark := got.Annotations[v1alpha1.GateAnnotation]; mark != tc.want {
 				t.Errorf("the mark is %q, want %q", mark, tc.want)
 			}
+			revision := ""
+			if tc.want != "" {
+				revision = hashOf(rs)
+			}
+			if got := got.Annotations[v1alpha1.GateTemplateAnnotation]; got != revision {
+				t.Errorf("the mark is about revision %q, want %q", got, revision)
+			}
 		})
 	}
 }

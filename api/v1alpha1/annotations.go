@@ -28,7 +28,8 @@ const (
 	// value "open", it says that the Pod webhook let a candidate's pod in without a gate.
 	GateAnnotation = "headgate.dev/gate"
 	// GateTemplateAnnotation is the digest of the template that GateAnnotation is about. A decision
-	// about another template than the ReplicaSet's own counts as no decision.
+	// about another template than the ReplicaSet's own counts as no decision. On a pod that was let in without
+	// a gate it is the pod's pod-template-hash, which no template can say of itself.
 	GateTemplateAnnotation = "headgate.dev/gate-template"
 	// HoldAnnotation on a Deployment is the hold in force, a Hold as JSON. Only the controller may
 	// change it once it is there; only the Deployment webhook renders it into fields.
