@@ -261,8 +261,8 @@ func (r *Reconciler) wake(ctx context.Context, w *workload, d rollout.Decision) 
 		}
 		for _, value := range []string{`"now"`, "null"} {
 			patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+v1alpha1.WakeAnnotation+`":`+value+`}}}`))
-			if err := r.Client.Patch(ctx, rs.DeepCopy(), patch, client.FieldOwner(fieldManager)); err != nil {
-				return fmt.Errorf("waking revision %s: %w", hash, client.IgnoreNotFound(err))
+			if err := client.IgnoreNotFound(r.Client.Patch(ctx, rs.DeepCopy(), patch, client.FieldOwner(fieldManager))); err != nil {
+				return fmt.Errorf("waking revision %s: %w", hash, err)
 			}
 		}
 	}

@@ -157,7 +157,7 @@ func (m *memory) since(key types.NamespacedName, what string, now time.Time) tim
 
 // every says whether this was last true for so long, or never.
 func (m *memory) every(d time.Duration, key types.NamespacedName, what string, now time.Time) bool {
-	if last := m.since(key, what, now); !last.Equal(now) && now.Sub(last) < d {
+	if now.Sub(m.since(key, what, now.Add(-d))) < d {
 		return false
 	}
 	m.clear(key, what)
