@@ -34,6 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/webhook"
 )
 
@@ -46,9 +47,6 @@ func ownManagers() []string { return []string{"headgate", "headgate-direct", fie
 // heldDeadline is the progressDeadlineSeconds of a hold, a number that nobody writes by hand (package
 // webhook renders it).
 const heldDeadline = math.MaxInt32 - 1
-
-// maxHistory is how many entries a record's history can hold.
-const maxHistory = 10
 
 // Options say how to release.
 type Options struct {
@@ -212,38 +210,13 @@ func (o Options) closeRecord(ctx context.Context, key types.NamespacedName) erro
 		if s := &record.Status; s.Phase == "" || s.Phase == v1alpha1.PhaseIdle && s.Hold == "" {
 			return nil
 		}
-		record.Status = closed(record.Status, metav1.Now())
+		record.Status = rollout.Released(record.Status, time.Now())
 		return o.Client.Status().Update(ctx, &record, client.FieldOwner(fieldManager))
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
 		return fmt.Errorf("closing the record of %s: %w", key, err)
 	}
 	return nil
-}
-
-// closed is a status at rest, with the rollout that was under way in its history.
-func closed(s v1alpha1.RolloutStatus, now metav1.Time) v1alpha1.RolloutStatus {
-	since := metav1.NewMicroTime(now.Time)
-	out := v1alpha1.RolloutStatus{
-		DeploymentUID: s.DeploymentUID, DeploymentGeneration: s.DeploymentGeneration,
-		Phase: v1alpha1.PhaseIdle, PhaseSince: &since,
-		Stable: s.Stable, Rejected: s.Rejected, UsedBypasses: s.UsedBypasses, History: s.History, Conditions: s.Conditions,
-	}
-	if s.Phase == v1alpha1.PhaseRollingBack || s.Phase == v1alpha1.PhaseQuarantined || s.Candidate.Hash == "" {
-		return out // its end is recorded
-	}
-	entry := v1alpha1.HistoryEntry{
-		Outcome: v1alpha1.OutcomeReleased, From: s.Stable.Hash, To: s.Candidate.Hash, StartedAt: now.Rfc3339Copy(), EndedAt: now.Rfc3339Copy(),
-		Verdict: s.Verdict,
-	}
-	if s.StartedAt != nil {
-		entry.StartedAt = metav1.NewTime(s.StartedAt.Time).Rfc3339Copy()
-	}
-	out.History = append(out.History, entry)
-	if n := len(out.History) - maxHistory; n > 0 {
-		out.History = out.History[n:]
-	}
-	return out
 }
 
 // disown takes Headgate out of the owners of a Deployment's fields, or the user's next server-side apply
@@ -308,8 +281,7 @@ func lastHold(d *appsv1.Deployment, record *v1alpha1.Rollout) *v1alpha1.Hold {
 	if hold, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation]); err == nil && hold != nil {
 		return hold
 	}
-	deadline := d.Spec.ProgressDeadlineSeconds
-	if record == nil || deadline == nil || *deadline != heldDeadline {
+	if record == nil || !rendered(d) {
 		return nil
 	}
 	hold, err := v1alpha1.ParseHold(record.Status.Hold)
@@ -419,8 +391,13 @@ func (o Options) openGatesOf(ctx context.Context, rs *appsv1.ReplicaSet) error {
 
 // held: by the annotation or, where that was wiped or an undo dropped it, by the fields.
 func held(d appsv1.Deployment) bool {
+	return d.Annotations[v1alpha1.HoldAnnotation] != "" || rendered(&d)
+}
+
+// rendered: the fields are those of a hold.
+func rendered(d *appsv1.Deployment) bool {
 	deadline := d.Spec.ProgressDeadlineSeconds
-	return d.Annotations[v1alpha1.HoldAnnotation] != "" || deadline != nil && *deadline == heldDeadline
+	return deadline != nil && *deadline == heldDeadline
 }
 
 // marked: something of Headgate is on it.

@@ -35,13 +35,18 @@ func (p *pass) idle() {
 		p.openGates(p.o.revision(current))
 		p.because("the template goes out natively")
 		if dep.Complete && current.Hash != "" {
-			p.recordNative(current)
-			p.s.Stable = current
-			if r := p.s.Rejected; r != nil && r.Template == current.Template {
-				p.s.Rejected = nil // it is good after all; a later return to it must not be quarantined
-			}
+			p.stableIsNow(current)
 			p.because("the template is complete: it is stable")
 		}
+	}
+}
+
+// stableIsNow follows what went out natively.
+func (p *pass) stableIsNow(current v1alpha1.Revision) {
+	p.recordNative(current)
+	p.s.Stable = current
+	if r := p.s.Rejected; r != nil && r.Template == current.Template {
+		p.s.Rejected = nil // it is good after all; a later return to it must not be quarantined
 	}
 }
 
@@ -172,6 +177,19 @@ func (p *pass) clearRollout() {
 	*p.s = kept
 }
 
+// Released is a record at rest after its hold was ended by somebody else, the rollout that was under way in its history.
+// What is stable then is found out when the template is complete.
+func Released(status v1alpha1.RolloutStatus, now time.Time) v1alpha1.RolloutStatus {
+	p := newPass(nil, status, Observation{Now: now})
+	if p.s.Candidate.Hash != "" {
+		p.recordUnlessEnded(v1alpha1.OutcomeReleased)
+	}
+	p.clearRollout()
+	p.enter(v1alpha1.PhaseIdle)
+	p.s.Hold = ""
+	return p.d.Status
+}
+
 // stableIsBack: the template is stable's. (A hold that is still there slipped past the webhook, and is
 // released once Idle.) The roll back of a promotion has a way to go then: see rollingBackFromPromotion.
 func (p *pass) stableIsBack() bool {
@@ -259,8 +277,7 @@ func (p *pass) followOut() {
 		p.recordUnlessEnded(v1alpha1.OutcomeSuperseded)
 	}
 	p.event(true, "RolloutReleased", "This version went out natively while Headgate could not hold it, and is complete: it is stable now")
-	p.recordNative(out)
-	p.s.Stable = out
+	p.stableIsNow(out)
 	p.clearRollout()
 	p.enter(v1alpha1.PhaseIdle)
 	p.because("went out natively and is complete: it is stable")
