@@ -88,14 +88,7 @@ func TestJudge(t *testing.T) {
 	atLeast := 0.95
 	ranged := Settings{Metrics: []Range{{Name: "checkout", Min: &atLeast}}, MaxStepTime: 75 * time.Second}
 	short := Settings{MaxStepTime: 75 * time.Second}
-	tests := map[string]struct {
-		settings Settings
-		looks    script
-		want     Result
-		cause    string
-		says     string // part of the message
-		from     int    // first look with this result; 0: not checked
-	}{
+	checkVerdicts(t, map[string]verdictCase{
 		"a healthy candidate is accepted": {looks: looks(20), want: Pass, cause: CauseAccepted, says: "0 of 2,000 requests"},
 		"not before six looks, however much traffic": {looks: looks(6, func(l *Look) {
 			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e6, Errors: 0}, Counts{Requests: 9e6, Errors: 0}
@@ -146,22 +139,7 @@ func TestJudge(t *testing.T) {
 		"a candidate that fails within the tolerance is left alone": {looks: looks(200, func(l *Look) {
 			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 10000, Errors: 12}, Counts{Requests: 90000, Errors: 90}
 		}), want: Pass},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			_, got := tc.looks.play(tc.settings)
-			last := got[len(got)-1]
-			if last.Result != tc.want || tc.cause != "" && last.Cause != tc.cause || !strings.Contains(last.Message, tc.says) {
-				t.Errorf("last verdict is %s %q %q\nwant %s %q %q", last.Result, last.Cause, last.Message, tc.want, tc.cause, tc.says)
-			}
-			for i, v := range got {
-				if tc.from > 0 && (v.Result == tc.want) != (i+1 >= tc.from) {
-					t.Errorf("look %d: %s %q, want %s from look %d", i+1, v.Result, v.Message, tc.want, tc.from)
-					break
-				}
-			}
-		})
-	}
+	})
 }
 
 func TestTheTimeLimitHolds(t *testing.T) {
@@ -269,5 +247,34 @@ func TestJudgeDoesNotTouchItsInput(t *testing.T) {
 	}
 	if after, _ := json.Marshal(st); string(before) != string(after) {
 		t.Errorf("state changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+// verdictCase is a rollout and its last verdict.
+type verdictCase struct {
+	settings Settings
+	looks    script
+	want     Result
+	cause    string
+	says     string // part of the message
+	from     int    // first look with this result; 0: not checked
+}
+
+func checkVerdicts(t *testing.T, cases map[string]verdictCase) {
+	t.Helper()
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, got := tc.looks.play(tc.settings)
+			last := got[len(got)-1]
+			if last.Result != tc.want || tc.cause != "" && last.Cause != tc.cause || !strings.Contains(last.Message, tc.says) {
+				t.Errorf("last verdict is %s %q %q\nwant %s %q %q", last.Result, last.Cause, last.Message, tc.want, tc.cause, tc.says)
+			}
+			for i, v := range got {
+				if tc.from > 0 && (v.Result == tc.want) != (i+1 >= tc.from) {
+					t.Errorf("look %d: %s %q, want %s from look %d", i+1, v.Result, v.Message, tc.want, tc.from)
+					break
+				}
+			}
+		})
 	}
 }

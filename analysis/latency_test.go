@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -51,14 +50,7 @@ func newcomer(slow float64) func(*Look) {
 }
 
 func TestLatency(t *testing.T) {
-	tests := map[string]struct {
-		settings Settings
-		looks    script
-		want     Result
-		cause    string
-		says     string
-		from     int
-	}{
+	checkVerdicts(t, map[string]verdictCase{
 		"as fast as stable is accepted, once it is warm": {looks: looks(9, timed(1)), want: Pass, cause: CauseAccepted, says: "latency as far off", from: 9},
 		"slow while it warms up is forgiven":             {looks: looks(6, timed(10)).then(looks(20, timed(1))), want: Pass},
 		"slow once it is warm fails": {looks: looks(10, timed(3)), want: Fail, cause: "Latency/0.05", from: 10,
@@ -81,22 +73,7 @@ func TestLatency(t *testing.T) {
 		"latency that comes later than errors is left":   {looks: looks(1).then(looks(30, timed(10))), want: Pass},
 		"bounds that tell nothing are not judged":        {looks: looks(40, timed(1)), want: Pass},
 		"too few requests to choose bounds hold nothing": {settings: Settings{MaxStepTime: time.Minute}, looks: looks(12, timed(1), func(l *Look) { l.StableServed = serving(1, 10, "a") }), want: Inconclusive, from: 12},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			_, got := tc.looks.play(tc.settings)
-			last := got[len(got)-1]
-			if last.Result != tc.want || tc.cause != "" && last.Cause != tc.cause || !strings.Contains(last.Message, tc.says) {
-				t.Errorf("last verdict is %s %q %q\nwant %s %q %q", last.Result, last.Cause, last.Message, tc.want, tc.cause, tc.says)
-			}
-			for i, v := range got {
-				if tc.from > 0 && (v.Result == tc.want) != (i+1 >= tc.from) {
-					t.Errorf("look %d: %s %q, want %s from look %d", i+1, v.Result, v.Message, tc.want, tc.from)
-					break
-				}
-			}
-		})
-	}
+	})
 }
 
 func TestBoundsAreChosenByStableAlone(t *testing.T) {

@@ -7,7 +7,6 @@ package server
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -156,14 +155,7 @@ func TestConnections(t *testing.T) {
 		"the unknown upgrade of a client is ignored":      {p.a.IP + ":8080", "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "HTTP/1.1 200 OK"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := p.n.Dial(context.Background(), "tcp", tc.to)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
+			c := p.dial(t, tc.to)
 			start := time.Now()
 			fmt.Fprint(c, tc.say)
 			line, _ := bufio.NewReader(c).ReadString('\n')
@@ -206,14 +198,7 @@ func TestARequestOnAConnectionThatWasSilentIsSplit(t *testing.T) {
 	w.Ports[0].Protocol, w.Generation = xds.HTTP, 1
 	set(t, p.ads.Server, w)
 	p.ads.until(t, webKey, func(a []Ack) bool { return len(a) == 1 && a[0].Settled && a[0].Generation == 1 })
-	c, err := p.n.Dial(t.Context(), "tcp", p.a.IP+":8080")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	c := p.dial(t, p.a.IP+":8080")
 	<-time.After(silence)
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
 	answer, _ := io.ReadAll(c)
@@ -236,14 +221,7 @@ func TestWhatPassesAsHTTP1(t *testing.T) {
 		"OPTIONS *": "HTTP/1.1 404 Not Found", "CONNECT web:80": "HTTP/1.1 404 Not Found",
 	} {
 		t.Run(request, func(t *testing.T) {
-			c, err := p.n.Dial(t.Context(), "tcp", p.a.IP+":8080")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
+			c := p.dial(t, p.a.IP+":8080")
 			sent, typed := strings.CutSuffix(request, " type")
 			fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: web\r\nConnection: close\r\n", sent)
 			if typed {
@@ -266,14 +244,7 @@ func TestAServerThatSpeaksFirstOnASniffedPortIsDelayed(t *testing.T) {
 	p := newPair(t)
 	go greet(p.a.Listen(9001))
 	start := time.Now()
-	c, err := p.n.Dial(t.Context(), "tcp", p.a.IP+":9001")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	c := p.dial(t, p.a.IP+":9001")
 	line, _ := bufio.NewReader(c).ReadString('\n')
 	if d := time.Since(start); line != "220 ready\n" || d < 1900*time.Millisecond {
 		t.Errorf("answer %q after %s, want it after the 2 s that README speaks of", line, d)

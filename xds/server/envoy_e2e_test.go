@@ -8,6 +8,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -28,6 +29,20 @@ type pair struct {
 	a, b       *envoytest.Pod
 	ads, adsB  *fixture
 	appA, appB *app
+}
+
+// dial connects like a client of the pods. The test has as long as patience with the connection.
+func (p *pair) dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := p.n.Dial(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // app answers with its revision, and remembers what it saw.
