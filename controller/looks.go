@@ -118,7 +118,9 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 		Namespace: r.Namespace, Workload: r.Name, Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
 		Step: int(s.Step), Weight: int(s.WeightInForce), Created: map[string]time.Time{},
 	}
-	for _, m := range recordedPolicy(s).Analysis.Metrics {
+	policy := recordedPolicy(s)
+	t.NoLatency = policy.Analysis.Latency.Disabled
+	for _, m := range policy.Analysis.Metrics {
 		t.Metrics = append(t.Metrics, prometheus.Query{Name: m.Name, Expression: m.Query})
 	}
 	for _, hash := range []string{s.Stable.Hash, s.Candidate.Hash} {

@@ -79,7 +79,8 @@ func TestOneQueryForAllWorkloads(t *testing.T) {
 		if got := strings.Count(query, `,namespace=~"bank|shop"`); got != strings.Count(query, "{") {
 			t.Errorf("query %s has selectors without the scrape's namespace", query)
 		}
-		for _, part := range []string{`hg_namespace=~"bank|shop"`, `hg_workload=~"api|web\\.v1"`, `hg_hop=~"local|peer|peerconn"`} {
+		for _, part := range []string{`hg_namespace=~"bank|shop"`, `hg_workload=~"api|web\\.v1"`, `hg_hop=~"local|peer|peerconn"`,
+			`or envoy_cluster_upstream_rq_time_bucket{le=~"\\+Inf|10(\\.0)?|20(\\.0)?|`, `,hg_hop=~"in|local"`} {
 			if !strings.Contains(query, part) {
 				t.Errorf("query %s does not contain %s", query, part)
 			}
@@ -93,6 +94,27 @@ func TestOneQueryForAllWorkloads(t *testing.T) {
 	}
 	if got, err := c.Looks(t.Context(), start, nil); len(got) != 0 || err != nil || queries.Load() != 1 {
 		t.Errorf("no workloads: %v, %v, %d queries", got, err, queries.Load())
+	}
+}
+
+// Latencies are asked for together with the counters, under the same limits, and only where they are judged.
+func TestLatenciesAreCountersToo(t *testing.T) {
+	timed := Target{Namespace: "shop", Workload: "web"}
+	untimed := Target{Namespace: "bank", Workload: "api", NoLatency: true}
+	for name, tc := range map[string]struct {
+		targets []Target
+		want    string
+	}{
+		"all are judged":  {[]Target{timed}, `,hg_hop=~"in|local",hg_namespace=~"shop",namespace=~"shop",hg_workload=~"web"}`},
+		"one is judged":   {[]Target{timed, untimed}, `,hg_hop=~"in|local",hg_namespace=~"shop",namespace=~"shop",hg_workload=~"web"}`},
+		"none are judged": {[]Target{untimed}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, got, _ := strings.Cut(expression(tc.targets), latencyName)
+			if asked := got != ""; asked != (tc.want != "") || !strings.Contains(got, tc.want) {
+				t.Errorf("after the name of the buckets: %q, want %q", got, tc.want)
+			}
+		})
 	}
 }
 

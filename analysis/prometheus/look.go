@@ -21,6 +21,8 @@ type Target struct {
 	// Created has the creation times of the workload's pods, of both revisions. One that is absent
 	// only costs the pod's first few requests.
 	Created map[string]time.Time
+	// NoLatency says that latencies are not asked for: nobody judges them, and they are half of the series.
+	NoLatency bool
 	// Metrics are the users' metrics.
 	Metrics []Query
 }

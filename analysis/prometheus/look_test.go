@@ -133,6 +133,8 @@ func TestLatencies(t *testing.T) {
 		values[bucket("x", "in", "older", bound)] = 1000
 	}
 	values[bucket("a", "local", "old", "20")] = 60 // a bound that only one sidecar has
+	// A newer Prometheus writes bounds another way.
+	values[bucket("a", "local", "old", "200.0")], values[bucket("c", "in", "new", "200.0")], values[bucket("x", "in", "older", "200")] = 74, 9, 1000
 	var before, now model.Vector
 	for text, value := range values {
 		before = append(before, element(t, text, 0))
@@ -142,8 +144,8 @@ func TestLatencies(t *testing.T) {
 	a := parse(now)
 	_, incs := m.advance(start.Add(5*time.Second), a.samples, about([]Target{target}))
 	got := looks(start, []Target{target}, a, m, incs, 30*time.Second)[0]
-	at := map[string]int{"10": 0, "100": 1, "5000": 2}
-	if diff := cmp.Diff([]float64{0.01, 0.1, 5}, got.Bounds); diff != "" {
+	at := map[string]int{"10": 0, "100": 1, "200": 2, "5000": 3}
+	if diff := cmp.Diff([]float64{0.01, 0.1, 0.2, 5}, got.Bounds); diff != "" {
 		t.Fatalf("bounds (-want +got):\n%s", diff)
 	}
 	check := func(c analysis.Served, total uint64, slower map[string]uint64) {
@@ -157,8 +159,8 @@ func TestLatencies(t *testing.T) {
 			}
 		}
 	}
-	check(got.StableServed["a"], 75, map[string]uint64{"10": 25, "100": 5, "5000": 0})
-	check(got.CandidateServed["c"], 13, map[string]uint64{"10": 8, "100": 3, "5000": 0})
+	check(got.StableServed["a"], 75, map[string]uint64{"10": 25, "100": 5, "200": 1, "5000": 0})
+	check(got.CandidateServed["c"], 13, map[string]uint64{"10": 8, "100": 3, "200": 4, "5000": 0})
 	if len(got.StableServed)+len(got.CandidateServed) != 2 {
 		t.Errorf("other pods were timed: %v, %v", got.StableServed, got.CandidateServed)
 	}

@@ -160,6 +160,14 @@ func exposedConnects(revision string) string {
 	return fmt.Sprintf(`%s{hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peerconn",hg_revision=%q}`, connectName, revision)
 }
 
+// exposedBuckets adds how many requests a pod answered, and how many of them within 100 ms.
+func exposedBuckets(into map[string]string, hop, revision, within, requests string) map[string]string {
+	for bound, n := range map[string]string{"100": within, "7.5": "0", all: requests} {
+		into[fmt.Sprintf(`%s{hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop=%q,hg_revision=%q,le=%q}`, latencyName, hop, revision, bound)] = n
+	}
+	return into
+}
+
 func exposedGRPC(hop, revision, status string) string {
 	return fmt.Sprintf(`%s{hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop=%q,hg_revision=%q,grpc_status=%q}`, grpcName, hop, revision, status)
 }
@@ -205,6 +213,11 @@ func TestRealPrometheus(t *testing.T) {
 	e.show(t, pods{"a": {local2: "1090", peer2: "60"}, "b": {local2: "2090"}})
 	l := look("traffic", analysis.Counts{Requests: 10}, analysis.Counts{Requests: 180})
 	checkMetrics(t, l)
+	e.show(t, pods{"a": exposedBuckets(map[string]string{}, "local", "old", "80", "90")})
+	l = look("the first timed requests", analysis.Counts{}, analysis.Counts{})
+	if diff := cmp.Diff(map[string]analysis.Served{"a": {Requests: 90, Slower: []uint64{10}}}, l.StableServed); diff != "" {
+		t.Errorf("latencies (-want +got):\n%s", diff)
+	}
 	look("nothing new", analysis.Counts{}, analysis.Counts{})
 
 	e.show(t, pods{"a": {peer5: "4", local5: "1"}})

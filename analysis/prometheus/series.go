@@ -48,9 +48,19 @@ func latencyBounds() []float64 {
 	return []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5}
 }
 
-// boundLabel is a bound as the label has it.
+// boundLabel is a bound as sidecars write it.
 func boundLabel(seconds float64) string {
 	return strconv.FormatFloat(seconds*1000, 'f', -1, 64)
+}
+
+// boundPattern is a quoted regular expression for the bounds that are asked for. A Prometheus from version 3
+// on stores the bound 10 as 10.0, whatever the sidecar wrote.
+func boundPattern() string {
+	words := []string{regexp.QuoteMeta(all)}
+	for _, b := range latencyBounds() {
+		words = append(words, boundLabel(b)+`(\.0)?`)
+	}
+	return strconv.Quote(strings.Join(words, "|"))
 }
 
 // workload is a key for what belongs to a workload as a whole.
@@ -85,31 +95,33 @@ type sample struct {
 // each workload's newest scrape (the only elements without a pod): counters that nobody scrapes any
 // more keep their last value for five minutes and would look like a service without traffic.
 func expression(targets []Target) string {
+	labels := labelHop + "=~" + oneOf(hopLocal, hopPeer, hopPeerConn) + of(targets)
+	counters := "{__name__=~" + oneOf(requestsName, grpcName, connectName, startedName) + "," + labels + "}"
+	if timed := slices.DeleteFunc(slices.Clone(targets), func(t Target) bool { return t.NoLatency }); len(timed) > 0 {
+		// A request is timed where it is answered, whichever way it came.
+		counters += " or " + latencyName + "{" + labelBound + "=~" + boundPattern() + "," + labelHop + "=~" + oneOf(hopIn, hopLocal) + of(timed) + "}"
+	}
+	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
+	// failed connections from the start.
+	return counters + " or max by(" + labelNamespace + "," + labelWorkload + ") (" +
+		"timestamp(" + requestsName + "{" + labels + "}) or timestamp(" + connectName + "{" + labels + "}))"
+}
+
+// of are the labels, after others, that select what sidecars of the targets expose.
+func of(targets []Target) string {
 	var namespaces, workloads []string
 	for _, t := range targets {
 		namespaces = append(namespaces, t.Namespace)
 		workloads = append(workloads, t.Workload)
 	}
-	of := "," + labelNamespace + "=~" + oneOf(namespaces) +
+	return "," + labelNamespace + "=~" + oneOf(namespaces...) +
 		// A stranger's series, however many, must not even be read.
-		"," + labelPodNamespace + "=~" + oneOf(namespaces) +
-		"," + labelWorkload + "=~" + oneOf(workloads)
-	labels := labelHop + "=~" + oneOf([]string{hopLocal, hopPeer, hopPeerConn}) + of
-	counters := "{__name__=~" + oneOf([]string{requestsName, grpcName, connectName, startedName}) + "," + labels + "}"
-	bounds := []string{all}
-	for _, b := range latencyBounds() {
-		bounds = append(bounds, boundLabel(b))
-	}
-	// A request is timed where it is answered, whichever way it came.
-	latencies := latencyName + "{" + labelBound + "=~" + oneOf(bounds) + "," + labelHop + "=~" + oneOf([]string{hopIn, hopLocal}) + of + "}"
-	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
-	// failed connections from the start.
-	return counters + " or " + latencies + " or max by(" + labelNamespace + "," + labelWorkload + ") (" +
-		"timestamp(" + requestsName + "{" + labels + "}) or timestamp(" + connectName + "{" + labels + "}))"
+		"," + labelPodNamespace + "=~" + oneOf(namespaces...) +
+		"," + labelWorkload + "=~" + oneOf(workloads...)
 }
 
 // oneOf is a quoted regular expression for any of the words.
-func oneOf(words []string) string {
+func oneOf(words ...string) string {
 	words = slices.Compact(slices.Sorted(slices.Values(words)))
 	for i, w := range words {
 		words[i] = regexp.QuoteMeta(w)
@@ -155,7 +167,7 @@ func seriesOf(m model.Metric) (series, bool) {
 	case grpcName:
 		s.Code = label(labelStatus)
 	case latencyName:
-		s.Code = label(labelBound)
+		s.Code = strings.TrimSuffix(label(labelBound), ".0") // see boundPattern
 	}
 	// A pod of another namespace that claims to belong to this workload is a stranger.
 	ok := s.Pod != "" && s.Namespace == label(labelPodNamespace)

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/headgate/headgate/analysis"
 )
 
 // One tenant has more series than an answer may have, or such that the query fails.
@@ -61,6 +64,39 @@ func TestATenantsCountersCantBlindTheOthers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Latencies come with the counters also where namespaces are asked one by one, and span what was missing.
+func TestLatenciesSurviveAnothersCounters(t *testing.T) {
+	value := 0
+	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+		if strings.Contains(query, "evil") {
+			http.Error(w, `{"status":"error","errorType":"execution","error":"too many samples"}`, http.StatusUnprocessableEntity)
+			return
+		}
+		within := func(bound string, n int) map[string]string {
+			e := webCounter(fmt.Sprint(n))
+			delete(e, "envoy_response_code_class")
+			e["__name__"], e["le"] = latencyName, bound
+			return e
+		}
+		vector(w, "", webCounter(fmt.Sprint(value)), within("100", value/2), within(all, value))
+	})
+	for i, evil := range []bool{false, true, true} {
+		value = 100 * (i + 1)
+		targets := []Target{shop()}
+		if evil {
+			targets = append(targets, Target{Namespace: "evil", Workload: "web"})
+		}
+		got, _ := c.Looks(t.Context(), start.Add(time.Duration(i)*5*time.Second), targets)
+		var want map[string]analysis.Served
+		if i > 0 {
+			want = map[string]analysis.Served{"a": {Requests: 100, Slower: []uint64{50}}}
+		}
+		if diff := cmp.Diff(want, got[0].StableServed, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("look %d: served (-want +got):\n%s", i, diff)
+		}
 	}
 }
 
