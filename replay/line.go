@@ -17,17 +17,18 @@ import (
 )
 
 // line is a look as it is written. Fields that are not known are ignored, so that looks may carry more.
+// Whole numbers may be written as 10.0 or 1e3, as many programs do.
 type line struct {
 	Time      *float64       `json:"time"`
-	Weight    int            `json:"weight"`
-	Step      int            `json:"step"`
+	Weight    float64        `json:"weight"`
+	Step      float64        `json:"step"`
 	Missing   bool           `json:"missing"`
 	Reason    string         `json:"reason"`
 	Candidate map[string]pod `json:"candidate"`
 	Stable    map[string]pod `json:"stable"`
 }
 
-// pod is what one pod counted. Counts are whole numbers, but may be written as 1e3.
+// pod is what one pod counted.
 type pod struct {
 	Requests float64            `json:"requests"`
 	Errors   float64            `json:"errors"`
@@ -41,6 +42,9 @@ const format = `{"time":5,"weight":10,"step":0,"candidate":{"pod-a":{"requests":
 // maxTime is how many seconds from 1970 a look may be.
 const maxTime = 1e11
 
+// maxStep is the largest index that a step may have.
+const maxStep = 1e6
+
 // parse reads a line.
 func parse(text []byte) (line, analysis.Look, error) {
 	var l line
@@ -51,7 +55,7 @@ func parse(text []byte) (line, analysis.Look, error) {
 		return l, analysis.Look{}, err
 	}
 	look := analysis.Look{
-		Time: moment(*l.Time), Step: l.Step, Weight: l.Weight, Missing: l.Missing, Reason: l.Reason,
+		Time: moment(*l.Time), Step: int(l.Step), Weight: int(l.Weight), Missing: l.Missing, Reason: l.Reason,
 		Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{},
 	}
 	if l.Missing {
@@ -83,10 +87,10 @@ func (l line) check() error {
 		return errors.New(`"time" is missing; expected seconds, rising from line to line`)
 	case math.Abs(*l.Time) > maxTime:
 		return fmt.Errorf(`"time" is %g; expected seconds up to %g`, *l.Time, float64(maxTime))
-	case l.Weight < 0 || l.Weight > 100:
-		return fmt.Errorf(`"weight" is %d; expected a percentage from 0 to 100`, l.Weight)
-	case l.Step < 0:
-		return fmt.Errorf(`"step" is %d; expected an index from 0 on`, l.Step)
+	case !wholeUpTo(100, l.Weight):
+		return fmt.Errorf(`"weight" is %g; expected a percentage from 0 to 100, a whole number`, l.Weight)
+	case !wholeUpTo(maxStep, l.Step):
+		return fmt.Errorf(`"step" is %g; expected an index from 0 on`, l.Step)
 	case !l.Missing && l.Candidate == nil && l.Stable == nil:
 		return errors.New(`neither "candidate" nor "stable" is there; expected counts by pod, or "missing":true`)
 	}
@@ -100,13 +104,18 @@ func (l line) check() error {
 	return nil
 }
 
+// wholeUpTo says that v is a whole number from 0 to most.
+func wholeUpTo(most, v float64) bool {
+	return v >= 0 && v <= most && v == math.Trunc(v)
+}
+
 func (p pod) check() error {
 	counts := map[string]float64{"requests": p.Requests, "errors": p.Errors, "started": p.Started}
 	for bound, n := range p.Slower {
 		counts["slower than "+bound] = n
 	}
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		if n := counts[what]; n < 0 || n != math.Trunc(n) {
+		if n := counts[what]; !wholeUpTo(math.MaxFloat64, n) {
 			return fmt.Errorf("%s is %g; expected how many were counted at this look, a whole number of at least 0", what, n)
 		}
 	}

@@ -98,7 +98,7 @@ func (r *replay) look(text []byte) ([]byte, error) {
 		r.path, r.threshold = append(r.path, now.Harm), now.HarmThreshold
 	}
 	a := answer{
-		Look: r.looks, Time: *l.Time, Step: l.Step, Weight: l.Weight,
+		Look: r.looks, Time: *l.Time, Step: look.Step, Weight: look.Weight,
 		Verdict: verdict.Result, Evidence: now.Harm, Cause: verdict.Cause,
 	}
 	if r.options.Explain {

@@ -47,16 +47,18 @@ func TestAnIncident(t *testing.T) {
 func TestBadLinesSayWhatIsExpected(t *testing.T) {
 	good := `{"time":5,"weight":0,"step":0,"stable":{"a":{"requests":1,"errors":0}}}`
 	for line, want := range map[string]string{
-		`hello`:                         `expected one JSON object`,
-		`[1]`:                           `expected one JSON object`,
-		`{"time":1}{"time":2}`:          `expected one JSON object`,
-		`{"weight":10}`:                 `"time" is missing; expected seconds`,
-		`{"time":1e300,"missing":true}`: `"time" is 1e+300; expected seconds`,
-		`{"time":1,"weight":101}`:       `"weight" is 101; expected a percentage from 0 to 100`,
-		`{"time":1,"step":-1}`:          `"step" is -1; expected an index`,
-		`{"time":1,"weight":10}`:        `expected counts by pod, or "missing":true`,
-		`{"time":1,"stable":{"a":{"errors":-1}}}`:            `stable pod "a": errors is -1; expected how many were counted`,
-		`{"time":1,"stable":{"a":{"requests":0.5}}}`:         `stable pod "a": requests is 0.5; expected how many`,
+		`hello`:                                      `expected one JSON object`,
+		`[1]`:                                        `expected one JSON object`,
+		`{"time":1}{"time":2}`:                       `expected one JSON object`,
+		`{"weight":10}`:                              `"time" is missing; expected seconds`,
+		`{"time":1e300,"missing":true}`:              `"time" is 1e+300; expected seconds`,
+		`{"time":1,"weight":101}`:                    `"weight" is 101; expected a percentage from 0 to 100`,
+		`{"time":1,"weight":2.5}`:                    `"weight" is 2.5; expected a percentage from 0 to 100, a whole number`,
+		`{"time":1,"step":-1}`:                       `"step" is -1; expected an index`,
+		`{"time":1,"step":1e300}`:                    `"step" is 1e+300; expected an index`,
+		`{"time":1,"weight":10}`:                     `expected counts by pod, or "missing":true`,
+		`{"time":1,"stable":{"a":{"errors":-1}}}`:    `stable pod "a": errors is -1; expected how many were counted`,
+		`{"time":1,"stable":{"a":{"requests":0.5}}}`: `stable pod "a": requests is 0.5; expected how many`,
 		`{"time":1,"candidate":{"a":{"slower":{"fast":1}}}}`: `"slower" has "fast"; expected seconds above 0`,
 		`{"time":1,"candidate":{"a":{"slower":{"0.1":-1}}}}`: `slower than 0.1 is -1`,
 		`{"time":1,"candidate":{"a":{"requests":"many"}}}`:   `expected one JSON object`,
@@ -104,6 +106,13 @@ func TestEveryLineIsAnsweredBeforeTheNext(t *testing.T) {
 	send.Close()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWholeNumbersMayHaveAPoint(t *testing.T) {
+	got := run(t, []byte(`{"time":5.0,"weight":10.0,"step":1.0,"candidate":{"n":{"requests":1e2}},"stable":{"o":{"requests":900.0}}}`), Options{})
+	if !strings.HasPrefix(got, `{"look":1,"time":5,"step":1,"weight":10,"verdict":"Undecided"`) {
+		t.Errorf("got %s", got)
 	}
 }
 
