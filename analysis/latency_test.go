@@ -158,3 +158,31 @@ func BenchmarkJudge(b *testing.B) {
 		Judge(Settings{}, st, l)
 	}
 }
+
+// One look of a thousand rollouts with six rates and ten pods each.
+func BenchmarkJudgeThousand(b *testing.B) {
+	const rollouts = 1000
+	states := make([]State, rollouts)
+	for i := range 60 {
+		states[0], _ = Judge(Settings{}, states[0], busy(i, 10*min(i/30, 1), 10, true))
+	}
+	for i := range states {
+		states[i] = Restore(mustMarshal(b, states[0]))
+	}
+	l := busy(61, 10, 10, true)
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range states {
+			Judge(Settings{}, states[i], l)
+		}
+	}
+}
+
+func mustMarshal(tb testing.TB, st State) []byte {
+	tb.Helper()
+	text, err := json.Marshal(st)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}

@@ -18,5 +18,7 @@
 //	every replica: feed.go derives xds.Workload from Rollout.status, pods and Services, and sets it on
 //	the local xds/server. Weights come from Rollout.status alone, so all replicas say the same.
 //
+// metrics.go exposes what the analysis says.
+//
 // Only the leader writes. The order of apply.go is the contract of package rollout's doc.
 package controller

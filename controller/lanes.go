@@ -63,6 +63,7 @@ func (l *Looks) Start(ctx context.Context) error {
 // look begins to judge every rollout that has a candidate, except in lanes that have not finished their
 // look before. wait returns when all has been judged that was begun.
 func (l *Looks) look(ctx context.Context, now time.Time) (wait func() error) {
+	l.began(now)
 	all, err := l.byLane(ctx)
 	if err != nil {
 		return func() error { return err }

@@ -56,6 +56,7 @@ type Looks struct {
 
 	mu     sync.Mutex
 	judged map[types.NamespacedName]judged
+	last   time.Time // of the looks, whether or not there was anything to look at
 	lanes  map[string]*lane
 	named  chan struct{} // has a place for each named address that may be asked at once
 }
@@ -67,6 +68,8 @@ type judged struct {
 	step      int32
 	state     analysis.State
 	verdict   v1alpha1.Verdict
+	looked    time.Time
+	evidence  analysis.Evidence // the verdict's, as numbers
 }
 
 // server is one Prometheus: its client, its address, and, without a client, why there is none.
@@ -159,6 +162,7 @@ func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, look 
 	}
 	state, verdict := analysis.Judge(settings(s), known.state, look)
 	known.state, known.step, known.verdict = state, s.Step, apiVerdict(verdict)
+	known.looked, known.evidence = look.Time, verdict.Evidence
 	if l.judged == nil {
 		l.judged = map[types.NamespacedName]judged{}
 	}

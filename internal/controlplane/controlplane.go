@@ -170,6 +170,9 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 	if err := mgr.Add(looks); err != nil {
 		return fmt.Errorf("adding the analysis: %w", err)
 	}
+	if err := metrics.Registry.Register(looks); err != nil {
+		return fmt.Errorf("registering the analysis' metrics: %w", err)
+	}
 	policies := &controller.Policies{Client: mgr.GetClient(), Prometheus: o.PrometheusURL, Check: checkQuery}
 	if err := controller.SetupPolicies(mgr, policies); err != nil {
 		return err
