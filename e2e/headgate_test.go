@@ -45,6 +45,7 @@ func TestHeadgate(t *testing.T) {
 		"ChangeOfMind": testChangeOfMind,
 		"OtherWebhook": testOtherWebhook,
 		"Unsplit":      testUnsplit,
+		"Autoscaler":   testAutoscaler,
 	}
 	t.Run("Together", func(t *testing.T) {
 		for name, test := range together {
