@@ -39,6 +39,10 @@ func testEvidence(t *testing.T, cluster *harness.Cluster) {
 		t.Parallel()
 		failing(cluster.NewCase(t, harness.Enabled), helmWay())
 	})
+	t.Run("an outage that both versions share rolls nothing back", func(t *testing.T) {
+		t.Parallel()
+		sharedOutage(cluster.NewCase(t, harness.Enabled))
+	})
 	for i := range identicalCases(t) {
 		t.Run(fmt.Sprintf("identical versions are never rolled back, %d", i+1), func(t *testing.T) {
 			t.Parallel()
@@ -86,6 +90,49 @@ func failing(c *harness.Case, w way) {
 	}
 }
 
+// backend is something that every request to the sample application asks; it has no other pod.
+const backend = `
+apiVersion: v1
+kind: Pod
+metadata: {name: backend, labels: {app: backend}, annotations: {headgate.dev/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: app
+    image: ` + harness.AppImage + `v1
+    readinessProbe: {periodSeconds: 1, httpGet: {path: /readyz, port: 8080}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: backend}
+spec:
+  selector: {app: backend}
+  ports: [{port: 80, targetPort: 8080}]
+`
+
+// sharedOutage: for a minute every request fails, whoever answers it. That is no evidence against the
+// candidate, which is promoted when there was enough for it.
+func sharedOutage(c *harness.Case) {
+	const rate = 60
+	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 4m\nprogressDeadline: 60s")
+	c.Apply(backend)
+	c.Do("wait", "--for=condition=Ready", "pod/backend", "--timeout=2m")
+	c.Deploy("replicas=3", "env.DEPENDENCY=http://backend")
+	c.AwaitStable()
+	l := c.StartLoad("service", harness.ToService(map[load.Kind]float64{load.KindHTTP1: rate}))
+	c.SetImage("v2")
+	c.AwaitWeight(2*time.Minute, 0, 10)
+	c.Do("delete", "pod", "backend")
+	l.Await(3*time.Minute, "requests have failed for a minute", func(r load.Report) bool { return r.Failed >= 60*rate })
+	c.Apply(backend)
+	end := requireOutcome(c, 1, v1alpha1.OutcomePromoted)
+	c.T.Logf("promoted after %v: %+v", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict)
+	r := l.Stop()
+	if own := r.Classes["status-500"]; r.Failed != own {
+		c.T.Errorf("%d requests failed, %d of them for want of the backend: %v\n%s", r.Failed, own, r.Classes, strings.Join(r.Samples, "\n"))
+	}
+}
+
 // requireOnlyCandidateFails checks that all failures are those that the candidate's code gives.
 func requireOnlyCandidateFails(t *testing.T, r load.Report) {
 	t.Helper()
@@ -104,7 +151,7 @@ func identical(c *harness.Case) {
 	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
 	c.Deploy("env.LATENCY=1ms")
 	c.AwaitStable()
-	l := c.StartLoad("service", harness.ToService(map[load.Kind]float64{load.KindHTTP1: 40, load.KindGRPC: 10}))
+	l := c.StartLoad("service", harness.ToService(map[load.Kind]float64{load.KindHTTP1: 150, load.KindGRPC: 50}))
 	for i := range 3 {
 		c.Do("rollout", "restart", "deployment/"+harness.Name)
 		end := requireOutcome(c, i+1, v1alpha1.OutcomePromoted)

@@ -6,7 +6,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
@@ -23,6 +25,12 @@ import (
 
 // maxTake bounds what a request may ask for.
 const maxTake = 5 * time.Minute
+
+// dependencyTimeout bounds what a request waits for the dependency.
+const dependencyTimeout = time.Second
+
+// errAsked is the failure that ERROR_RATE asks for.
+var errAsked = errors.New("failing, as asked")
 
 // app answers requests as its behaviour says.
 type app struct {
@@ -72,16 +80,45 @@ func (a *app) asked(next http.HandlerFunc) http.HandlerFunc {
 		if wait(r.Context(), a.behaviour.Latency) != nil {
 			return
 		}
-		if a.fails() {
-			http.Error(w, "failing, as asked", http.StatusInternalServerError)
+		if err := a.fails(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 		next(w, r)
 	}
 }
 
-func (a *app) fails() bool {
-	return a.behaviour.ErrorRate > 0 && rand.Float64() < a.behaviour.ErrorRate
+// fails is why a request fails, if it does.
+func (a *app) fails(ctx context.Context) error {
+	if a.behaviour.ErrorRate > 0 && rand.Float64() < a.behaviour.ErrorRate {
+		return errAsked
+	}
+	if a.behaviour.Dependency != "" {
+		return a.askDependency(ctx)
+	}
+	return nil
+}
+
+// askDependency fails where the dependency does not answer, or not well.
+func (a *app) askDependency(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dependencyTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, a.behaviour.Dependency, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("the dependency: %w", err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if _, err := io.Copy(io.Discard, answer.Body); err != nil { // or the connection could not be used again
+		return fmt.Errorf("the dependency: %w", err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("the dependency answered %s", answer.Status)
+	}
+	return nil
 }
 
 func (a *app) answer(w http.ResponseWriter, _ *http.Request) {
@@ -155,8 +192,8 @@ func (e *echo) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*g
 	if err := wait(ctx, b.Latency); err != nil {
 		return nil, status.FromContextError(err).Err()
 	}
-	if e.app.fails() {
-		return nil, status.Errorf(codes.Internal, "failing, as asked")
+	if err := e.app.fails(ctx); err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
 	}
 	return &grpc_testing.SimpleResponse{}, nil
 }

@@ -75,6 +75,9 @@ func TestAnswers(t *testing.T) {
 		"stream":                        {path: "/stream?d=1ms", wantCode: 200},
 		"slow without a duration":       {path: "/slow", wantCode: 400},
 		"failing":                       {behaviour: Behaviour{ErrorRate: 1}, path: "/", wantCode: 500},
+		"the dependency is well":        {behaviour: Behaviour{Dependency: answering(t, http.StatusOK)}, path: "/", wantCode: 200},
+		"the dependency fails":          {behaviour: Behaviour{Dependency: answering(t, http.StatusBadGateway)}, path: "/", wantCode: 500},
+		"the dependency is away":        {behaviour: Behaviour{Dependency: "http://127.0.0.1:1"}, path: "/", wantCode: 500},
 		"failing never fails probes":    {behaviour: Behaviour{ErrorRate: 1}, path: "/readyz", wantCode: 200},
 		"not ready for ever":            {behaviour: Behaviour{NeverReady: true}, path: "/readyz", wantCode: 503},
 		"not ready yet":                 {behaviour: Behaviour{ReadyDelay: time.Hour}, path: "/readyz", wantCode: 503},
@@ -93,6 +96,14 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// answering is the URL of a server that gives every request this status.
+func answering(t *testing.T, code int) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 // serveTest runs an app on the loopback and returns a client configuration for it, and a function

@@ -20,6 +20,9 @@ type Behaviour struct {
 	Pod, Revision string
 	// ErrorRate (ERROR_RATE) is the share of requests, 0 to 1, answered with 500 or INTERNAL.
 	ErrorRate float64
+	// Dependency (DEPENDENCY) is a URL that every request asks first, and fails where it does not answer
+	// with 200 within a second; empty: none.
+	Dependency string
 	// Latency (LATENCY) is added to every answer.
 	Latency time.Duration
 	// CrashAfter (CRASH_AFTER) ends the process with code 1 so long after its start; 0: never.
@@ -73,6 +76,7 @@ func parseBehaviour(getenv func(string) string) (Behaviour, error) {
 		Pod:        e.text("POD_NAME", ""),
 		Revision:   e.text("REVISION", ""),
 		ErrorRate:  e.share("ERROR_RATE"),
+		Dependency: e.text("DEPENDENCY", ""),
 		Latency:    e.duration("LATENCY", 0),
 		CrashAfter: e.duration("CRASH_AFTER", 0),
 		ReadyDelay: e.duration("READY_DELAY", 0),
