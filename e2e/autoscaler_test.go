@@ -42,18 +42,13 @@ func testAutoscaler(t *testing.T, cluster *harness.Cluster) {
 	c.AwaitAutoscaler(3*time.Minute, "it wants fewer pods", func(h *autoscalingv2.HorizontalPodAutoscaler) bool {
 		return h.Status.DesiredReplicas < replicas && h.Status.LastScaleTime != nil
 	})
-	d := c.AwaitDeployment(time.Minute, "the Deployment is observed", func(d *appsv1.Deployment) bool {
-		return d.Status.ObservedGeneration == d.Generation
-	})
-	if n := *d.Spec.Replicas; n != replicas {
+	if n := *c.AwaitObserved().Spec.Replicas; n != replicas {
 		t.Errorf("the autoscaler made %d replicas of %d in the middle of a rollout", n, replicas)
 	}
 	m.requireStableKept(replicas)
 
-	crowd := map[load.Kind]float64{load.KindHTTP1: 60}
-	for kind, rate := range harness.AllKinds() {
-		crowd[kind] += rate
-	}
+	crowd := harness.AllKinds()
+	crowd[load.KindHTTP1] += 60
 	m.loads = c.StartLoads(
 		harness.NamedConfig{Name: "crowd-service", Config: harness.ToService(crowd)},
 		harness.NamedConfig{Name: "crowd-pods", Config: harness.ToPods(harness.AllKinds())},

@@ -258,9 +258,7 @@ func recreate(c *harness.Case) {
 		c.T.Errorf("want a warning that says when the strategy applies: %s", r)
 	}
 	// Whatever the Deployment controller makes of it, it has done by then.
-	c.AwaitDeployment(time.Minute, "the Deployment is observed", func(d *appsv1.Deployment) bool {
-		return d.Status.ObservedGeneration == d.Generation
-	})
+	c.AwaitObserved()
 	c.Do("rollout", "undo", "deployment/"+harness.Name)
 	requireOutcome(c, 1, v1alpha1.OutcomeAborted)
 	m.fields.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}

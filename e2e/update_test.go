@@ -12,7 +12,6 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/harness"
@@ -151,9 +150,7 @@ func requireQuietReapply(c *harness.Case, w way, values []string) {
 	if r := w.install(c, "v2", values); r.Exit != 0 {
 		c.T.Errorf("applying the same again: %s", r)
 	}
-	after := c.AwaitDeployment(time.Minute, "the Deployment is observed", func(d *appsv1.Deployment) bool {
-		return d.Status.ObservedGeneration == d.Generation
-	})
+	after := c.AwaitObserved()
 	if diff := gocmp.Diff(before.Spec, after.Spec); diff != "" {
 		c.T.Errorf("applying the same again changed the Deployment: %s", diff)
 	}

@@ -86,6 +86,14 @@ func (c *Case) AwaitComplete() *appsv1.Deployment {
 	return c.AwaitDeployment(3*time.Minute, "the Deployment is complete", Complete)
 }
 
+// AwaitObserved waits until the Deployment controller has acted on the latest spec, and returns the Deployment.
+func (c *Case) AwaitObserved() *appsv1.Deployment {
+	c.T.Helper()
+	return c.AwaitDeployment(time.Minute, "the Deployment is observed", func(d *appsv1.Deployment) bool {
+		return d.Status.ObservedGeneration == d.Generation
+	})
+}
+
 // AwaitQuiet waits until no pod of the workload is being deleted: whatever an update does to requests,
 // it has done by then.
 func (c *Case) AwaitQuiet() {
