@@ -188,19 +188,25 @@ func TestAClockThatJumpsShiftsTimeLimitsAndNothingElse(t *testing.T) {
 	}
 }
 
+// stored is a state as the record keeps it.
+func stored(tb testing.TB, st State) []byte {
+	tb.Helper()
+	text, err := json.Marshal(st)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
 func TestARestartChangesNothing(t *testing.T) {
 	all := looks(12).then(looks(2, missing)).then(looks(20, step(1), weight(25))).then(looks(6, bad, step(1), weight(25)))
 	_, want := all.play(Settings{})
 	var st State
 	for i, change := range all {
-		text, err := json.Marshal(st)
-		if err != nil {
-			t.Fatal(err)
-		}
 		l := lookAt(i+1, 10, Counts{Requests: 100, Errors: 0}, Counts{Requests: 900, Errors: 1})
 		change(&l)
 		var v Verdict
-		st, v = Judge(Settings{}, Restore(text), l)
+		st, v = Judge(Settings{}, Restore(stored(t, st)), l)
 		if diff := cmp.Diff(want[i], v); diff != "" {
 			t.Fatalf("look %d after a restart:\n%s", i+1, diff)
 		}
@@ -239,13 +245,13 @@ func TestJudgeDoesNotTouchItsInput(t *testing.T) {
 	atMost := 1.0
 	s := Settings{Metrics: []Range{{Name: "checkout", Max: &atMost}}}
 	st, _ := looks(20, metric(2)).play(Settings{})
-	before, _ := json.Marshal(st)
+	before := stored(t, st)
 	for i := range 5 {
 		l := lookAt(21+i, 10, Counts{Requests: 100, Errors: 50}, Counts{Requests: 900, Errors: 0})
 		metric(2)(&l)
 		Judge(s, st, l)
 	}
-	if after, _ := json.Marshal(st); string(before) != string(after) {
+	if after := stored(t, st); string(before) != string(after) {
 		t.Errorf("state changed from\n%s\nto\n%s", before, after)
 	}
 }

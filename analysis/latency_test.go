@@ -4,7 +4,6 @@
 package analysis
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -131,11 +130,7 @@ func TestTheStateStaysSmall(t *testing.T) {
 			weight = 10
 		}
 		st, _ = Judge(Settings{}, st, busy(i, weight, 100, false))
-		text, err := json.Marshal(st)
-		if err != nil {
-			t.Fatal(err)
-		}
-		most = max(most, len(text))
+		most = max(most, len(stored(t, st)))
 	}
 	t.Logf("%d bytes at most, %d rates", most, len(st.Rates))
 	if len(st.Rates) != 1+maxBounds {
@@ -167,7 +162,7 @@ func BenchmarkJudgeThousand(b *testing.B) {
 		states[0], _ = Judge(Settings{}, states[0], busy(i, 10*min(i/30, 1), 10, true))
 	}
 	for i := range states {
-		states[i] = Restore(mustMarshal(b, states[0]))
+		states[i] = Restore(stored(b, states[0]))
 	}
 	l := busy(61, 10, 10, true)
 	b.ReportAllocs()
@@ -176,13 +171,4 @@ func BenchmarkJudgeThousand(b *testing.B) {
 			Judge(Settings{}, states[i], l)
 		}
 	}
-}
-
-func mustMarshal(tb testing.TB, st State) []byte {
-	tb.Helper()
-	text, err := json.Marshal(st)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return text
 }
