@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/xds"
 )
 
 // admin is Envoy's admin interface, on the pod's loopback. The zero value is not usable.
@@ -30,18 +31,24 @@ func newAdmin() admin {
 }
 
 // Drain makes Envoy end its connections as they become idle: every response says `connection: close`,
-// and readiness is withdrawn. New connections are still served, so no request fails. It is
-// what `headgate drain` does, and returns at once.
+// and readiness is withdrawn. New connections are still served, so no request fails; peers that send some after the
+// app has ended are told to go elsewhere. It is what `headgate drain` does, and returns at once.
 func Drain(ctx context.Context) error {
-	if _, err := newAdmin().call(ctx, http.MethodPost, "/healthcheck/fail"); err != nil {
+	if err := newAdmin().leave(ctx); err != nil {
 		return fmt.Errorf("draining: %w", err)
 	}
 	return nil
 }
 
+func (a admin) leave(ctx context.Context) error {
+	_, err := a.call(ctx, http.MethodPost, "/healthcheck/fail")
+	_, err2 := a.call(ctx, http.MethodPost, "/runtime_modify?"+xds.LeavingKey+"=100")
+	return errors.Join(err, err2)
+}
+
 // drain also tells HTTP/2 clients (GOAWAY), which Drain does not.
 func (a admin) drain(ctx context.Context) error {
-	_, err := a.call(ctx, http.MethodPost, "/healthcheck/fail")
+	err := a.leave(ctx)
 	_, err2 := a.call(ctx, http.MethodPost, "/drain_listeners?graceful&skip_exit")
 	return errors.Join(err, err2)
 }

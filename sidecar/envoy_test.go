@@ -18,6 +18,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+
+	"github.com/headgate/headgate/xds"
 )
 
 func logContext(t *testing.T) context.Context {
@@ -155,6 +157,9 @@ func TestStopWaitsForRequestsUnderWay(t *testing.T) {
 	eventually(t, "ready", 15*time.Second, p.ready)
 	if err := Drain(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if runtime, err := newAdmin().call(t.Context(), http.MethodGet, "/runtime"); err != nil || !strings.Contains(string(runtime), xds.LeavingKey) {
+		t.Errorf("after drain: %v, runtime %s; want that Envoy knows", err, runtime)
 	}
 	resp, err := p.client.Get("http://" + podIP + ":8080/")
 	if err != nil {

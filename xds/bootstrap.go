@@ -62,6 +62,10 @@ func Bootstrap(n Node) ([]byte, error) {
 			Listeners: []*listenerv3.Listener{statsListener(n.IPv6)},
 			Clusters:  []*clusterv3.Cluster{admin(), server(n.Socket)},
 		},
+		// LeavingKey is set by the admin interface.
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}},
+		}}},
 		StatsConfig: statsConfig(),
 		// Histograms are merged at this interval; it is how old a scraped latency may be.
 		StatsFlushInterval: duration(time.Second),

@@ -6,6 +6,7 @@ package xds
 import (
 	"time"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -40,15 +41,50 @@ func obeyedHeaders() []string {
 	}
 }
 
-// httpManager is an HTTP connection manager that changes as little as Envoy lets it. stripped are
-// headers that clients may not send.
-func httpManager(statPrefix, routes string, stripped ...string) *listenerv3.Filter {
+// origin is where a manager's requests come from.
+type origin struct {
+	statPrefix, routes string
+	// stripped are headers that may not come from there.
+	stripped []string
+	// unspoken are headers that this pod's app may not answer with.
+	unspoken []string
+	// replies are what Envoy answers itself; nil: its own words.
+	replies *hcmv3.LocalReplyConfig
+}
+
+func fromClients(port uint32) origin {
+	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader}}
+}
+
+func fromPeers() origin {
+	return origin{statPrefix: "peers", routes: peerRoutes, unspoken: []string{unreachedHeader}, replies: unreached()}
+}
+
+// unreached says so when the app of a pod that is ending can't be connected to. Its sidecar outlives it, and a
+// peer that has not heard of the end, because it has lost the control plane, goes on sending. An app that can't be
+// connected to in the middle of its life is another matter: that is for the analysis to see.
+func unreached() *hcmv3.LocalReplyConfig {
+	all := []*accesslogv3.AccessLogFilter{
+		{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"UF"}}}},
+		{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{RuntimeFilter: &accesslogv3.RuntimeFilter{RuntimeKey: LeavingKey, UseIndependentRandomness: true}}},
+	}
+	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{Filters: all}}},
+		HeadersToAdd: []*corev3.HeaderValueOption{{
+			Header: &corev3.HeaderValue{Key: unreachedHeader, Value: "true"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		}},
+	}}}
+}
+
+// httpManager is an HTTP connection manager that changes as little as Envoy lets it.
+func httpManager(from origin) *listenerv3.Filter {
 	return filter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
-		StatPrefix: statPrefix,
+		StatPrefix: from.statPrefix,
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{
-			Rds: &hcmv3.Rds{ConfigSource: adsConfig(), RouteConfigName: routes},
+			Rds: &hcmv3.Rds{ConfigSource: adsConfig(), RouteConfigName: from.routes},
 		},
+		LocalReplyConfig: from.replies,
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{
 			{UpgradeType: "websocket"}, {UpgradeType: "SPDY/3.1"}, {UpgradeType: "tcp"},
 		},
@@ -71,13 +107,13 @@ func httpManager(statPrefix, routes string, stripped ...string) *listenerv3.Filt
 		Proxy_100Continue:             true,
 		NormalizePath:                 wrapperspb.Bool(false),
 		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
-		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutation(stripped)},
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutation(from.stripped)},
 		HttpFilters: []*hcmv3.HttpFilter{
 			httpFilter("envoy.filters.http.header_mutation", restoreForwardedProto()),
 			httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
 				PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
 			}),
-			httpFilter("envoy.filters.http.router", router()),
+			httpFilter("envoy.filters.http.router", router(from.unspoken)),
 		},
 	})
 }
@@ -109,17 +145,20 @@ func restoreForwardedProto() *headermutationv3.HeaderMutation {
 }
 
 // router names the peer's port in the attempts that go to a peer, and only in those: the address of a peer
-// carries it as metadata, the local app's has none, and an empty value is not added.
-func router() *routerv3.Router {
+// carries it as metadata, the local app's has none, and an empty value is not added. unspoken are headers that are
+// removed from what is answered there; what Envoy answers itself keeps them.
+func router(unspoken []string) *routerv3.Router {
+	m := &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
+		removeHeader(PortHeader), // of the attempt before
+		appendHeader(PortHeader, "%UPSTREAM_METADATA("+metadataKey+":port)%"),
+	}}
+	for _, h := range unspoken {
+		m.ResponseMutations = append(m.ResponseMutations, removeHeader(h))
+	}
 	return &routerv3.Router{
 		SuppressEnvoyHeaders: true,
 		UpstreamHttpFilters: []*hcmv3.HttpFilter{
-			httpFilter("envoy.filters.http.header_mutation", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-				RequestMutations: []*mutationv3.HeaderMutation{
-					removeHeader(PortHeader), // of the attempt before
-					appendHeader(PortHeader, "%UPSTREAM_METADATA("+metadataKey+":port)%"),
-				},
-			}}),
+			httpFilter("envoy.filters.http.header_mutation", &headermutationv3.HeaderMutation{Mutations: m}),
 			httpFilter("envoy.filters.http.upstream_codec", &upstreamcodecv3.UpstreamCodec{}),
 		},
 	}

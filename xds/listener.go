@@ -54,7 +54,7 @@ func capture(w *Workload) *listenerv3.Listener {
 	l.FilterChains = append(l.FilterChains,
 		&listenerv3.FilterChain{
 			Name: "peers", FilterChainMatch: destination(PeerPort),
-			Filters: []*listenerv3.Filter{httpManager("peers", peerRoutes)},
+			Filters: []*listenerv3.Filter{httpManager(fromPeers())},
 		},
 		// A chain without filters closes the connection.
 		&listenerv3.FilterChain{Name: "blackhole", FilterChainMatch: destination(CapturePort)},
@@ -72,7 +72,7 @@ func chains(p Port) []*listenerv3.FilterChain {
 	}
 	http := &listenerv3.FilterChain{
 		Name: fmt.Sprintf("http|%d", p.Number), FilterChainMatch: destination(p.Number),
-		Filters: []*listenerv3.Filter{httpManager(captureRoutes(p.Number), captureRoutes(p.Number), PortHeader)},
+		Filters: []*listenerv3.Filter{httpManager(fromClients(p.Number))},
 	}
 	if p.Protocol == HTTP {
 		raw.FilterChainMatch.TransportProtocol = "tls"

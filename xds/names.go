@@ -25,6 +25,13 @@ const (
 // the way to a peer, and remove it from what clients send.
 const PortHeader = "x-headgate-port"
 
+// unreachedHeader tells the sidecar of the other revision that its request has reached nobody, because the pod is
+// ending and its app has ended already: it may be answered elsewhere.
+const unreachedHeader = "x-headgate-unreached"
+
+// LeavingKey is the runtime key of Envoy that says that its pod is ending: 100, or absent.
+const LeavingKey = "headgate.leaving"
+
 // metadataKey is where a peer's address carries the port that PortHeader names.
 const metadataKey = "headgate"
 

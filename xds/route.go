@@ -34,8 +34,9 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	if !splits(w, p) || w.Split.PeerWeight == 0 {
 		return r
 	}
+	r.ResponseHeadersToRemove = []string{unreachedHeader}
 	if onlyPeers(w.Split) {
-		a := to(peerConnCluster(p.Number, w.Split.Peer))
+		a := toPeer(peerConnCluster(p.Number, w.Split.Peer))
 		a.RetryPolicy.NumRetries = number(onlyPeersRetries)
 		r.Action = forward(a)
 		return r
@@ -51,7 +52,7 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	if w.Split.PeerIsStable && len(shares) == 2 {
 		shares[0], shares[1] = shares[1], shares[0]
 	}
-	a := toLocal(p)
+	a := toPeer("")
 	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{Clusters: shares}}
 	r.Action = forward(a)
 	return r
@@ -82,6 +83,16 @@ func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 		})
 	}
 	return routeConfig(peerRoutes, routes...)
+}
+
+// toPeer tries somebody else, too, when the peer says that its app has seen nothing of the request.
+func toPeer(cluster string) *routev3.RouteAction {
+	a := to(cluster)
+	a.RetryPolicy.RetryOn += ",retriable-headers"
+	a.RetryPolicy.RetriableHeaders = []*routev3.HeaderMatcher{{
+		Name: unreachedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+	}}
+	return a
 }
 
 func routeConfig(name string, routes ...*routev3.Route) *routev3.RouteConfiguration {

@@ -338,6 +338,41 @@ func TestARequestOnItsWayWhenTheSplitGoesIsServed(t *testing.T) {
 	}
 }
 
+// The peer's pod is ending, its app has ended already, and nobody has told this sidecar. Before its pod ends, an app
+// that can't be reached is one that fails.
+func TestAPeerWhoseAppHasEndedCostsNoRequest(t *testing.T) {
+	p := newPair(t)
+	p.weight(100)
+	if got := p.many(50, false); got["b"] != 50 {
+		t.Fatalf("%v, want all from the peer", got)
+	}
+	p.serverB.Close()
+	if answer := p.get(p.client(false), http.MethodPost); !strings.HasPrefix(answer, "503") {
+		t.Errorf("answer %q of a version whose app is not there, want 503", answer)
+	}
+	for _, path := range []string{"/healthcheck/fail", "/runtime_modify?" + xds.LeavingKey + "=100"} { // as headgate drain does
+		if status, body := p.b.Admin(http.MethodPost, path); status != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, status, body)
+		}
+	}
+	for _, h2 := range []bool{false, true} {
+		if got := p.many(500, h2); got["a"] != 500 {
+			t.Errorf("HTTP/2 %t: %v, want all 500 from the local app", h2, got)
+		}
+	}
+	// The version is not to blame: of its failures only the one before the end counts.
+	const once = `envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 1` + "\n"
+	if _, stats := p.a.Admin(http.MethodGet, "/stats/prometheus"); !strings.Contains(stats, once) {
+		t.Errorf("want %s in %s", once, stats)
+	}
+	// Envoy says it in another way to gRPC.
+	call, _ := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/", nil)
+	call.Host, call.Header = "web", http.Header{"Content-Type": {"application/grpc"}}
+	if answer := do(p.client(true), call); answer != "a" {
+		t.Errorf("a gRPC call: answer %q, want the local app's", answer)
+	}
+}
+
 // The peer's app has read the request and hangs up: nobody may send it again.
 func TestARequestThatWasReadIsNotRepeated(t *testing.T) {
 	p := newPair(t)

@@ -29,6 +29,7 @@ type pair struct {
 	a, b       *envoytest.Pod
 	ads, adsB  *fixture
 	appA, appB *app
+	serverB    *http.Server // of appB
 }
 
 // dial connects like a client of the pods. The test has as long as patience with the connection.
@@ -89,7 +90,7 @@ func newLingeringPair(t *testing.T, linger time.Duration) *pair {
 		adsB: serve(t, Config{Identify: Anyone(keyB)}),
 	}
 	p.a.Serve(8080, p.appA)
-	p.b.Serve(8081, p.appB)
+	p.serverB = p.b.Serve(8081, p.appB)
 	set(t, p.ads.Server, revisionA(nil))
 	set(t, p.adsB.Server, xds.Workload{
 		Namespace: "shop", Name: "web", Revision: "b", IPv6: true, Ports: []xds.Port{{Number: 8081, Peer: 8080}},
