@@ -58,10 +58,16 @@ const replicas = 3
 // begin brings a workload there. The fewest ready pods of stable are counted from before the update on.
 func begin(c *harness.Case, policy string, values ...string) *midway {
 	c.T.Helper()
+	return beginUnder(c, policy, everywhere, values...)
+}
+
+// beginUnder is begin with clients of the case's own choice; they start when the first version is stable.
+func beginUnder(c *harness.Case, policy string, clients func(*harness.Case) []*harness.Load, values ...string) *midway {
+	c.T.Helper()
 	c.Policy(policy)
 	c.Deploy(append([]string{fmt.Sprintf("replicas=%d", replicas)}, values...)...)
 	m := &midway{Case: c, stable: c.AwaitStable().Status.Stable.Hash, fields: fieldsOf(c.AwaitComplete())}
-	m.loads = everywhere(c)
+	m.loads = clients(c)
 	c.Pods.Mark(m.stable)
 	c.Pods.Mark(harness.AnyRevision)
 	c.SetImage("v2")

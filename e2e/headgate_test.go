@@ -46,6 +46,7 @@ func TestHeadgate(t *testing.T) {
 		"OtherWebhook": testOtherWebhook,
 		"Unsplit":      testUnsplit,
 		"Autoscaler":   testAutoscaler,
+		"OwnFaults":    testOwnFaults,
 	}
 	t.Run("Together", func(t *testing.T) {
 		for name, test := range together {
@@ -65,6 +66,7 @@ func TestHeadgate(t *testing.T) {
 	t.Run("HangingPodWebhook", func(t *testing.T) { testHangingPodWebhook(t, cluster) })
 	// All pods of the cluster share the node that is cordoned.
 	t.Run("Drain", func(t *testing.T) { testDrain(t, cluster) })
+	t.Run("Faults", func(t *testing.T) { testFaults(t, cluster) })
 	t.Run("Uninstall", func(t *testing.T) {
 		if os.Getenv("HEADGATE_E2E_UNINSTALL") != "true" {
 			t.Skip("this removes Headgate from the cluster: set HEADGATE_E2E_UNINSTALL=true where that is fine")

@@ -4,7 +4,10 @@
 // Command app is the sample application of the end-to-end tests and of the demo; called as `app load`
 // their client; and as what makes their life hard:
 //
-//	app admit  the admission webhook of somebody else, which rewrites images or removes annotations
+//	app admit    the admission webhook of somebody else, which rewrites images or removes annotations
+//	app proxy    a proxy in front of the API server, or of a Prometheus, that delays, refuses and spoils
+//	app signal   kills, stops and continues processes of containers on its node
+//	app network  cuts and slows connections of pods on its node
 //
 // As an application it answers HTTP/1.1 and h2c on port 8080 and gRPC on port 9090, and says in every
 // answer which version and which pod gave it. It behaves well, or badly in one of a few ways, as its

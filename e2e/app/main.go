@@ -23,7 +23,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	commands := map[string]func(context.Context, []string) error{"load": runLoad, "admit": runAdmit}
+	commands := map[string]func(context.Context, []string) error{
+		"load": runLoad, "admit": runAdmit, "proxy": runProxy, "signal": runSignal, "network": runNetwork,
+	}
 	if len(args) > 0 {
 		command, known := commands[args[0]]
 		if !known {

@@ -7,11 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -28,16 +31,36 @@ type Selected struct {
 }
 
 // Follow lists objects and hands the whole state to see: at first, and after each change. It ends when
-// see returns true (nil), or when ctx ends (its error). T is the type of the list's items.
+// see returns true (nil), or when ctx ends (its error). An API server that restarts does not end it. T is the type
+// of the list's items.
 func Follow[T client.Object](ctx context.Context, c client.WithWatch, what Selected, see func(map[types.UID]T) bool) error {
 	for {
 		err := followOnce(ctx, c, what, see)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return errors.Join(ctx.Err(), err)
 		}
-		if err == nil || !errors.Is(err, errWatchEnded) {
+		if err == nil || !errors.Is(err, errWatchEnded) && !restarting(err) {
 			return err
 		}
+		if !errors.Is(err, errWatchEnded) {
+			pause(ctx)
+		}
+	}
+}
+
+// restarting says whether an error is what an API server that restarts makes of requests.
+func restarting(err error) bool {
+	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) ||
+		utilnet.IsHTTP2ConnectionLost(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsTooManyRequests(err)
+}
+
+// pause is as long as it takes to ask again without harm.
+func pause(ctx context.Context) {
+	timer := time.NewTimer(200 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 

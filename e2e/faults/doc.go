@@ -1,0 +1,17 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package faults breaks parts of Headgate, or what it needs, and mends them. Whatever a case breaks is mended when
+// it ends.
+//
+//	Kill, Freeze      processes of pods, by a privileged pod on their node
+//	Evict, Disconnect single pods, and sidecars from the control plane
+//	NewPrometheus     a Prometheus that is slow, answers nonsense or not at all, for the policies that name it
+//	RotateCertificate the certificate that webhooks and xDS share; nobody should notice
+//
+// These are noticed by the whole cluster, so that a case which uses them runs alone:
+//
+//	Leader, Away      the control plane, and the Prometheus that the chart brings
+//	NewAPIServer      delays and refuses what the control plane asks of the API server
+//	ReplaceCA         the CA that sidecars and the API server trust
+package faults
