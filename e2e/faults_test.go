@@ -7,28 +7,41 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/faults"
 	"github.com/headgate/headgate/e2e/faults/proxyfault"
 	"github.com/headgate/headgate/e2e/harness"
+	"github.com/headgate/headgate/e2e/load"
 )
 
 // Whatever of Headgate, or of what it needs, breaks in the middle of a rollout: no request is lost, stable
 // keeps its pods, and the rollout goes on when things are well again. These break it for the whole cluster.
 func testFaults(t *testing.T, cluster *harness.Cluster) {
-	t.Run("another CA, and no Prometheus", func(t *testing.T) { anotherCA(cluster.NewCase(t, harness.Enabled)) })
+	for _, test := range []struct {
+		name string
+		run  func(*harness.Case)
+	}{
+		{"control plane killed, frozen, away", controlPlaneGone},
+		{"API server slow, refusing, away", unreliableAPIServer},
+		{"another CA, and no Prometheus", anotherCA},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(cluster.NewCase(t, harness.Enabled)) })
+	}
 }
 
 // testOwnFaults are those that nobody but the case itself notices.
 func testOwnFaults(t *testing.T, cluster *harness.Cluster) {
 	for name, test := range map[string]func(*harness.Case){
 		"pods deleted and evicted":              podsGone,
+		"sidecars cut off, half-open and slow":  sidecarsDisconnected,
 		"Prometheus slow, nonsensical and away": unreliablePrometheus,
 		"another certificate":                   anotherCertificate,
 	} {
@@ -37,6 +50,95 @@ func testOwnFaults(t *testing.T, cluster *harness.Cluster) {
 			test(cluster.NewCase(t, harness.Enabled))
 		})
 	}
+}
+
+// controlPlaneGone: the leader dies, the next one freezes with all its connections and wakes up as a leader of
+// the past; then there is none at all, while the workload grows, and an Envoy and a whole sidecar are killed.
+func controlPlaneGone(c *harness.Case) {
+	m := begin(c, slowly)
+	first, pod := faults.Leader(c, "")
+	faults.Kill(c, faults.Replica(pod))
+	second, pod := faults.Leader(c, first)
+	thaw := faults.Freeze(c, faults.Replica(pod))
+	faults.Leader(c, second)
+	thaw()
+	m.requireStableKept(replicas)
+
+	back := faults.Away(c, faults.ControlPlane)
+	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
+	c.AwaitReady(2*time.Minute, m.stable, replicas+1)
+	// Requests that a killed process was in the middle of are lost, with or without Headgate. So there are none
+	// that take long.
+	stopAll(c, m.loads)
+	m.loads = c.StartLoads(
+		harness.NamedConfig{Name: "service-meanwhile", Config: harness.ToService(shortKinds())},
+		harness.NamedConfig{Name: "pods-meanwhile", Config: harness.ToPods(shortKinds())},
+	)
+	candidate := func() *corev1.Pod { return c.Pods.Of(m.candidate)[0] }
+	for _, victim := range []func(*corev1.Pod) faults.Process{faults.Envoy, faults.Sidecar} {
+		before := m.loads[0].Report()
+		faults.Kill(c, victim(candidate()))
+		m.loads[0].Await(time.Minute, "the candidate answers again", func(now load.Report) bool {
+			return now.Versions["v2"].OK > before.Versions["v2"].OK+20
+		})
+	}
+	stopAll(c, m.loads)
+	m.requireStableKept(replicas)
+
+	// The sidecar has never heard of a split since it was started again: whoever asks its pod is answered there.
+	m.loads = c.StartLoads(
+		harness.NamedConfig{Name: "service-later", Config: harness.ToService(harness.AllKinds())},
+		harness.NamedConfig{Name: "pods-later", Config: harness.ToPods(harness.AllKinds())},
+		harness.NamedConfig{Name: "direct", Config: harness.ToPod(candidate().Status.PodIP, shortKinds())},
+	)
+	direct := m.loads[2]
+	direct.Await(time.Minute, "the pod answers", func(now load.Report) bool { return now.OK > 50 })
+	if r := direct.Report(); r.Versions["v1"].OK != 0 {
+		c.T.Errorf("a sidecar that started without a control plane answers with %v, want v2 alone", r.Versions)
+	}
+	back()
+	direct.Await(2*time.Minute, "the sidecar has changed over", func(now load.Report) bool { return now.Versions["v1"].OK > 0 })
+	requireNoFailure(c.T, "to the candidate's pod", direct.Stop())
+	m.loads = m.loads[:2]
+	promote(c, m.candidate)
+	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
+	m.requireEnd("v2")
+}
+
+// shortKinds are requests that are answered at once.
+func shortKinds() map[load.Kind]float64 {
+	return map[load.Kind]float64{load.KindHTTP1: 12, load.KindNew: 6, load.KindH2C: 4, load.KindGRPC: 6}
+}
+
+// unreliableAPIServer: what the control plane asks of the API server takes two seconds, then every third of its
+// writes is refused, then there is no API server for longer than a leader's lease. Where that is possible, the API
+// server itself is restarted, for everybody, and the kubelet, so that it gives the pods new tokens; they need them
+// when the control plane has come back.
+func unreliableAPIServer(c *harness.Case) {
+	api := faults.NewAPIServer(c)
+	api.Set(proxyfault.Faults{Latency: metav1.Duration{Duration: 2 * time.Second}})
+	m := begin(c, slowly)
+	if r, local := c.RestartComponents(c.Ctx, "kube-apiserver", "kubelet"); r.Exit != 0 {
+		c.T.Fatal(r)
+	} else if !local {
+		c.T.Log("the API server itself and the kubelet were not restarted: the cluster is not one of e2e/cluster")
+	}
+	m.requireStableKept(replicas)
+	refusing := proxyfault.Faults{Every: 3, Statuses: []int{http.StatusConflict, http.StatusTooManyRequests, http.StatusInternalServerError}}
+	slow := api.Set(refusing)
+	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
+	c.AwaitReady(2*time.Minute, m.stable, replicas+1)
+	m.requireStableKept(replicas)
+	promote(c, m.candidate)
+	c.AwaitPhase(time.Minute, v1alpha1.PhasePromoting)
+	refusing.AwayFor = metav1.Duration{Duration: 20 * time.Second}
+	counts := api.Set(refusing)
+	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
+	c.T.Logf("%d writes while slow; %d more while every third was refused, %d of them refused", slow.Writes, counts.Writes-slow.Writes, counts.Refused)
+	if counts.Refused == 0 {
+		c.T.Error("no write of the control plane was refused")
+	}
+	m.requireEnd("v2")
 }
 
 // anotherCA: sidecars were told the old one when their pod was created, and without data nothing is accepted and
@@ -96,11 +198,49 @@ func podsGone(c *harness.Case) {
 	m.requireEnd("v2")
 }
 
+// sidecarsDisconnected: what a sidecar was told last is wrong when the candidate is gone, and the control plane
+// learns late, or never, that it did not hear the next word.
+func sidecarsDisconnected(c *harness.Case) {
+	var stable []*corev1.Pod
+	m := beginUnder(c, slowly, func(c *harness.Case) []*harness.Load {
+		stable = c.Pods.Of(c.AwaitStable().Status.Stable.Hash)
+		return c.StartLoads(
+			harness.NamedConfig{Name: "service", Config: harness.ToService(harness.AllKinds())},
+			harness.NamedConfig{Name: "pods", Config: harness.ToPods(harness.AllKinds())},
+			harness.NamedConfig{Name: "deaf", Config: harness.ToPod(stable[0].Status.PodIP, shortKinds())},
+		)
+	})
+	toDeaf := m.loads[2]
+	mend := []func(){
+		faults.Disconnect(c, stable[0], faults.HalfOpen),
+		faults.Disconnect(c, stable[1], faults.Slow),
+		faults.Disconnect(c, c.Pods.Of(m.candidate)[0], faults.Cut),
+	}
+	c.Do("rollout", "undo", "deployment/"+harness.Name)
+	requireOutcome(c, 1, v1alpha1.OutcomeAborted)
+	c.AwaitStable()
+	m.requireStableKept(replicas)
+
+	c.SetImage("v3")
+	third := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
+	for _, mend := range mend {
+		mend()
+	}
+	toDeaf.Await(time.Minute, "the sidecar that was half-open takes part again", func(now load.Report) bool { return now.Versions["v3"].OK > 0 })
+	requireNoFailure(c.T, "to the pod whose sidecar was half-open", toDeaf.Stop()) // a client of one pod has nobody to ask when that is replaced
+	m.loads = m.loads[:2]
+	m.requireNeverReady(third)
+	faults.Disconnect(c, c.Pods.Of(third)[0], faults.HalfOpen)
+	promote(c, third)
+	requireOutcome(c, 2, v1alpha1.OutcomePromoted)
+	m.requireEnd("v3")
+}
+
 // unreliablePrometheus answers late, then with nothing that is a number, then not at all.
 func unreliablePrometheus(c *harness.Case) {
 	prometheus, url := faults.NewPrometheus(c)
 	prometheus.Set(proxyfault.Faults{NaN: true})
-	m := begin(c, fmt.Sprintf("steps: [{weight: 20, minDuration: 5s}, {weight: 50, minDuration: 5s}]\nmaxDuration: 150s\nanalysis: {prometheus: {url: %q}}", url))
+	m := begin(c, fmt.Sprintf("steps: [{weight: 20, minDuration: 5s}, {weight: 50, minDuration: 5s}]\nmaxDuration: 60s\nanalysis: {prometheus: {url: %q}}", url))
 	asked := prometheus.Await(time.Minute, proxyfault.Faults{NaN: true}, 4)
 	prometheus.Await(time.Minute, proxyfault.Faults{Latency: metav1.Duration{Duration: 5 * time.Second}}, asked.Requests+4)
 	prometheus.Set(proxyfault.Faults{AwayFor: metav1.Duration{Duration: time.Hour}})

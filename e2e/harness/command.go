@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -52,6 +53,20 @@ func (c *Cluster) RunHelm(ctx context.Context, args ...string) Result {
 // RunHeadgate runs the headgate command of this source tree.
 func (c *Cluster) RunHeadgate(ctx context.Context, args ...string) Result {
 	return c.run(ctx, "go", "", append([]string{"-C", c.Repo, "run", "./cmd/headgate"}, args...))
+}
+
+// localClusters is where e2e/cluster keeps what it makes, each cluster in a folder of its name.
+const localClusters = "/var/lib/headgate-cluster"
+
+// RestartComponents kills components of the cluster itself, kube-apiserver for example, and starts them again.
+// Only a cluster that e2e/cluster made can do that; on others nothing happens, and local is false.
+func (c *Cluster) RestartComponents(ctx context.Context, names ...string) (r Result, local bool) {
+	dir, file := filepath.Split(c.Kubeconfig)
+	if filepath.Dir(filepath.Clean(dir)) != localClusters || file != "kubeconfig" {
+		return Result{}, false
+	}
+	args := append([]string{"-C", c.Repo + "/e2e/cluster", "run", ".", "restart", "--name", filepath.Base(dir)}, names...)
+	return c.run(ctx, "go", "", args), true
 }
 
 func (c *Cluster) run(ctx context.Context, path, stdin string, args []string) Result {
