@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,9 +52,12 @@ type Keeper struct {
 	secret        types.NamespacedName
 	configuration string
 
-	current    atomic.Pointer[pair]
+	current    atomic.Pointer[pair]                                                 // the Secret's
 	registered atomic.Pointer[admissionregistrationv1.MutatingWebhookConfiguration] // nil: there is none
 	trusted    atomic.Bool                                                          // it was trusted once
+
+	choice sync.Mutex           // held while served is chosen
+	served atomic.Pointer[pair] // current, or the one before
 }
 
 type pair struct {
@@ -79,13 +83,13 @@ func (k *Keeper) Watch(ctx context.Context, mgr ctrl.Manager) error {
 		return fmt.Errorf("watching secret %s: %w", k.secret, err)
 	}
 	err = follow(ctx, mgr, func(c *admissionregistrationv1.MutatingWebhookConfiguration, deleted bool) {
-		switch {
-		case c.Name != k.configuration:
-		case deleted:
-			k.registered.Store(nil)
-		default:
-			k.registered.Store(c)
+		if c.Name != k.configuration {
+			return
 		}
+		if deleted {
+			c = nil
+		}
+		k.register(c)
 	})
 	if err != nil {
 		return fmt.Errorf("watching webhook configuration %s: %w", k.configuration, err)
@@ -129,11 +133,29 @@ func (k *Keeper) take(data map[string][]byte) {
 		return
 	}
 	k.current.Store(&pair{certificate: certificate, ca: string(data["ca.crt"])})
+	k.choose()
 }
 
-// GetCertificate is for tls.Config: every handshake gets the current certificate.
+// register notes what the API server trusts; nil: it calls no webhook of ours.
+func (k *Keeper) register(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+	k.registered.Store(c)
+	k.choose()
+}
+
+// choose has the certificate of another CA wait until the API server trusts it, unless it does not trust the one
+// before either: calls of webhooks would fail until then, and those that may fail would let updates pass.
+func (k *Keeper) choose() {
+	k.choice.Lock()
+	defer k.choice.Unlock()
+	current, served, c := k.current.Load(), k.served.Load(), k.registered.Load()
+	if served == nil || current.trustedByAll(c) || !served.trustedByAll(c) {
+		k.served.Store(current)
+	}
+}
+
+// GetCertificate is for tls.Config: every handshake gets the certificate of that time.
 func (k *Keeper) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	p := k.current.Load()
+	p := k.served.Load()
 	if p == nil {
 		return nil, errNotReady
 	}
@@ -148,11 +170,15 @@ func (k *Keeper) CA() string {
 	return ""
 }
 
-// ClientTLS trusts the current CA for a server of this name.
+// ClientTLS trusts the current CA for a server of this name, and for as long as the certificate of another one is
+// served, that one too.
 func (k *Keeper) ClientTLS(serverName string) (*tls.Config, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(k.CA())) {
 		return nil, errNotReady
+	}
+	if p := k.served.Load(); p != nil {
+		pool.AppendCertsFromPEM([]byte(p.ca))
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: serverName}, nil
 }
@@ -169,16 +195,24 @@ func (k *Keeper) Ready(*http.Request) error {
 		return nil
 	}
 	c := k.registered.Load()
-	if c == nil {
-		return nil // somebody took the webhooks away
+	if !p.trustedByAll(c) {
+		return errNotTrusted
+	}
+	k.trusted.Store(c != nil)
+	return nil
+}
+
+// trustedByAll says whether each webhook's bundle trusts the certificate; c is nil when somebody took the webhooks away.
+func (p *pair) trustedByAll(c *admissionregistrationv1.MutatingWebhookConfiguration) bool {
+	if c == nil || p == nil {
+		return p != nil
 	}
 	for _, w := range c.Webhooks {
 		if !p.trustedBy(w.ClientConfig.CABundle) {
-			return errNotTrusted
+			return false
 		}
 	}
-	k.trusted.Store(true)
-	return nil
+	return true
 }
 
 // trustedBy says whether the certificate was issued by a CA of the bundle, at the time that it was issued.

@@ -136,18 +136,74 @@ func TestTheLastGoodCertificateStays(t *testing.T) {
 	}
 }
 
+// registered is a configuration of one webhook a bundle.
+func registered(bundles ...[]byte) *admissionregistrationv1.MutatingWebhookConfiguration {
+	c := &admissionregistrationv1.MutatingWebhookConfiguration{}
+	for _, b := range bundles {
+		c.Webhooks = append(c.Webhooks, admissionregistrationv1.MutatingWebhook{
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{CABundle: b},
+		})
+	}
+	return c
+}
+
+// Until the API server trusts another CA, its calls of webhooks must find the certificate of the one before.
+func TestAnotherCAIsServedWhenItIsTrusted(t *testing.T) {
+	first, second, third := secretData(t), secretData(t), secretData(t)
+	trusts := func(of ...map[string][]byte) *admissionregistrationv1.MutatingWebhookConfiguration {
+		var bundle []byte
+		for _, data := range of {
+			bundle = append(bundle, data["ca.crt"]...)
+		}
+		return registered(bundle, bundle)
+	}
+	for name, tc := range map[string]struct {
+		before, after *admissionregistrationv1.MutatingWebhookConfiguration // of the arrival of the second
+		want          map[string][]byte
+	}{
+		"not trusted yet":             {trusts(first), trusts(first), first},
+		"trusted":                     {trusts(first), trusts(second), second},
+		"both are":                    {trusts(first), trusts(first, second), second},
+		"by one webhook":              {trusts(first), registered(first["ca.crt"], second["ca.crt"]), second},
+		"neither is":                  {trusts(first), trusts(third), second},
+		"no bundle":                   {trusts(first), registered(nil, nil), second},
+		"no webhooks":                 {trusts(first), nil, second},
+		"the first never was trusted": {trusts(third), trusts(third), second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeeper()
+			k.take(first)
+			k.register(tc.before)
+			k.take(second)
+			k.register(tc.after)
+			want := newKeeper()
+			want.take(tc.want)
+			if err := handshake(t, k, want, serverName); err != nil {
+				t.Errorf("a client that trusts the expected CA: %v", err)
+			}
+			if k.CA() != string(second["ca.crt"]) {
+				t.Error("new pods are not told the CA that is to come")
+			}
+			if err := handshake(t, k, k, serverName); err != nil {
+				t.Errorf("another replica: %v", err)
+			}
+		})
+	}
+	k := newKeeper()
+	k.take(first)
+	k.register(trusts(first))
+	k.take(second)
+	k.take(third)
+	want := newKeeper()
+	want.take(first)
+	if err := handshake(t, k, want, serverName); err != nil {
+		t.Errorf("after two more that are not trusted yet: %v", err)
+	}
+}
+
 // A replica that the API server does not trust yet would have updates refused, and pods without sidecars.
 func TestReadyWhenTheAPIServerTrustsTheCertificate(t *testing.T) {
 	ours, stranger := secretData(t), secretData(t)
-	registered := func(bundles ...[]byte) *admissionregistrationv1.MutatingWebhookConfiguration {
-		c := &admissionregistrationv1.MutatingWebhookConfiguration{}
-		for _, b := range bundles {
-			c.Webhooks = append(c.Webhooks, admissionregistrationv1.MutatingWebhook{
-				ClientConfig: admissionregistrationv1.WebhookClientConfig{CABundle: b},
-			})
-		}
-		return c
-	}
 	type states = []*admissionregistrationv1.MutatingWebhookConfiguration
 	none, trusting, empty := registered(), registered(ours["ca.crt"], ours["ca.crt"]), registered(nil, nil)
 	other, half := registered(stranger["ca.crt"]), registered(ours["ca.crt"], nil)
@@ -174,7 +230,7 @@ func TestReadyWhenTheAPIServerTrustsTheCertificate(t *testing.T) {
 			k.take(ours)
 			var err error
 			for _, c := range tc.states {
-				k.registered.Store(c)
+				k.register(c)
 				err = k.Ready(nil)
 			}
 			if !errors.Is(err, tc.want) {
