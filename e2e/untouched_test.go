@@ -86,7 +86,7 @@ func nativeUpdate(c *harness.Case) {
 }
 
 // requireUntouched checks that nothing of Headgate's is on the object.
-func requireUntouched(t *testing.T, d *appsv1.Deployment) {
+func requireUntouched(t testing.TB, d *appsv1.Deployment) {
 	t.Helper()
 	for key, value := range d.Annotations {
 		if strings.Contains(key, "headgate.dev") {
@@ -101,7 +101,7 @@ func requireUntouched(t *testing.T, d *appsv1.Deployment) {
 }
 
 // requirePlain checks that so many pods run without anything of Headgate's.
-func requirePlain(t *testing.T, pods []corev1.Pod, want int) {
+func requirePlain(t testing.TB, pods []corev1.Pod, want int) {
 	t.Helper()
 	running := 0
 	for _, p := range pods {

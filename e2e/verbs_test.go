@@ -32,7 +32,7 @@ const rolloutEnd = 5 * time.Minute
 
 // requireNoFailure checks that every request was answered as it should, and that some were of each
 // kind that was asked for.
-func requireNoFailure(t *testing.T, who string, r load.Report) {
+func requireNoFailure(t testing.TB, who string, r load.Report) {
 	t.Helper()
 	if !r.Final || r.Sent == 0 || r.OK != r.Sent {
 		t.Errorf("%s: %d sent, %d ok, %d failed %v (final: %v); want none failed\n%s",
@@ -77,7 +77,7 @@ func fieldsOf(d *appsv1.Deployment) userFields {
 }
 
 // requireFields checks that the Deployment has the user's fields and no hold.
-func requireFields(t *testing.T, want userFields, d *appsv1.Deployment) {
+func requireFields(t testing.TB, want userFields, d *appsv1.Deployment) {
 	t.Helper()
 	if diff := cmp.Diff(want, fieldsOf(d)); diff != "" {
 		t.Errorf("the user's fields (-want +got):\n%s", diff)

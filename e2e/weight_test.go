@@ -84,7 +84,7 @@ func measure(c *harness.Case, candidate string, weight int32) {
 }
 
 // requireShare checks the number of the candidate's answers against the binomial distribution.
-func requireShare(t *testing.T, r load.Report, weight int32) {
+func requireShare(t testing.TB, r load.Report, weight int32) {
 	t.Helper()
 	if r.Sent != cell {
 		t.Errorf("%d requests were sent, want %d", r.Sent, cell)

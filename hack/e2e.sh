@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The Headgate Authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Runs the end-to-end tests. With KUBECONFIG, on that cluster, which must have the images; they leave Headgate
+# Runs the end-to-end tests, or with BENCH=regexp benchmarks, BENCHTIME of each (10x). With KUBECONFIG, on that cluster, which must have the images; they leave Headgate
 # installed there. Without it, on a local cluster that is made for them and taken down at the end, whatever
 # happens. RUN selects tests, E2E_TIMEOUT bounds them.
 set -euo pipefail
@@ -27,6 +27,11 @@ else
   export HEADGATE_E2E_UNINSTALL=true
 fi
 export KUBECONFIG
+
+if [[ -n ${BENCH-} ]]; then
+  go test -tags e2e -run '^$' -bench "$BENCH" -benchtime "${BENCHTIME:-10x}" -timeout 6h -v ./e2e
+  exit
+fi
 
 # One package after the other, because they share the cluster. In this order: webhooks are tried before the
 # chart is installed.

@@ -17,10 +17,10 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// Case is one test in a namespace of its own.
+// Case is one test, or benchmark, in a namespace of its own.
 type Case struct {
 	*Cluster
-	T *testing.T
+	T testing.TB
 	// Namespace is deleted when the test ends.
 	Namespace string
 	// Ctx ends with the case.
@@ -43,13 +43,20 @@ const (
 	NotEnabled Mode = false
 )
 
-// caseLimit bounds a case, so that one that hangs fails with its own story, not with the whole run's.
-const caseLimit = 20 * time.Minute
+// A case is bounded, so that one that hangs fails with its own story, not with the whole run's.
+const (
+	caseLimit      = 20 * time.Minute
+	BenchmarkLimit = 2 * time.Hour
+)
 
 // NewCase makes the namespace.
-func (c *Cluster) NewCase(t *testing.T, mode Mode) *Case {
+func (c *Cluster) NewCase(t testing.TB, mode Mode) *Case {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), caseLimit)
+	limit := caseLimit
+	if _, ok := t.(*testing.B); ok {
+		limit = BenchmarkLimit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "e2e-" + slug(t.Name()) + "-",
 		Labels:       map[string]string{"headgate-e2e": "true"},

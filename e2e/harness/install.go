@@ -32,12 +32,16 @@ func (c *Cluster) Installed(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// Install installs the chart with the images of the local build, or brings an installation up to date.
-func (c *Cluster) Install(ctx context.Context) error {
-	r := c.RunHelm(ctx, "upgrade", "--install", SystemName, c.Repo+"/charts/headgate",
+// Install installs the chart with the images of the local build, or brings an installation up to date. values, such as
+// "prometheus.scrapeInterval=5s", go before those that the tests have otherwise.
+func (c *Cluster) Install(ctx context.Context, values ...string) error {
+	args := []string{
+		"upgrade", "--install", SystemName, c.Repo + "/charts/headgate",
 		"--namespace", SystemNamespace, "--create-namespace", "--wait", "--timeout", "4m",
 		// Cases bring their own policies, and some want none.
-		"--set", "image.tag=dev,proxy.image.tag=dev,prometheus.enabled=true,prometheus.image.tag=dev,prometheus.scrapeInterval=2s,defaultPolicy.enabled=false")
+		"--set", "image.tag=dev,proxy.image.tag=dev,prometheus.enabled=true,prometheus.image.tag=dev,prometheus.scrapeInterval=2s,defaultPolicy.enabled=false",
+	}
+	r := c.RunHelm(ctx, append(args, setFlags(values)...)...)
 	if err := r.Err(); err != nil {
 		return fmt.Errorf("installing Headgate: %w", err)
 	}

@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/e2e/harness"
+	"github.com/headgate/headgate/e2e/load"
+)
+
+// clients are those of all benchmarks: 200 requests a second through the Service.
+func clients(c *harness.Case) *harness.Load {
+	config := harness.ToService(map[load.Kind]float64{load.KindHTTP1: 150, load.KindGRPC: 50})
+	config.Duration = harness.BenchmarkLimit
+	return c.StartLoad("service", config)
+}
+
+// newBenchmark is a case with Headgate as the chart installs it: Prometheus looks every five seconds.
+func newBenchmark(b *testing.B) *harness.Case {
+	b.Helper()
+	cluster, err := harness.Connect(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cluster.Install(b.Context(), "prometheus.scrapeInterval=5s"); err != nil {
+		b.Fatal(err)
+	}
+	return cluster.NewCase(b, harness.Enabled)
+}
+
+// report says how long something took in the middle and at most. How long all of it took is nothing to compare.
+func report(b *testing.B, took []time.Duration) {
+	b.Helper()
+	slices.Sort(took)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(took[len(took)/2].Seconds(), "p50-sec")
+	b.ReportMetric(took[len(took)-1].Seconds(), "max-sec")
+}
+
+// BenchmarkRollBack is the time from the moment when a candidate that fails 5 % of requests has its 10 % of them until it
+// has none.
+func BenchmarkRollBack(b *testing.B) {
+	c := newBenchmark(b)
+	c.Policy("steps: [{weight: 10}, {weight: 50}]\nmaxDuration: 10m\nprogressDeadline: 60s\nonFailure: Revert")
+	c.Deploy("replicas=3")
+	c.AwaitStable()
+	l := clients(c)
+	var took []time.Duration
+	for b.Loop() {
+		// Each is another template, because the same one would not be tried again so soon.
+		c.Apply(c.Manifest("replicas=3", "tag=errors", fmt.Sprintf("env.ATTEMPT=%d", len(took))))
+		c.AwaitWeight(2*time.Minute, 0, 10)
+		start := time.Now()
+		c.AwaitRollout(10*time.Minute, "the candidate has no requests", func(r *v1alpha1.Rollout) bool { return r.Status.WeightInForce == 0 })
+		took = append(took, time.Since(start))
+		end := requireOutcome(c, len(took), v1alpha1.OutcomeRolledBack)
+		b.Logf("rolled back after %v: %s", took[len(took)-1].Round(time.Second), end.Verdict.Message)
+		c.AwaitStable()
+	}
+	report(b, took)
+	requireOnlyCandidateFails(b, l.Stop())
+}
+
+// BenchmarkPromotion is the time that a good version takes, from the update to its end, when each step has to be won by
+// evidence: where there is not enough, this policy rolls back.
+func BenchmarkPromotion(b *testing.B) {
+	c := newBenchmark(b)
+	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 4m\nprogressDeadline: 60s\nonInconclusive: RollBack")
+	c.Deploy("replicas=3")
+	c.AwaitStable()
+	l := clients(c)
+	var took []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		c.SetImage([]string{"v2", "v3"}[len(took)%2])
+		took = append(took, promoted(c, len(took)+1, start))
+	}
+	report(b, took)
+	requireNoFailure(b, "through the Service", l.Stop())
+}
+
+// BenchmarkIdentical is the same for the same image with an answer time of a millisecond: whatever the judge says against
+// it is wrong. It has twice as many rollouts as the others.
+func BenchmarkIdentical(b *testing.B) {
+	c := newBenchmark(b)
+	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
+	c.Deploy("replicas=3", "env.LATENCY=1ms")
+	c.AwaitStable()
+	l := clients(c)
+	var took []time.Duration
+	for b.Loop() {
+		for range 2 {
+			start := time.Now()
+			c.Do("rollout", "restart", "deployment/"+harness.Name)
+			took = append(took, promoted(c, len(took)+1, start))
+		}
+	}
+	report(b, took)
+	requireNoFailure(b, "through the Service", l.Stop())
+}
+
+// promoted waits for the nth rollout's end, which must be good, and returns how long it took.
+func promoted(c *harness.Case, n int, since time.Time) time.Duration {
+	c.T.Helper()
+	end := c.AwaitOutcome(10*time.Minute, n)
+	took := time.Since(since)
+	if end.Outcome != v1alpha1.OutcomePromoted {
+		c.T.Fatalf("rollout %d is %s after %v: %+v", n, end.Outcome, took.Round(time.Second), end.Verdict)
+	}
+	c.T.Logf("promoted after %v: %+v", took.Round(time.Second), end.Verdict)
+	c.AwaitStable()
+	return took
+}
