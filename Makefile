@@ -76,8 +76,11 @@ simulate: ## Play random histories against the controller and the webhooks for S
 		hack/gotest.sh simulate -count=1 -timeout 25h -v -run '^TestRandomHistories$$' -- .
 
 .PHONY: soak
-soak: ## The same for SOAK (1h)
-	@$(MAKE) --no-print-directory simulate SIMULATE=$(SOAK)
+soak: ## The same for SOAK (1h); then break and update at random on a real cluster, for SOAK too (root)
+	@$(MAKE) --no-print-directory simulate SIMULATE=$(SOAK) SEED=$(SEED)
+	@echo "a random walk on a cluster for $(SOAK), SEED=$(SEED)"
+	@HEADGATE_E2E_WALK=$(SOAK) HEADGATE_E2E_WALK_SEED=$(SEED) GOTESTSUM_FORMAT=standard-verbose \
+		RUN='^TestWalk$$' E2E_TIMEOUT=25h KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them; RUN=regexp selects
