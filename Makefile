@@ -17,6 +17,8 @@ TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
 
 # An existing cluster, which must have the images; empty: a local one is brought up and taken down.
 KUBECONFIG ?=
+# The minor version of Kubernetes that the local cluster runs; empty: the one of e2e/cluster/kubernetes/go.mod.
+KUBERNETES ?=
 # What of the end-to-end tests to run, and how long they may take.
 RUN ?= .
 E2E_TIMEOUT ?= 60m
@@ -84,7 +86,7 @@ soak: ## The same for SOAK (1h); then break and update at random on a real clust
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them; RUN=regexp selects
-	@RUN='$(RUN)' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
+	@RUN='$(RUN)' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' KUBERNETES='$(KUBERNETES)' hack/e2e.sh
 
 .PHONY: bench
 bench: ## Measure bench-fast, and BENCHTIME (10x) rollouts of each kind on a real cluster (root; an hour; BENCH=regexp selects)

@@ -4,13 +4,17 @@
 
 # Runs the end-to-end tests, or with BENCH=regexp benchmarks, BENCHTIME of each (10x). With KUBECONFIG, on that cluster, which must have the images; they leave Headgate
 # installed there. Without it, on a local cluster that is made for them and taken down at the end, whatever
-# happens. RUN selects tests, E2E_TIMEOUT bounds them.
+# happens; KUBERNETES is the minor version that it runs. RUN selects tests, E2E_TIMEOUT bounds them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cluster() { go -C e2e/cluster run . "$@"; }
 
 if [[ -n ${KUBECONFIG-} ]]; then
+  if [[ -n ${KUBERNETES-} ]]; then
+    echo "KUBERNETES is the version of the local cluster, KUBECONFIG a cluster that runs already: give one of them" >&2
+    exit 2
+  fi
   KUBECONFIG=$(realpath "$KUBECONFIG")
   for program in HEADGATE_KUBECTL HEADGATE_HELM; do
     [[ -x ${!program-} ]] || unset "$program" # those of PATH, then
@@ -22,7 +26,11 @@ else
   # The certificates and test tools of a cluster that was left behind would do, its state would not.
   cluster down --name "$name"
   cluster build helm
-  KUBECONFIG=$(cluster up --name "$name" --images --metrics)
+  KUBECONFIG=$(cluster up --name "$name" --images --metrics --kubernetes "${KUBERNETES-}")
+  if [[ -n ${KUBERNETES-} ]]; then
+    HEADGATE_KUBECTL=$PWD/.cache/bin/$KUBERNETES/kubectl
+    export HEADGATE_KUBECTL
+  fi
   # Nothing else lives on this cluster.
   export HEADGATE_E2E_UNINSTALL=true
 fi

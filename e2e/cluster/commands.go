@@ -78,6 +78,8 @@ kubeconfig as the only line of the standard output. Installs and builds what is 
 	}
 	nameFlag(cmd, &name)
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "also write the kubeconfig to this file, and print its path instead")
+	cmd.Flags().StringVar(&options.Kubernetes, "kubernetes", "", "minor version of Kubernetes ("+strings.Join(build.KubernetesVersions(), ", ")+
+		"); a cluster of another one is replaced (default: what the cluster runs, else "+build.DefaultKubernetes+")")
 	cmd.Flags().BoolVar(&options.Metrics, "metrics", false, "also run metrics-server, which horizontal pod autoscaling needs")
 	cmd.Flags().BoolVar(&images, "images", false, "also build and load the project's images")
 	return cmd

@@ -37,7 +37,18 @@ var commands = map[string]func() *cobra.Command{
 	"kube-proxy":              proxy.NewProxyCommand,
 	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
-	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
+	"kubelet":                 newKubeletCommand,
+}
+
+// newKubeletCommand hides what differs: until 1.30 the kubelet's command takes no context.
+func newKubeletCommand() *cobra.Command {
+	switch newCommand := any(kubelet.NewKubeletCommand).(type) {
+	case func() *cobra.Command:
+		return newCommand()
+	case func(context.Context) *cobra.Command:
+		return newCommand(context.Background())
+	}
+	panic("this version of Kubernetes makes its kubelet in a way that is not known here")
 }
 
 func main() {

@@ -8,6 +8,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -45,20 +46,36 @@ func FindRepo(dir string) (string, error) {
 
 // ProgramNames lists what Program can build.
 func ProgramNames() []string {
-	var names []string
+	names := []string{"kubernetes"}
 	for _, p := range programs {
 		names = append(names, p.name)
 	}
 	return names
 }
 
-// Program returns the path of a program, which it builds if the cache hasn't got it.
+// Program returns the path of a program, which it builds if the cache hasn't got it. Of Kubernetes it is the
+// default version.
 func (b Builder) Program(ctx context.Context, name string) (string, error) {
+	if name == "kubernetes" {
+		return b.Kubernetes(ctx, DefaultKubernetes)
+	}
 	i := slices.IndexFunc(programs, func(p program) bool { return p.name == name })
 	if i < 0 {
 		return "", fmt.Errorf("unknown program %q, want one of %s", name, strings.Join(ProgramNames(), ", "))
 	}
-	p := programs[i]
+	return b.program(ctx, programs[i])
+}
+
+// Kubernetes returns the path of the program that is all of Kubernetes, of a minor version such as 1.36.
+func (b Builder) Kubernetes(ctx context.Context, minor string) (string, error) {
+	p, err := kubernetes(minor)
+	if err != nil {
+		return "", err
+	}
+	return b.program(ctx, p)
+}
+
+func (b Builder) program(ctx context.Context, p program) (string, error) {
 	key, err := b.key(p)
 	if err != nil {
 		return "", err
@@ -76,7 +93,7 @@ func (b Builder) Program(ctx context.Context, name string) (string, error) {
 		}
 	}
 	for _, link := range p.links {
-		if err := replaceLink(filepath.Join(key, p.name), b.cache("bin", link)); err != nil {
+		if err := replaceLink(path, b.cache("bin", link)); err != nil {
 			return "", err
 		}
 	}
@@ -90,11 +107,12 @@ func (b Builder) key(p program) (string, error) {
 	if p.module == "" {
 		return key, nil
 	}
-	sources, err := filepath.Glob(filepath.Join(b.module(p), "*"))
+	sources, err := filepath.Glob(filepath.Join(b.module(p), "*.go"))
 	if err != nil {
 		return "", err
 	}
-	sum, err := hashFiles(sources)
+	modfile := filepath.Join(b.module(p), cmp.Or(p.modfile, "go.mod"))
+	sum, err := hashFiles(append(sources, modfile, strings.TrimSuffix(modfile, ".mod")+".sum"))
 	return key + "-" + sum[:8], err
 }
 
@@ -111,7 +129,11 @@ func (b Builder) compile(ctx context.Context, p program, path string) (err error
 	}
 	args := []string{"-trimpath", "-buildvcs=false", "-ldflags", flags}
 	if p.module != "" {
-		args = slices.Concat([]string{"build", "-C", b.module(p)}, args, []string{"-o", filepath.Join(temporary, p.name), "."})
+		build := []string{"build", "-C", b.module(p)}
+		if p.modfile != "" {
+			build = append(build, "-modfile", p.modfile)
+		}
+		args = slices.Concat(build, args, []string{"-o", filepath.Join(temporary, p.name), "."})
 	} else {
 		args = slices.Concat([]string{"install"}, args, []string{p.install + "@" + p.version})
 	}
@@ -175,7 +197,15 @@ func lastLines(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-func replaceLink(target, link string) error {
+// replaceLink makes a link that is right wherever the folder of both is moved to.
+func replaceLink(path, link string) error {
+	target, err := filepath.Rel(filepath.Dir(link), path)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+		return err
+	}
 	if old, err := os.Readlink(link); err == nil && old == target {
 		return nil
 	}

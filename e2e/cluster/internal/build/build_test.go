@@ -4,6 +4,7 @@
 package build
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,19 +13,34 @@ import (
 )
 
 func TestVersionIsThatOfTheModule(t *testing.T) {
-	module, err := os.ReadFile(filepath.Join("..", "..", "kubernetes", "go.mod"))
-	if err != nil {
-		t.Fatal(err)
+	for minor, version := range kubernetesVersions {
+		t.Run(minor, func(t *testing.T) {
+			p, err := kubernetes(minor)
+			if err != nil {
+				t.Fatal(err)
+			}
+			module, err := os.ReadFile(filepath.Join("..", "..", p.module, cmp.Or(p.modfile, "go.mod")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := "k8s.io/kubernetes " + version + "\n"; !strings.HasPrefix(version, "v"+minor+".") || !strings.Contains(string(module), want) {
+				t.Errorf("the module doesn't require %s", want)
+			}
+			staging := "v0" + strings.TrimPrefix(version, "v1")
+			for line := range strings.Lines(string(module)) {
+				name, replacement, replaced := strings.Cut(strings.TrimSpace(line), " => ")
+				if replaced && replacement != name+" "+staging {
+					t.Errorf("%s is replaced by %q, want version %s", name, replacement, staging)
+				}
+			}
+		})
 	}
-	if want := "k8s.io/kubernetes " + KubernetesVersion + "\n"; !strings.Contains(string(module), want) {
-		t.Errorf("kubernetes/go.mod doesn't require %s", want)
-	}
-	staging := "v0" + strings.TrimPrefix(KubernetesVersion, "v1")
-	for line := range strings.Lines(string(module)) {
-		name, version, replaced := strings.Cut(strings.TrimSpace(line), " => ")
-		if replaced && version != name+" "+staging {
-			t.Errorf("%s is replaced by %q, want version %s", name, version, staging)
-		}
+}
+
+func TestUnknownVersionNamesThoseThatAreKnown(t *testing.T) {
+	_, err := Builder{}.Kubernetes(t.Context(), "1.29")
+	if err == nil || !strings.Contains(err.Error(), "1.30, 1.34, 1.36") {
+		t.Errorf("got %v, want an error with the known versions", err)
 	}
 }
 

@@ -27,6 +27,13 @@ type state struct {
 	Prepared bool `json:"prepared"`
 	// Kubernetes is the path of the binary that runs.
 	Kubernetes string `json:"kubernetes"`
+	// Version is its minor version.
+	Version string `json:"version"`
+}
+
+// cluster is the cluster of this name that the state is of.
+func (s state) cluster(name string) plan.Cluster {
+	return plan.Cluster{Name: name, Slot: s.Slot, Kubernetes: s.Version}
 }
 
 const stateFile = "cluster.json"
@@ -68,7 +75,7 @@ func Find(name string) (plan.Cluster, error) {
 	if err != nil {
 		return plan.Cluster{}, err
 	}
-	c := plan.Cluster{Name: name, Slot: s.Slot}
+	c := s.cluster(name)
 	if !s.Prepared || !network.Exists(c) {
 		return plan.Cluster{}, fmt.Errorf("there is no cluster %q; bring it up first", name)
 	}
@@ -97,9 +104,9 @@ func Names() ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// claim gives a new cluster its slot: the first that neither another cluster nor an
-// interface of the machine has.
-func claim(name string) (plan.Cluster, error) {
+// claim gives a new cluster of a minor version of Kubernetes its slot: the first that neither another cluster
+// nor an interface of the machine has.
+func claim(name, version string) (plan.Cluster, error) {
 	unlock, err := lock(plan.Home)
 	if err != nil {
 		return plan.Cluster{}, err
@@ -124,7 +131,7 @@ func claim(name string) (plan.Cluster, error) {
 		taken[s.Slot] = true
 	}
 	for slot := range plan.CandidateSlots(name) {
-		c := plan.Cluster{Name: name, Slot: slot}
+		c := plan.Cluster{Name: name, Slot: slot, Kubernetes: version}
 		free, err := network.Free(c)
 		if err != nil {
 			return plan.Cluster{}, err

@@ -11,7 +11,6 @@ import (
 
 	"github.com/headgate/headgate/e2e/cluster/internal/config"
 	"github.com/headgate/headgate/e2e/cluster/internal/network"
-	"github.com/headgate/headgate/e2e/cluster/internal/plan"
 	"github.com/headgate/headgate/e2e/cluster/internal/process"
 )
 
@@ -21,14 +20,14 @@ func Status(ctx context.Context, out io.Writer, name string) error {
 	if err != nil {
 		return err
 	}
-	c := plan.Cluster{Name: name, Slot: s.Slot}
+	c := s.cluster(name)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintf(table, "cluster\t%s\n", name)
 	if !s.Prepared || !network.Exists(c) {
 		_, _ = fmt.Fprintf(table, "state\tnot up, or only in part; `down` removes what is left\n")
 		return table.Flush()
 	}
-	_, _ = fmt.Fprintf(table, "kubeconfig\t%s\nAPI server\t%s\nnamespace\t%s\nfolder\t%s\n", c.Kubeconfig(), c.APIServer(), c.Namespace(), c.Dir())
+	_, _ = fmt.Fprintf(table, "Kubernetes\t%s\nkubeconfig\t%s\nAPI server\t%s\nnamespace\t%s\nfolder\t%s\n", c.Kubernetes, c.Kubeconfig(), c.APIServer(), c.Namespace(), c.Dir())
 	for _, component := range config.Components(c, s.Kubernetes) {
 		record, err := process.Load(c.Record(component.Name))
 		if err != nil {

@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ const startTimeout = 3 * time.Minute
 type Options struct {
 	// Metrics adds metrics-server, which a HorizontalPodAutoscaler needs.
 	Metrics bool
+	// Kubernetes is the minor version to run, such as 1.36. Empty: the one that the cluster runs already, or
+	// the default.
+	Kubernetes string
 }
 
 // Up brings the cluster up, or completes one of which parts are missing, and returns
@@ -42,7 +46,12 @@ func Up(ctx context.Context, b build.Builder, name string, options Options) (pla
 	if err := b.Install(ctx); err != nil {
 		return plan.Cluster{}, err
 	}
-	kubernetes, err := b.Program(ctx, "kubernetes")
+	s, err := load(name)
+	if err != nil {
+		return plan.Cluster{}, err
+	}
+	version := cmp.Or(options.Kubernetes, s.Version, build.DefaultKubernetes)
+	kubernetes, err := b.Kubernetes(ctx, version)
 	if err != nil {
 		return plan.Cluster{}, err
 	}
@@ -63,7 +72,7 @@ func Up(ctx context.Context, b build.Builder, name string, options Options) (pla
 		return plan.Cluster{}, err
 	}
 	defer unlock()
-	c, err := prepare(b, name, kubernetes)
+	c, err := prepare(b, name, state{Kubernetes: kubernetes, Version: version})
 	if err != nil {
 		return plan.Cluster{}, err
 	}
@@ -77,14 +86,14 @@ func needRoot() error {
 	return nil
 }
 
-// prepare makes everything that is there before the first process.
-func prepare(b build.Builder, name, kubernetes string) (plan.Cluster, error) {
+// prepare makes everything that is there before the first process, for the version of Kubernetes that is wanted.
+func prepare(b build.Builder, name string, wanted state) (plan.Cluster, error) {
 	s, err := load(name)
 	if err != nil {
 		return plan.Cluster{}, err
 	}
-	c := plan.Cluster{Name: name, Slot: s.Slot}
-	if s.Prepared && network.Exists(c) && sameVersion(s.Kubernetes, kubernetes) {
+	c := plan.Cluster{Name: name, Slot: s.Slot, Kubernetes: wanted.Version}
+	if s.Prepared && network.Exists(c) && sameVersion(s.Kubernetes, wanted.Kubernetes) {
 		// What runs has read its own; parts that are started now get those of this version.
 		return c, writeConfiguration(c)
 	}
@@ -94,7 +103,7 @@ func prepare(b build.Builder, name, kubernetes string) (plan.Cluster, error) {
 		return plan.Cluster{}, err
 	}
 	step := b.Log.Start("preparing cluster "+name, "")
-	c, err = makeAnew(name, kubernetes)
+	c, err = makeAnew(name, wanted)
 	step.Done(err)
 	return c, err
 }
@@ -105,8 +114,8 @@ func sameVersion(a, b string) bool {
 	return filepath.Base(filepath.Dir(a)) == filepath.Base(filepath.Dir(b))
 }
 
-func makeAnew(name, kubernetes string) (plan.Cluster, error) {
-	c, err := claim(name)
+func makeAnew(name string, wanted state) (plan.Cluster, error) {
+	c, err := claim(name, wanted.Version)
 	if err != nil {
 		return plan.Cluster{}, err
 	}
@@ -120,7 +129,8 @@ func makeAnew(name, kubernetes string) (plan.Cluster, error) {
 	if err := network.Create(c); err != nil {
 		return plan.Cluster{}, err
 	}
-	return c, state{Slot: c.Slot, Prepared: true, Kubernetes: kubernetes}.save(name)
+	wanted.Slot, wanted.Prepared = c.Slot, true
+	return c, wanted.save(name)
 }
 
 // writeConfiguration writes the files that aren't as they should be. kube-proxy ends by itself, some time

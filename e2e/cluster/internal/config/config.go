@@ -55,6 +55,8 @@ type values struct {
 	Node, PodCIDR, DNSServiceIP, Domain         string
 	PauseImage, CoreDNSImage                    string
 	MetricsServerImage                          string
+	// Kubernetes is the minor version, where settings differ.
+	Kubernetes string
 }
 
 // Files renders all configuration files: content by path below the cluster's folder.
@@ -68,6 +70,7 @@ func Files(c plan.Cluster, cniPlugins string) (map[string][]byte, error) {
 		Dir: c.Dir(), Socket: c.ContainerdSocket(), Cgroup: c.Cgroup(), CNINetwork: c.CNINetwork(), CNIPlugins: cniPlugins,
 		Node: plan.Node, PodCIDR: plan.PodCIDR, DNSServiceIP: plan.DNSServiceIP, Domain: plan.Domain,
 		PauseImage: PauseImage, CoreDNSImage: CoreDNSImage, MetricsServerImage: MetricsServerImage,
+		Kubernetes: c.Kubernetes,
 	}
 	// An empty resolver file: pods with the machine's DNS settings have none.
 	rendered := map[string][]byte{"resolv.conf": nil}

@@ -17,7 +17,13 @@ import (
 )
 
 func TestFilesAreWellFormedAndStayInTheFolder(t *testing.T) {
-	c := plan.Cluster{Name: "test", Slot: 7}
+	for _, version := range []string{"1.30", "1.36"} {
+		t.Run(version, func(t *testing.T) { requireWellFormed(t, plan.Cluster{Name: "test", Slot: 7, Kubernetes: version}) })
+	}
+}
+
+func requireWellFormed(t *testing.T, c plan.Cluster) {
+	t.Helper()
 	files, err := Files(c, "/usr/lib/cni")
 	if err != nil {
 		t.Fatal(err)

@@ -45,11 +45,13 @@ const Slots = 1<<14 - 1<<6
 // validName keeps "hg-"+name within the 15 bytes of an interface name.
 var validName = regexp.MustCompile("^[a-z][a-z0-9-]{0,10}[a-z0-9]$|^[a-z]$")
 
-// Cluster is one local cluster. Name and Slot say everything.
+// Cluster is one local cluster. Name and Slot say everything but what it runs.
 type Cluster struct {
 	Name string
 	// Slot numbers the /30 network that joins the cluster to the machine, 0 to Slots-1.
 	Slot int
+	// Kubernetes is the minor version that the cluster runs, such as 1.36.
+	Kubernetes string
 }
 
 // CheckName says why a name can't be a cluster's.
