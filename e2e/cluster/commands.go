@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/e2e/cluster/internal/build"
 	"github.com/headgate/headgate/e2e/cluster/internal/cluster"
+	"github.com/headgate/headgate/e2e/cluster/internal/plan"
 	"github.com/headgate/headgate/e2e/cluster/internal/progress"
 )
 
@@ -181,16 +182,24 @@ func newStop() *cobra.Command {
 }
 
 func newLoad() *cobra.Command {
-	var name string
+	var name, from string
 	cmd := &cobra.Command{
 		Use:   "load [IMAGE|FILE.tar]...",
 		Short: "Put images into a cluster: files, or the project's, built first if need be",
 		Long: "Puts images into a cluster. An argument is the name of an image that this command can build\n(" +
-			strings.Join(build.ImageNames(), ", ") + "),\nor an archive as made by docker save or buildah. Without arguments: the project's images.",
+			strings.Join(build.ImageNames(), ", ") + "),\nor an archive as made by docker save or buildah. Without arguments: the project's images.\n\n" +
+			"With --from, instead: the images of the control plane and the sidecar as they were in an earlier\n" +
+			"commit, with its hash as their tag. Prints the path of its chart, which installs these images.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := newBuilder()
 			if err != nil {
 				return err
+			}
+			if from != "" {
+				if len(args) > 0 {
+					return errors.New("--from says itself which images are loaded, name none")
+				}
+				return loadRelease(cmd, b, name, from)
 			}
 			if len(args) == 0 {
 				args = build.ProjectImages
@@ -199,7 +208,25 @@ func newLoad() *cobra.Command {
 		},
 	}
 	nameFlag(cmd, &name)
+	cmd.Flags().StringVar(&from, "from", "", "commit of this repository to build the control plane and the sidecar from")
 	return cmd
+}
+
+func loadRelease(cmd *cobra.Command, b build.Builder, name, revision string) error {
+	c, err := cluster.Find(name)
+	if err != nil {
+		return err
+	}
+	release, err := b.Release(cmd.Context(), revision)
+	if err != nil {
+		return err
+	}
+	for _, image := range release.Images {
+		if err := importImage(cmd, b, c, image); err != nil {
+			return err
+		}
+	}
+	return output(cmd, release.Chart)
 }
 
 func load(cmd *cobra.Command, b build.Builder, name string, images []string) error {
@@ -218,14 +245,18 @@ func load(cmd *cobra.Command, b build.Builder, name string, images []string) err
 		if err != nil {
 			return err
 		}
-		step := b.Log.Start("loading image "+built.Reference, "")
-		err = cluster.Import(cmd.Context(), c, built)
-		step.Done(err)
-		if err != nil {
+		if err := importImage(cmd, b, c, built); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func importImage(cmd *cobra.Command, b build.Builder, c plan.Cluster, image build.Image) error {
+	step := b.Log.Start("loading image "+image.Reference, "")
+	err := cluster.Import(cmd.Context(), c, image)
+	step.Done(err)
+	return err
 }
 
 func newNsenter() *cobra.Command {

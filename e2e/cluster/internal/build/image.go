@@ -49,14 +49,18 @@ func (b Builder) Image(ctx context.Context, name string) (Image, error) {
 	if !ok {
 		return Image{}, fmt.Errorf("unknown image %q, want one of %s", name, strings.Join(ImageNames(), ", "))
 	}
-	unlock, err := b.lock("image-" + name)
+	return b.image(ctx, r)
+}
+
+func (b Builder) image(ctx context.Context, r recipe) (Image, error) {
+	unlock, err := b.lock("image-" + r.name)
 	if err != nil {
 		return Image{}, err
 	}
 	defer unlock()
 	files, err := r.context(ctx, b)
 	if err != nil {
-		return Image{}, fmt.Errorf("gathering the files of image %q: %w", name, err)
+		return Image{}, fmt.Errorf("gathering the files of image %q: %w", r.name, err)
 	}
 	args := maps.Clone(r.args)
 	if args == nil {
@@ -72,8 +76,8 @@ func (b Builder) Image(ctx context.Context, name string) (Image, error) {
 		return Image{}, err
 	}
 	image := Image{
-		Name: name, Reference: r.reference, Hash: hash,
-		Archive: b.cache("images", name+"-"+hash[:12]+".tar"),
+		Name: r.name, Reference: r.reference, Hash: hash,
+		Archive: b.cache("images", r.name+"-"+hash[:12]+".tar"),
 	}
 	if _, err := os.Stat(image.Archive); err == nil {
 		return image, nil
