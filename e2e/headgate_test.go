@@ -33,6 +33,13 @@ func TestHeadgate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// First, because it begins with an earlier version. All other cases then run on what was upgraded, as most
+	// installations are.
+	if !t.Run("Upgrade", func(t *testing.T) { testUpgrade(t, cluster) }) {
+		if err := cluster.Install(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := cluster.EnsureInstalled(t.Context()); err != nil {
 		t.Fatal(err)
 	}

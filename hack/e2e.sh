@@ -2,11 +2,15 @@
 # SPDX-FileCopyrightText: The Headgate Authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Runs the end-to-end tests, or with BENCH=regexp benchmarks, BENCHTIME of each (10x). With KUBECONFIG, on that cluster, which must have the images; they leave Headgate
-# installed there. Without it, on a local cluster that is made for them and taken down at the end, whatever
-# happens; KUBERNETES is the minor version that it runs. RUN selects tests, E2E_TIMEOUT bounds them.
+# Runs the end-to-end tests; with BENCH=regexp benchmarks instead, BENCHTIME of each (10x). With KUBECONFIG, on that
+# cluster, which must have the images; they leave Headgate installed there. Without it, on a local cluster that is made for
+# them and taken down at the end, whatever happens; KUBERNETES is the minor version that it runs. RUN selects tests,
+# E2E_TIMEOUT bounds them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# What the upgrade begins with: the release before, or while there is none, the commit that stands for it.
+previous=91888a32acdc
 
 cluster() { go -C e2e/cluster run . "$@"; }
 
@@ -30,6 +34,14 @@ else
   if [[ -n ${KUBERNETES-} ]]; then
     HEADGATE_KUBECTL=$PWD/.cache/bin/$KUBERNETES/kubectl
     export HEADGATE_KUBECTL
+  fi
+  if [[ -n ${BENCH-} ]]; then
+    : # it begins with the present version
+  elif git cat-file -e "$previous^{commit}" 2>/dev/null; then
+    HEADGATE_E2E_PREVIOUS=$(cluster load --name "$name" --from "$previous")
+    export HEADGATE_E2E_PREVIOUS
+  else
+    echo "this clone has no commit $previous: the upgrade from it is left out (git fetch --unshallow gets it)" >&2
   fi
   # Nothing else lives on this cluster.
   export HEADGATE_E2E_UNINSTALL=true

@@ -35,11 +35,16 @@ func (c *Cluster) Installed(ctx context.Context) (bool, error) {
 // Install installs the chart with the images of the local build, or brings an installation up to date. values, such as
 // "prometheus.scrapeInterval=5s", go before those that the tests have otherwise.
 func (c *Cluster) Install(ctx context.Context, values ...string) error {
+	return c.InstallChart(ctx, c.Repo+"/charts/headgate", values...)
+}
+
+// InstallChart is Install for the chart of any version, with the images that are its own.
+func (c *Cluster) InstallChart(ctx context.Context, chart string, values ...string) error {
 	args := []string{
-		"upgrade", "--install", SystemName, c.Repo + "/charts/headgate",
+		"upgrade", "--install", SystemName, chart,
 		"--namespace", SystemNamespace, "--create-namespace", "--wait", "--timeout", "4m",
 		// Cases bring their own policies, and some want none.
-		"--set", "image.tag=dev,proxy.image.tag=dev,prometheus.enabled=true,prometheus.image.tag=dev,prometheus.scrapeInterval=2s,defaultPolicy.enabled=false",
+		"--set", "prometheus.enabled=true,prometheus.image.tag=dev,prometheus.scrapeInterval=2s,defaultPolicy.enabled=false",
 	}
 	r := c.RunHelm(ctx, append(args, setFlags(values)...)...)
 	if err := r.Err(); err != nil {
