@@ -10,7 +10,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Modules whose code is checked and tested. e2e/cluster/kubernetes holds only what compiles Kubernetes.
-MODULES := . charts e2e/cluster e2e/demo analysis/simulate/report hack/bench
+MODULES := . webhook/validation charts e2e/cluster e2e/demo analysis/simulate/report hack/bench
 
 # Tools at the versions of tools/go.mod, compiled once and then taken from the build cache.
 TOOL = go tool -modfile=$(CURDIR)/tools/go.mod

@@ -129,10 +129,10 @@ func (r *request) finish(v verdict) HoldDecision {
 		r.renderReleased(out, v)
 	default:
 		r.renderLeftAlone(out)
-		if annotationBytes(out.Annotations) > maxAnnotationBytes {
-			// The user's annotations leave no room even for the gate's. Without them the controller opens the gates.
-			dropOwnAnnotations(out)
-		}
+	}
+	if _, held := out.Annotations[v1alpha1.HoldAnnotation]; !held && annotationBytes(out.Annotations) > maxAnnotationBytes {
+		// The user's annotations leave no room even for the gate's. Without them the controller opens the gates.
+		dropOwnAnnotations(out)
 	}
 	if (r.hold != nil || v.action != ActionLeaveAlone) && !validFields(r.user, out.Spec.MinReadySeconds) {
 		// What the API server refuses must be refused now, with its own message, not at the end of a rollout.

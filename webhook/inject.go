@@ -65,7 +65,7 @@ func Inject(pod *corev1.Pod, cfg InjectConfig) (*corev1.Pod, Skip) {
 		// These change the result, and skip when that can't be done.
 		in.capture, in.addContainers, in.delayShutdown, in.mark,
 		// These judge the result.
-		in.smallEnough, in.podSecurityAllows,
+		in.resourcesFit, in.smallEnough, in.podSecurityAllows,
 	}
 	for _, rule := range rules {
 		if skip := rule(); skip.Skipped() {

@@ -4,18 +4,22 @@
 package webhook
 
 import (
+	"maps"
 	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // ownResources are the resources of each of Headgate's two containers. A native sidecar's requests
 // add to the pod's; those of `prepare` do not (it is over before the app starts, and the larger of
 // the two counts), but a quota may insist that it has them.
 //
-// Requests are always set, where the pod does not state its resources as a whole: an autoscaler by
+// Requests are always set, but where the pod states the resource as a whole: an autoscaler by
 // utilisation works on no pod with a container without a request. They are small, because whatever is
 // requested for the sidecar dilutes the utilisation that the autoscaler sees: 5 % of the app's CPU
 // within 10m and 100m, and 64 MiB, which hold Envoy and `headgate run` at work.
@@ -25,9 +29,6 @@ import (
 func ownResources(pod *corev1.Pod, cfg InjectConfig) (corev1.ResourceRequirements, Skip) {
 	own := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
-		if statedForPod(pod, name) {
-			continue // the containers' requests together must not exceed the pod's
-		}
 		need := ownNeed(pod, cfg, name)
 		if skip := need.fit(cfg.LimitRanges); skip.Skipped() {
 			return own, skip
@@ -38,9 +39,6 @@ func ownResources(pod *corev1.Pod, cfg InjectConfig) (corev1.ResourceRequirement
 		if need.limit != nil {
 			own.Limits[name] = *need.limit
 		}
-	}
-	if skip := podFits(pod, own, cfg.LimitRanges); skip.Skipped() {
-		return own, skip
 	}
 	if len(own.Limits) == 0 {
 		own.Limits = nil
@@ -86,6 +84,10 @@ func ownNeed(pod *corev1.Pod, cfg InjectConfig, name corev1.ResourceName) *resou
 	if quotaNames(cfg.QuotaResources, "limits."+name) {
 		need.limit = new(need.room.DeepCopy())
 	}
+	if statedForPod(pod, name) {
+		// The containers share it, quotas count it, and their requests together must not exceed it.
+		need.request, need.limit = nil, nil
+	}
 	return need
 }
 
@@ -122,6 +124,9 @@ func (n *resourceNeed) fit(items []corev1.LimitRangeItem) Skip {
 
 // fitItem moves the request and limit to where one item for containers accepts them.
 func (n *resourceNeed) fitItem(item corev1.LimitRangeItem) {
+	if given, ok := item.DefaultRequest[n.name]; ok && n.request == nil {
+		n.request = &given // it would be given to the container anyway; here it is counted
+	}
 	if least, ok := item.Min[n.name]; ok && (n.request == nil || n.request.Cmp(least) < 0) {
 		n.request = &least
 	}
@@ -177,25 +182,53 @@ func (n *resourceNeed) outside(item corev1.LimitRangeItem) bool {
 		return true
 	}
 	ratio, ok := item.MaxLimitRequestRatio[n.name]
-	return ok && n.limit.AsApproximateFloat64() > ratio.AsApproximateFloat64()*n.request.AsApproximateFloat64()*(1+1e-9)
+	return ok && aboveRatio(*n.request, *n.limit, ratio)
 }
 
-// podFits skips pods that would exceed a LimitRange item for whole pods.
-func podFits(pod *corev1.Pod, own corev1.ResourceRequirements, items []corev1.LimitRangeItem) Skip {
-	for _, item := range items {
+// resourcesFit skips pods that LimitRange items for whole pods would refuse with the sidecar, and pods whose own
+// statement of their resources leaves no room for what items for containers give to the sidecar.
+func (in *injection) resourcesFit() Skip {
+	requests := resourcehelper.PodRequests(in.out, resourcehelper.PodResourcesOptions{ExcludeOverhead: true})
+	limits := resourcehelper.PodLimits(in.out, resourcehelper.PodResourcesOptions{ExcludeOverhead: true})
+	for _, item := range in.cfg.LimitRanges {
 		if item.Type != corev1.LimitTypePod {
 			continue
 		}
-		for name, most := range item.Max {
-			requests, limits := own.Requests[name].DeepCopy(), own.Limits[name].DeepCopy()
-			for _, c := range lastingContainers(pod) {
-				requests.Add(c.Resources.Requests[name])
-				limits.Add(c.Resources.Limits[name])
-			}
-			if requests.Cmp(most) > 0 || limits.Cmp(most) > 0 {
-				return skipf(SkipLimitRange, "with the sidecar the pod would exceed the %s %s of the namespace's LimitRange for pods; raise that", name, most.String())
-			}
+		if name, bound := exceeded(item, requests, limits); bound != "" {
+			return skipf(SkipLimitRange, "with the sidecar the pod would exceed the %s %s of the namespace's LimitRange for pods; raise that", name, bound)
+		}
+	}
+	if stated := in.out.Spec.Resources; stated != nil {
+		together := resourcehelper.AggregateContainerRequests(in.out, resourcehelper.PodResourcesOptions{})
+		item := corev1.LimitRangeItem{Max: stated.Requests}
+		if name, bound := exceeded(item, together, nil); bound != "" {
+			return skipf(SkipLimitRange, "the namespace's LimitRange gives the sidecar more %s than the pod's own request of %s leaves; raise that", name, bound)
+		}
+		item.Max = stated.Limits
+		if name, bound := exceeded(item, nil, initContainer(in.out, v1alpha1.ProxyContainer).Resources.Limits); bound != "" {
+			return skipf(SkipLimitRange, "the namespace's LimitRange gives the sidecar more %s than the pod's own limit of %s; raise that", name, bound)
 		}
 	}
 	return Skip{}
+}
+
+// exceeded names the first resource of which there is more than the item's max, or too high a limit for the request,
+// and that bound; empty when there is none.
+func exceeded(item corev1.LimitRangeItem, requests, limits corev1.ResourceList) (corev1.ResourceName, string) {
+	for _, name := range slices.Sorted(maps.Keys(item.Max)) {
+		most := item.Max[name]
+		if requests.Name(name, resource.DecimalSI).Cmp(most) > 0 || limits.Name(name, resource.DecimalSI).Cmp(most) > 0 {
+			return name, most.String()
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(item.MaxLimitRequestRatio)) {
+		if ratio := item.MaxLimitRequestRatio[name]; aboveRatio(requests[name], limits[name], ratio) {
+			return name, "limit to request ratio of " + ratio.String()
+		}
+	}
+	return "", ""
+}
+
+func aboveRatio(request, limit, ratio resource.Quantity) bool {
+	return limit.AsApproximateFloat64() > ratio.AsApproximateFloat64()*request.AsApproximateFloat64()*(1+1e-9)
 }
