@@ -33,9 +33,9 @@ func translated(t testing.TB, w Workload) Resources {
 	return r
 }
 
-// anyWorkload is a valid workload; equal sources make equal ones. Few values, so that two of them often
+// AnyWorkload is a valid workload; equal sources make equal ones. Few values, so that two of them often
 // have something in common.
-func anyWorkload(r *rand.Rand) Workload {
+func AnyWorkload(r *rand.Rand) Workload {
 	w := Workload{Namespace: "shop", Name: "web", Revision: "r0", IPv6: r.IntN(2) == 0}
 	for n := range uint32(4) {
 		if r.IntN(3) > 0 {

@@ -46,7 +46,7 @@ func (f *follower) confirm(r Resources, typ Type) {
 func TestStagesAreConsistentAndEndAtTheTarget(t *testing.T) {
 	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
-		from, to := translated(t, anyWorkload(rnd)), translated(t, anyWorkload(rnd))
+		from, to := translated(t, AnyWorkload(rnd)), translated(t, AnyWorkload(rnd))
 		stages := Stages(from, to)
 		if from.Equal(&to) != (len(stages) == 0) {
 			t.Fatalf("seed %d: %d stages, ends equal: %t", seed, len(stages), from.Equal(&to))
@@ -84,7 +84,7 @@ func checkKept(t *testing.T, from, stage Resources, last bool) {
 func TestAFollowerAlwaysArrivesAndNeverLacksACluster(t *testing.T) {
 	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 3))
-		at, to := translated(t, anyWorkload(rnd)), translated(t, anyWorkload(rnd))
+		at, to := translated(t, AnyWorkload(rnd)), translated(t, AnyWorkload(rnd))
 		f := following(at)
 		for _, stage := range Stages(at, to) {
 			if !stage.SafeFor(&f.sent, &f.confirmed) {

@@ -1,9 +1,11 @@
 // SPDX-FileCopyrightText: The Headgate Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package server
+package xds_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +25,7 @@ import (
 )
 
 // TestEnvoyValidatesTranslations writes configurations into a bootstrap, with their routes where they are
-// named, and asks Envoy itself.
+// named, and asks Envoy itself: about those that mean something, and some at random.
 func TestEnvoyValidatesTranslations(t *testing.T) {
 	envoy := envoytest.Binary(t)
 	split := func(weight uint32, endpoints ...string) *xds.Split {
@@ -32,7 +34,7 @@ func TestEnvoyValidatesTranslations(t *testing.T) {
 	ports := []xds.Port{{Number: 8080, Peer: 8080}, {Number: 8443, Peer: 9443}, {Number: 9000, Protocol: xds.TCP, Peer: 9000}, {Number: 9102}}
 	back := split(75, "10.0.0.1", "10.0.0.2")
 	back.PeerIsStable = true
-	for name, w := range map[string]xds.Workload{
+	workloads := map[string]xds.Workload{
 		"nothing captured":      {},
 		"at rest":               {Ports: ports},
 		"IPv6":                  {Ports: ports, IPv6: true, Split: split(10, "fd00::1")},
@@ -41,7 +43,12 @@ func TestEnvoyValidatesTranslations(t *testing.T) {
 		"weight 100":            {Ports: ports, Split: split(100, "10.0.0.1", "10.0.0.2")},
 		"the candidate's side":  {Ports: ports, Split: back},
 		"only bytes":            {Ports: []xds.Port{{Number: 5432, Protocol: xds.TCP, Peer: 5432}}, Split: split(50, "10.0.0.1")},
-	} {
+		"only HTTP":             {Ports: []xds.Port{{Number: 80, Protocol: xds.HTTP, Peer: 8080}}, Split: split(50, "10.0.0.1")},
+	}
+	for seed := range uint64(10) {
+		workloads[fmt.Sprintf("seed %d", seed)] = xds.AnyWorkload(rand.New(rand.NewPCG(seed, 2)))
+	}
+	for name, w := range workloads {
 		t.Run(name, func(t *testing.T) {
 			w.Namespace, w.Name, w.Revision = "shop", "web", "a"
 			resources, err := xds.Translate(w)
