@@ -124,12 +124,7 @@ func (n *resourceNeed) fit(items []corev1.LimitRangeItem) Skip {
 
 // fitItem moves the request and limit to where one item for containers accepts them.
 func (n *resourceNeed) fitItem(item corev1.LimitRangeItem) {
-	if given, ok := item.DefaultRequest[n.name]; ok && n.request == nil {
-		n.request = &given // it would be given to the container anyway; here it is counted
-	}
-	if least, ok := item.Min[n.name]; ok && (n.request == nil || n.request.Cmp(least) < 0) {
-		n.request = &least
-	}
+	n.fitRequest(item)
 	if n.wantsLimit(item) && n.limit == nil {
 		n.limit = new(n.room.DeepCopy())
 	}
@@ -141,6 +136,17 @@ func (n *resourceNeed) fitItem(item corev1.LimitRangeItem) {
 		n.request = new(n.limit.DeepCopy())
 	}
 	n.fitRatio(item)
+}
+
+// fitRequest raises the request to the least, and takes the one that the container would be given anyway, so that it
+// is counted.
+func (n *resourceNeed) fitRequest(item corev1.LimitRangeItem) {
+	if given, ok := item.DefaultRequest[n.name]; ok && n.request == nil {
+		n.request = &given
+	}
+	if least, ok := item.Min[n.name]; ok && (n.request == nil || n.request.Cmp(least) < 0) {
+		n.request = &least
+	}
 }
 
 func (n *resourceNeed) wantsLimit(item corev1.LimitRangeItem) bool {
