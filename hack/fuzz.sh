@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 for file in $(git grep -l '^func Fuzz' -- '*_test.go'); do
   for name in $(grep -oP '^func \KFuzz\w+' "$file"); do
     printf '\n== %s in %s\n' "$name" "$(dirname "$file")"
-    go -C "$(dirname "$file")" test -run '^$' -fuzz "^$name\$" -fuzztime "$1"
+    go -C "$(dirname "$file")" test -run '^$' -fuzz "^$name\$" -fuzztime "$1" -fuzzminimizetime 10x
   done
 done

@@ -36,7 +36,8 @@ func readDeployment(tb testing.TB) *appsv1.Deployment {
 }
 
 // FuzzHoldAndRelease holds any Deployment with another image, at some k, and releases it forward or back:
-// the user gets what he wrote, or what was there before, exactly.
+// the user gets what he wrote, or what was there before, exactly. What the controller writes directly, where the webhook
+// does not act, is the same.
 func FuzzHoldAndRelease(f *testing.F) {
 	for _, d := range []*appsv1.Deployment{deployment("v1"), deployment("v1", fields(rolling("1", "0", 60)), note("a", "b")), readDeployment(f)} {
 		b, err := json.Marshal(d)
@@ -68,11 +69,12 @@ func FuzzHoldAndRelease(f *testing.F) {
 		if held.Action != ActionHold || !validFields(FieldsOf(&user), user.Spec.MinReadySeconds) {
 			t.Skip() // what can't be held, and what no API server would store
 		}
-		next := step(t, about, held.Deployment, func(h *v1alpha1.Hold) { h.K = k })
-		got, want := step(t, about, next, func(h *v1alpha1.Hold) { h.Release = v1alpha1.ReleaseForward }), written
+		release, want := v1alpha1.ReleaseForward, written
 		if back {
-			got, want = step(t, about, next, func(h *v1alpha1.Hold) { h.Release = v1alpha1.ReleaseBack }), &user
+			release, want = v1alpha1.ReleaseBack, &user
 		}
+		next := step(t, about, held.Deployment, func(h *v1alpha1.Hold) { h.K = k })
+		got := step(t, about, next, func(h *v1alpha1.Hold) { h.Release = release })
 		dropAnnotation(got, v1alpha1.GateAnnotation)
 		dropAnnotation(got, v1alpha1.GateTemplateAnnotation)
 		want = want.DeepCopy()
@@ -83,14 +85,22 @@ func FuzzHoldAndRelease(f *testing.F) {
 	})
 }
 
-// step is the controller's next wish, admitted.
+// step is the controller's next wish, admitted; the wish rendered by the controller itself must be the same.
 func step(t *testing.T, about func(HoldInput) HoldInput, d *appsv1.Deployment, wish func(*v1alpha1.Hold)) *appsv1.Deployment {
 	t.Helper()
 	old := d.DeepCopy()
 	old.ResourceVersion += "1" // stored meanwhile
 	h := holdOf(t, old)
 	wish(&h)
-	return DecideHold(about(update(old, with(old, note(v1alpha1.HoldAnnotation, h.String())), byController))).Deployment
+	in := about(update(old, with(old, note(v1alpha1.HoldAnnotation, h.String())), byController))
+	admitted := DecideHold(in).Deployment
+	if h.String() != old.Annotations[v1alpha1.HoldAnnotation] {
+		h.From = old.ResourceVersion // what only the webhook knows
+	}
+	if diff := cmp.Diff(admitted, Render(old, h, &in.ReplicaSets[0].Spec.Template)); diff != "" {
+		t.Errorf("the wish %s (-webhook +Render):\n%s", h, diff)
+	}
+	return admitted
 }
 
 // FuzzPolicy lets any policy decide about an update.
