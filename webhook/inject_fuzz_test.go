@@ -112,9 +112,22 @@ func checkPorts(t *testing.T, out *corev1.Pod) {
 	}
 }
 
-// FuzzInject reads pods as YAML, so that the corpus can be read, and feeds the result of one call to
-// the next.
+// around is what of the namespace an injection depends on.
+type around struct {
+	Services       []corev1.Service        `json:"services"`
+	LimitRanges    []corev1.LimitRangeItem `json:"limitRanges"`
+	QuotaResources []corev1.ResourceName   `json:"quotaResources"`
+}
+
+// FuzzInject reads pods and what is around them as YAML, so that the corpus can be read, and feeds the result of one
+// call to the next.
 func FuzzInject(f *testing.F) {
+	surroundings := []string{
+		`{}`,
+		`{services: [{spec: {ports: [{port: 80, targetPort: http, name: grpc-web}, {port: 8080, appProtocol: kubernetes.io/h2c}]}}, {spec: {ports: [{port: 8080, name: tcp}]}}]}`,
+		`{limitRanges: [{type: Container, min: {cpu: 20m}, max: {memory: 1Gi}, default: {cpu: 1}, defaultRequest: {ephemeral-storage: 1Ki}, maxLimitRequestRatio: {memory: 1500m}}]}`,
+		`{limitRanges: [{type: Pod, max: {memory: 200Mi}, maxLimitRequestRatio: {cpu: 1}}], quotaResources: [limits.cpu, requests.ephemeral-storage]}`,
+	}
 	inputs, err := filepath.Glob("testdata/inject/*.yaml")
 	if err != nil || len(inputs) == 0 {
 		f.Fatalf("no seeds: %v", err)
@@ -124,15 +137,20 @@ func FuzzInject(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(text)
+		for _, a := range surroundings {
+			f.Add(text, []byte(a))
+		}
 	}
-	f.Add([]byte(`{spec: {containers: [{ports: [{containerPort: 15620}]}], initContainers: [{name: headgate-proxy}]}, metadata: {annotations: {headgate.dev/injection: '{"workload":"web","revision":"6d4b75cb6d","ports":[{"port":15620,"alias":15620}]}'}}}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Add([]byte(`{spec: {containers: [{ports: [{containerPort: 15620}]}], initContainers: [{name: headgate-proxy}]}, metadata: {annotations: {headgate.dev/injection: '{"workload":"web","revision":"6d4b75cb6d","ports":[{"port":15620,"alias":15620}]}'}}}`), []byte(surroundings[0]))
+	f.Fuzz(func(t *testing.T, text, surrounding []byte) {
 		var pod corev1.Pod
-		if err := yaml.Unmarshal(text, &pod); err != nil {
+		var a around
+		if yaml.Unmarshal(text, &pod) != nil || yaml.Unmarshal(surrounding, &a) != nil {
 			return
 		}
-		checkInjected(t, &pod, injectConfig())
+		checkInjected(t, &pod, injectConfig(func(c *InjectConfig) {
+			c.Services, c.LimitRanges, c.QuotaResources = a.Services, a.LimitRanges, a.QuotaResources
+		}))
 		for _, level := range []api.Level{api.LevelBaseline, api.LevelRestricted} {
 			checkPodSecurity(t, &pod, level)
 		}
