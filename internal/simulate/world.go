@@ -47,6 +47,8 @@ type world struct {
 	asleep       time.Time // the Deployment controller does nothing until then
 	// turn is the actor that is next; first is who begins a round.
 	turn, first int
+	// taken is how many steps there were.
+	taken int
 }
 
 func newWorld() *world {
@@ -117,6 +119,7 @@ func (w *world) actors() []func() {
 func (w *world) step() {
 	all := w.actors()
 	all[(w.first+w.turn)%len(all)]()
+	w.taken++
 	if w.turn++; w.turn == len(all) {
 		w.turn = 0
 		w.oracle.roundIsOver()
