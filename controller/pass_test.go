@@ -7,9 +7,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,10 +23,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/internal/playedapi"
 	"github.com/headgate/headgate/webhook"
+	xdsserver "github.com/headgate/headgate/xds/server"
 )
 
 // The cluster in which the controller is measured: each workload has ten pods of its stable revision, and
@@ -35,13 +40,56 @@ const (
 )
 
 // BenchmarkReconcile measures one pass over 1,000 workloads, of which 100 are rolled out and wait for a
-// verdict: what the leader does each second for the 100, and after a restart for all.
-// Nothing changes, so writes/op must be zero. Only the API server is played.
+// verdict: what the leader does each second for the 100, and after a restart for all. Nothing changes, so writes/op must
+// be zero. Of looks, which are every five seconds, each is news for the record of each rollout. heap-B is the
+// memory of all this: caches, what all sidecars are told, what the controller remembers; there are no connections. Only
+// the API server is played.
 func BenchmarkReconcile(b *testing.B) {
-	rest, stepping := settled(b, v1alpha1.PhaseIdle, atRest()), settled(b, v1alpha1.PhaseStepping, inFirstStep())
-	objects := []client.Object{&v1alpha1.ClusterRolloutPolicy{}}
+	all, objects := thousandWorkloads(b)
+	before := playedapi.Heap()
+	mgr := manager(b, objects)
+	r := reconciler(mgr.GetClient())
+	r.Sidecars = obedient{mgr.GetClient()}
+	feeder := &Feeder{Reconciler: r, Sink: xdsServer{xdsserver.New(b.Context(), xdsserver.Config{})}}
+	for _, key := range all {
+		if _, err := feeder.Reconcile(b.Context(), ctrl.Request{NamespacedName: key}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	passOver(b, r, all)
+	memory := playedapi.Heap() - before
+	for _, bench := range []struct {
+		name  string
+		keys  []types.NamespacedName
+		looks Analysis
+	}{
+		{"workloads=1000", all, nil},
+		{"rollouts=100", all[:rolledOut], nil},
+		{"looks=100", all[:rolledOut], &curious{}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			counting := &writeCounter{Client: mgr.GetClient()}
+			r.Client, r.Looks = counting, bench.looks
+			if bench.looks != nil { // the first one is not at the moment in which the rollout began
+				r.Now = func() time.Time { return at(105) }
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				passOver(b, r, bench.keys)
+			}
+			b.ReportMetric(float64(counting.writes)/float64(b.N), "writes/op")
+			b.ReportMetric(float64(memory), "heap-B")
+		})
+	}
+	runtime.KeepAlive(feeder) // it is measured
+}
+
+// thousandWorkloads are the cluster; those that are rolled out come first.
+func thousandWorkloads(b *testing.B) (all []types.NamespacedName, objects []client.Object) {
+	b.Helper()
+	rest, stepping := settled(b, v1alpha1.PhaseIdle, atRest(b)), settled(b, v1alpha1.PhaseStepping, inFirstStep(b))
+	objects = []client.Object{&v1alpha1.ClusterRolloutPolicy{}}
 	objects[0].SetName("default")
-	var all []types.NamespacedName
 	for i := range workloads {
 		template := rest
 		if i < rolledOut {
@@ -51,27 +99,58 @@ func BenchmarkReconcile(b *testing.B) {
 		objects = append(objects, moved(b, template, ns)...)
 		all = append(all, types.NamespacedName{Namespace: ns, Name: "web"})
 	}
-	mgr := manager(b, objects)
-	for name, keys := range map[string][]types.NamespacedName{"rollouts=100": all[:rolledOut], "workloads=1000": all} {
-		b.Run(name, func(b *testing.B) {
-			counting := &writeCounter{Client: mgr.GetClient()}
-			r := reconciler(counting)
-			r.Sidecars = obedient{mgr.GetClient()}
-			b.ReportAllocs()
-			for b.Loop() {
-				for _, key := range keys {
-					if _, err := r.Reconcile(b.Context(), ctrl.Request{NamespacedName: key}); err != nil {
-						b.Fatal(err)
-					}
-				}
-			}
-			b.ReportMetric(float64(counting.writes)/float64(b.N), "writes/op")
-		})
+	return all, objects
+}
+
+func passOver(b *testing.B, r *Reconciler, keys []types.NamespacedName) {
+	b.Helper()
+	for _, key := range keys {
+		if _, err := r.Reconcile(b.Context(), ctrl.Request{NamespacedName: key}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// xdsServer keeps what the sidecars would be told.
+type xdsServer struct{ *xdsserver.Server }
+
+// Forget implements Configurations. Nothing is forgotten here.
+func (xdsServer) Forget(string, string, string) {}
+
+// curious is an analysis that has seen more requests whenever it is asked.
+type curious struct{ seen int64 }
+
+// Verdict implements Analysis.
+func (c *curious) Verdict(types.NamespacedName, *v1alpha1.RolloutStatus) (v1alpha1.Verdict, string) {
+	c.seen++
+	return v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Evidence: &v1alpha1.Evidence{CandidateRequests: c.seen}}, ""
+}
+
+// Forget implements Analysis.
+func (*curious) Forget(types.NamespacedName) {}
+
+// typical makes a pod as large as those of many applications, with what the webhook puts in.
+func typical(b *testing.B) func(*corev1.Pod) {
+	b.Helper()
+	text, err := os.ReadFile("../webhook/testdata/inject/typical.out.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var t corev1.Pod
+	if err := yaml.Unmarshal(text, &t); err != nil {
+		b.Fatal(err)
+	}
+	return func(pod *corev1.Pod) {
+		gates, node := pod.Spec.ReadinessGates, pod.Spec.NodeName
+		pod.Spec = *t.Spec.DeepCopy()
+		pod.Spec.ReadinessGates, pod.Spec.NodeName = gates, node
+		pod.Annotations[v1alpha1.InjectionAnnotation] = t.Annotations[v1alpha1.InjectionAnnotation]
 	}
 }
 
 // atRest is the namespace shop with the workload web, whose stable revision serves.
-func atRest() []client.Object {
+func atRest(b *testing.B) []client.Object {
+	b.Helper()
 	d := deployment()
 	d.Spec.Template, d.Spec.Replicas = template("v1"), ptr(int32(stablePods))
 	d.Status = appsv1.DeploymentStatus{
@@ -80,7 +159,7 @@ func atRest() []client.Object {
 	objects := []client.Object{namespace("shop", true), &v1alpha1.ClusterRolloutPolicy{}, d, sized(replicaSet(stableHash, "v1", stablePods))}
 	objects[1].SetName("default")
 	for i := range stablePods {
-		objects = append(objects, podOf(stableHash, fmt.Sprintf("s%d", i), fmt.Sprintf("10.0.0.%d", 1+i), gateOpen, set(corev1.PodReady, corev1.ConditionTrue, 7)))
+		objects = append(objects, podOf(stableHash, fmt.Sprintf("s%d", i), fmt.Sprintf("10.0.0.%d", 1+i), typical(b), gateOpen, set(corev1.PodReady, corev1.ConditionTrue, 7)))
 	}
 	r := record()
 	r.Status = v1alpha1.RolloutStatus{
@@ -90,9 +169,10 @@ func atRest() []client.Object {
 }
 
 // inFirstStep is the same after an update to v2, with the candidate's pod.
-func inFirstStep() []client.Object {
+func inFirstStep(b *testing.B) []client.Object {
+	b.Helper()
 	var out []client.Object
-	for _, o := range atRest() {
+	for _, o := range atRest(b) {
 		if d, is := o.(*appsv1.Deployment); is {
 			next := d.DeepCopy()
 			next.Spec.Template = template("v2")
@@ -105,7 +185,7 @@ func inFirstStep() []client.Object {
 		}
 		out = append(out, o)
 	}
-	return append(out, sized(replicaSet(candidateHash, "v2", 1)), podOf(candidateHash, "c0", "10.0.1.1"))
+	return append(out, sized(replicaSet(candidateHash, "v2", 1)), podOf(candidateHash, "c0", "10.0.1.1", typical(b)))
 }
 
 // sized gives a ReplicaSet all the pods that it wants.
@@ -174,6 +254,7 @@ func manager(b *testing.B, objects []client.Object) ctrl.Manager {
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &corev1.Pod{}, &corev1.Service{}, &corev1.Namespace{}, &corev1.Node{},
 		&autoscalingv2.HorizontalPodAutoscaler{}, &v1alpha1.Rollout{}, &v1alpha1.RolloutPolicy{}, &v1alpha1.ClusterRolloutPolicy{},
 	}
+	ctrl.SetLogger(logr.Discard())
 	s := scheme(b)
 	mgr, err := ctrl.NewManager(playedapi.Serve(b, s, kinds, objects), ctrl.Options{
 		Scheme: s, MapperProvider: playedapi.Mapper(s), Logger: logr.Discard(), Metrics: metricsserver.Options{BindAddress: "0"},

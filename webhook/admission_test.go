@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -56,9 +55,9 @@ const (
 func BenchmarkAdmission(b *testing.B) {
 	c := newCrowd(b)
 	config := playedapi.Serve(b, c.scheme, kinds(), c.objects)
-	before := heap()
+	before := playedapi.Heap()
 	admit := c.serve(b, config)
-	cached := heap() - before
+	cached := playedapi.Heap() - before
 	for name, tc := range map[string]struct {
 		path     string
 		requests [][]byte
@@ -227,15 +226,6 @@ func await(b *testing.B, mgr ctrl.Manager) {
 	if err := mgr.GetCache().List(b.Context(), &pods, client.UnsafeDisableDeepCopy); err != nil || len(pods.Items) != namespacesCached*workloadsEach*podsEach {
 		b.Fatalf("%d pods are cached: %v", len(pods.Items), err)
 	}
-}
-
-// heap is what is in use.
-func heap() int64 {
-	var m goruntime.MemStats
-	goruntime.GC()
-	goruntime.GC() // what pools kept the first time
-	goruntime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 func asker(c *http.Client, base string) func(*testing.B, string, []byte) string {

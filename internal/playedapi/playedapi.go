@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	goruntime "runtime"
 	"testing"
 	"time"
 
@@ -78,6 +79,15 @@ func Start(t testing.TB, mgr ctrl.Manager, kinds []client.Object) {
 	if !mgr.GetCache().WaitForCacheSync(patience) {
 		t.Fatal("the caches are not filled")
 	}
+}
+
+// Heap is how many bytes of it are in use. What fills caches is measured by the difference.
+func Heap() int64 {
+	var m goruntime.MemStats
+	goruntime.GC()
+	goruntime.GC() // what pools kept the first time
+	goruntime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // lists are by path, over all namespaces.
