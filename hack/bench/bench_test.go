@@ -28,6 +28,9 @@ cpu: A very fast one
 BenchmarkNewWeight
     weight_test.go:52: needs time
 --- SKIP: BenchmarkNewWeight
+BenchmarkRequest
+envoy: 1.40.0
+BenchmarkRequest/local
 BenchmarkRequest/local-2          	    5710	    204863 ns/op	    398687 p50-ns	         4.810 p50-ratio	     10327 req/s	         0.4003 req/s-ratio
 PASS
 ok  	github.com/headgate/headgate/xds/server	1.216s
@@ -58,7 +61,7 @@ func TestTheTableNamesTheMachineAndWhatWasLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Machine.Cores, r.Machine.Kernel, r.Machine.Go, r.Machine.Load = 2, "linux 6.1", "go1.26", 0.4
-	want := `Measured on: A very fast one, 2 cores, load 0.4 before, linux 6.1, go1.26
+	want := `Measured on: A very fast one, 2 cores, load 0.4 before, linux 6.1, go1.26, Envoy 1.40.0
 
 rollout.Decide/quiet-night   12.3µs/op   1.46KiB/op   29 allocs/op
 xds/server.Request/local     205µs/op    p50 399µs    p50 ×4.81   10.3k req/s   req/s ×0.40
@@ -76,7 +79,7 @@ func TestTheFileNamesThisMachine(t *testing.T) {
 	if err := run(strings.NewReader(printed+"panic: at last\n"), &out, file); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), "panic: at last\n") || strings.Contains(out.String(), "PASS") {
+	if !strings.Contains(out.String(), "panic: at last\n") || strings.Contains(out.String(), "PASS") || strings.Contains(out.String(), "envoy: ") {
 		t.Errorf("a failure is not passed on, or what nobody needs is:\n%s", &out)
 	}
 	b, err := os.ReadFile(file)
@@ -87,7 +90,7 @@ func TestTheFileNamesThisMachine(t *testing.T) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		t.Fatal(err)
 	}
-	if m := r.Machine; m.CPU != "A very fast one" || m.Cores == 0 || m.Kernel == "" || m.Go == "" || len(r.Figures) != 8 {
+	if m := r.Machine; m.CPU != "A very fast one" || m.Cores == 0 || m.Kernel == "" || m.Go == "" || m.Envoy != "1.40.0" || len(r.Figures) != 8 {
 		t.Errorf("the file says %+v", r)
 	}
 }

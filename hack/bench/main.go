@@ -45,7 +45,7 @@ func run(in io.Reader, out io.Writer, file string) error {
 	if len(r.Figures) == 0 {
 		return errors.New("nothing was measured")
 	}
-	here.CPU = r.Machine.CPU
+	here.CPU, here.Envoy = r.Machine.CPU, r.Machine.Envoy
 	r.Machine = here
 	if _, err := fmt.Fprint(out, "\n", r.table()); err != nil {
 		return fmt.Errorf("writing the table: %w", err)
@@ -72,7 +72,7 @@ func write(file string, r result) error {
 
 // expected matches what go test says although nobody needs to read it: what is in the table too, or says
 // nothing.
-var expected = regexp.MustCompile(`^(PASS$|ok\s|\?\s|goos: |goarch: |pkg: |cpu: |testing: warning: no tests to run|Benchmark\S*$|--- SKIP: )`)
+var expected = regexp.MustCompile(`^(PASS$|ok\s|\?\s|goos: |goarch: |pkg: |cpu: |envoy: |testing: warning: no tests to run|Benchmark\S*$|--- SKIP: )`)
 
 // follow reads to the end, and shows meanwhile that it goes on.
 func follow(in io.Reader, progress io.Writer) ([]byte, error) {

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -31,12 +32,14 @@ type machine struct {
 	Cores  int    `json:"cores"`
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
+	// Envoy is the version of the one that was measured; empty where none was.
+	Envoy string `json:"envoy,omitempty"`
 	// Load is how many others wanted a core in the minute before, on average. From about half the cores
 	// on, times and p99 say more about them than about Headgate; ratios, p50 and allocations less so.
 	Load float64 `json:"load"`
 }
 
-// thisMachine is the one that this runs on, but for the name of its CPU, which go test knows.
+// thisMachine is the one that this runs on, but for the name of its CPU, which go test knows, and for Envoy.
 func thisMachine() machine {
 	m := machine{Cores: runtime.NumCPU(), Kernel: runtime.GOOS, Go: runtime.Version()}
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
@@ -49,7 +52,11 @@ func thisMachine() machine {
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%s, %d cores, load %.1f before, %s, %s", m.CPU, m.Cores, m.Load, m.Kernel, m.Go)
+	s := fmt.Sprintf("%s, %d cores, load %.1f before, %s, %s", m.CPU, m.Cores, m.Load, m.Kernel, m.Go)
+	if m.Envoy != "" {
+		s += ", Envoy " + m.Envoy
+	}
+	return s
 }
 
 // figure is one measurement of one benchmark.
@@ -74,7 +81,7 @@ func parse(text []byte) (result, error) {
 		case *benchfmt.SyntaxError:
 			return r, fmt.Errorf("reading the results: %w", record)
 		case *benchfmt.Result:
-			r.Machine.CPU = record.GetConfig("cpu")
+			r.Machine.CPU, r.Machine.Envoy = record.GetConfig("cpu"), cmp.Or(record.GetConfig("envoy"), r.Machine.Envoy)
 			r.add(record)
 		}
 	}

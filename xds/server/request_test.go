@@ -100,6 +100,7 @@ func (w *way) figures() figures {
 func newWays(b *testing.B) []*way {
 	b.Helper()
 	n := envoytest.New(b)
+	n.NoteVersion()
 	plain, side, split, peer := n.Pod(), n.Pod(8080), n.Pod(8080), n.Pod(8080)
 	app := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	for _, p := range []*envoytest.Pod{plain, side, split, peer} {

@@ -71,7 +71,9 @@ func newWeights(b *testing.B, sidecars int) {
 }
 
 func newWeightsOfEnvoy(b *testing.B) {
-	pod := envoytest.New(b).Pod(8080)
+	n := envoytest.New(b)
+	n.NoteVersion()
+	pod := n.Pod(8080)
 	f := serve(b, Config{Identify: Anyone(webKey), Linger: DefaultLinger})
 	inForce := func(weight uint32) {
 		set(b, f.Server, split(weight, "10.213.0.98", "10.213.0.99"))

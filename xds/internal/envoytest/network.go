@@ -75,6 +75,23 @@ func Binary(t testing.TB) string {
 	return found
 }
 
+// NoteVersion prints the version of Envoy as a line of configuration that holds for the benchmark results after it
+// (golang.org/design/14313-benchmark-format): they mean little without.
+func (n *Network) NoteVersion() {
+	n.t.Helper()
+	out, err := exec.Command(n.envoy, "--version").Output()
+	if err != nil {
+		n.t.Fatalf("asking %s for its version: %v", n.envoy, err)
+	}
+	// "…/envoy  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL", the path as it was called.
+	_, version, _ := strings.Cut(string(out), "version: ")
+	parts := strings.Split(version, "/")
+	if len(parts) < 2 {
+		n.t.Fatalf("%s says of its version %q", n.envoy, out)
+	}
+	fmt.Printf("envoy: %s\n", parts[1])
+}
+
 func (n *Network) namespace(name string) {
 	n.t.Helper()
 	n.run("ip", "netns", "add", name)
