@@ -58,7 +58,7 @@ func (c *choices) podSpec() corev1.PodSpec {
 		Resources:                     oneOf(c, nil, c.ofPod()),
 		Volumes:                       c.volumes(),
 	}
-	if c.rarely(6) {
+	if c.rarely(12) {
 		spec.OS = &corev1.PodOS{Name: oneOf(c, corev1.Linux, corev1.Windows)}
 	}
 	for i := range 1 + c.pick(3) {
@@ -88,17 +88,22 @@ func (c *choices) volumes() []corev1.Volume {
 	all := []corev1.Volume{
 		{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		{Name: "tokens", VolumeSource: projected(oneOf(c, nil, new(int32(0o400))))},
-		{Name: "headgate-token", VolumeSource: projected(nil)},
 	}
-	return all[:c.pick(len(all)+1)]
+	all = all[:c.pick(len(all)+1)]
+	if c.rarely(16) {
+		all = append(all, corev1.Volume{Name: "headgate-token", VolumeSource: projected(nil)})
+	}
+	return all
 }
 
 // container is one of the app's; only what lasts may have probes and hooks.
 func (c *choices) container(name string, volumes []corev1.Volume, lasts bool) corev1.Container {
 	out := corev1.Container{
-		Name: oneOf(c, name, name, name, name, "headgate-proxy"), Image: "example.com/app:1", Ports: c.ports(),
-		Resources:       c.ofContainer(),
+		Name: name, Image: "example.com/app:1", Ports: c.ports(), Resources: c.ofContainer(),
 		SecurityContext: oneOf(c, nil, &corev1.SecurityContext{RunAsUser: new(int64(1000))}, &corev1.SecurityContext{RunAsUser: new(int64(0))}),
+	}
+	if c.rarely(32) {
+		out.Name = "headgate-proxy"
 	}
 	for _, v := range volumes {
 		out.VolumeMounts = append(out.VolumeMounts, corev1.VolumeMount{Name: v.Name, MountPath: "/" + v.Name})
