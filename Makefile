@@ -21,7 +21,7 @@ KUBECONFIG ?=
 KUBERNETES ?=
 # What of the end-to-end tests to run, and how long they may take.
 RUN ?= .
-E2E_TIMEOUT ?= 60m
+E2E_TIMEOUT ?= 80m
 # How many rollouts `make acceptance` simulates in each world.
 RUNS ?= 500
 # How long `make fuzz` spends on each fuzz test.
