@@ -94,9 +94,7 @@ func configured(then, now, stable, candidate []byte, weight byte) ([]xds.Workloa
 // injected is a pod of a revision as the webhook admitted it, with whatever Services there were.
 func injected(hash string, spec corev1.PodSpec, services []corev1.Service) *corev1.Pod {
 	pod := podOf(hash, "p-"+hash, "10.0.0."+map[string]string{stableHash: "1", candidateHash: "2"}[hash], uninjected)
-	gates, node := pod.Spec.ReadinessGates, pod.Spec.NodeName
-	pod.Spec = spec
-	pod.Spec.ReadinessGates, pod.Spec.NodeName = gates, node
+	replaceSpec(pod, spec)
 	cfg := webhook.InjectConfig{Workload: "web", Revision: hash}
 	for _, s := range services {
 		if len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(pod.Labels)) {
@@ -105,6 +103,12 @@ func injected(hash string, spec corev1.PodSpec, services []corev1.Service) *core
 	}
 	out, _ := webhook.Inject(pod, cfg)
 	return out
+}
+
+// replaceSpec leaves a pod its gates and its node.
+func replaceSpec(pod *corev1.Pod, spec corev1.PodSpec) {
+	spec.ReadinessGates, spec.NodeName = pod.Spec.ReadinessGates, pod.Spec.NodeName
+	pod.Spec = spec
 }
 
 // checkConfigurations: each can be translated, into what Envoy's own rules accept, and requests for the other revision
@@ -130,11 +134,7 @@ func checkConfigurations(t *testing.T, all []xds.Workload) {
 		}
 		for _, typ := range xds.Types() {
 			for _, x := range r[typ] {
-				m, err := x.Body.UnmarshalNew()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := envoyrules.Check(m); err != nil {
+				if err := envoyrules.CheckPacked(x.Body); err != nil {
 					t.Errorf("%s %q: %v", typ, x.Name, err)
 				}
 			}

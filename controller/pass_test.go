@@ -141,9 +141,7 @@ func typical(b *testing.B) func(*corev1.Pod) {
 		b.Fatal(err)
 	}
 	return func(pod *corev1.Pod) {
-		gates, node := pod.Spec.ReadinessGates, pod.Spec.NodeName
-		pod.Spec = *t.Spec.DeepCopy()
-		pod.Spec.ReadinessGates, pod.Spec.NodeName = gates, node
+		replaceSpec(pod, *t.Spec.DeepCopy())
 		pod.Annotations[v1alpha1.InjectionAnnotation] = t.Annotations[v1alpha1.InjectionAnnotation]
 	}
 }

@@ -25,11 +25,7 @@ func checkConfiguration(t *testing.T, r Resources) {
 			t.Errorf("%s are not sorted, or a name is there twice", typ)
 		}
 		for _, x := range r[typ] {
-			m, err := x.Body.UnmarshalNew()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := envoyrules.Check(m); err != nil {
+			if err := envoyrules.CheckPacked(x.Body); err != nil {
 				t.Errorf("%s %q: %v", typ, x.Name, err)
 			}
 			if x.Body.GetTypeUrl() != typ.URL() {

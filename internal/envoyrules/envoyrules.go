@@ -11,7 +11,17 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/types/known/anypb"
 )
+
+// CheckPacked is Check for a message that is packed itself, as resources are.
+func CheckPacked(m *anypb.Any) error {
+	unpacked, err := m.UnmarshalNew()
+	if err != nil {
+		return fmt.Errorf("unpacking %s: %w", m.GetTypeUrl(), err)
+	}
+	return Check(unpacked)
+}
 
 // Check returns which of Envoy's rules a message breaks, or, which its own ValidateAll does not see, any message that is
 // packed in it: filters, matchers, transport sockets. A message of a type that has no rules is an error too.
