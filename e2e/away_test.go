@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/e2e/faults"
 	"github.com/headgate/headgate/e2e/harness"
 )
 
@@ -35,8 +36,7 @@ func testAway(t *testing.T, cluster *harness.Cluster) {
 	c.SetImage("v2")
 	candidate := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
 
-	scaleHeadgate(c, 0)
-	t.Cleanup(func() { scaleHeadgate(c, 2) }) // other cases need it, whatever happens here
+	back := faults.Away(c, faults.ControlPlane)
 	for _, p := range c.Pods.Of(candidate) {
 		c.Do("delete", "pod", p.Name, "--wait=false")
 	}
@@ -47,10 +47,7 @@ func testAway(t *testing.T, cluster *harness.Cluster) {
 		}
 	}
 
-	scaleHeadgate(c, 2)
-	if r := c.RunKubectl(c.Ctx, "", "-n", harness.SystemNamespace, "rollout", "status", "deployment/"+harness.SystemName, "--timeout=3m"); r.Exit != 0 {
-		t.Fatal(r)
-	}
+	back()
 	if least := c.Pods.Least(stable); least != n {
 		t.Errorf("only %d stable pods were ready at some moment before the promotion, want %d throughout", least, n)
 	}
@@ -81,18 +78,5 @@ func awaitRefused(c *harness.Case, hash string) {
 	})
 	if err != nil {
 		c.T.Fatalf("waiting until pods of %s without a gate are refused: %v", hash, err)
-	}
-}
-
-func scaleHeadgate(c *harness.Case, replicas int) {
-	c.T.Helper()
-	r := c.RunKubectl(c.Ctx, "", "-n", harness.SystemNamespace, "scale", "deployment/"+harness.SystemName, fmt.Sprintf("--replicas=%d", replicas))
-	if r.Exit != 0 {
-		c.T.Fatal(r)
-	}
-	if replicas == 0 {
-		if r := c.RunKubectl(c.Ctx, "", "-n", harness.SystemNamespace, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name="+harness.SystemName, "--timeout=2m"); r.Exit != 0 {
-			c.T.Fatal(r)
-		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/e2e/faults"
 	"github.com/headgate/headgate/e2e/harness"
 )
 
@@ -35,7 +36,7 @@ func testBreakGlass(t *testing.T, cluster *harness.Cluster) {
 		c.AwaitWeight(2*time.Minute, 0, 20)
 	}
 
-	scaleHeadgate(updated, 0)
+	faults.Away(updated, faults.ControlPlane)
 	t.Cleanup(func() { // other cases need it, whatever happens here
 		if err := cluster.Install(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)

@@ -34,20 +34,17 @@ func Away(c *harness.Case, deployment string) (back func()) {
 	if err := c.Client.Get(c.Ctx, client.ObjectKey{Namespace: harness.SystemNamespace, Name: deployment}, &d); err != nil {
 		c.T.Fatalf("reading %s: %v", deployment, err)
 	}
-	scale(c, deployment, 0)
-	return mended(c, func() { scale(c, deployment, *d.Spec.Replicas) })
-}
-
-// scale returns when so many pods are available, and no other is left.
-func scale(c *harness.Case, deployment string, n int32) {
-	c.T.Helper()
-	system(c, "scale", "deployment", deployment, fmt.Sprintf("--replicas=%d", n))
-	AwaitReady(c, deployment)
-	c.Await(patience, fmt.Sprintf("%s has %d pods", deployment, n), func(ctx context.Context) error {
+	scale := func(n int32) { system(c, "scale", "deployment", deployment, fmt.Sprintf("--replicas=%d", n)) }
+	scale(0)
+	c.Await(2*time.Minute, deployment+" has no pods", func(ctx context.Context) error {
 		what := harness.Selected{List: &corev1.PodList{}, Options: []client.ListOption{
 			client.InNamespace(harness.SystemNamespace), client.MatchingLabels{"app.kubernetes.io/name": deployment},
 		}}
-		return harness.Follow(ctx, c.Client, what, func(state map[types.UID]*corev1.Pod) bool { return int32(len(state)) == n })
+		return harness.Follow(ctx, c.Client, what, func(state map[types.UID]*corev1.Pod) bool { return len(state) == 0 })
+	})
+	return mended(c, func() {
+		scale(*d.Spec.Replicas)
+		AwaitReady(c, deployment)
 	})
 }
 

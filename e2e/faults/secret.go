@@ -24,7 +24,7 @@ func RotateCertificate(c *harness.Case) {
 	replaced(c, corev1.TLSCertKey, `{"data":{"tls.crt":null,"tls.key":null}}`)
 }
 
-// ReplaceCA takes the CA away, too. Webhook calls may fail until the API server trusts the new one.
+// ReplaceCA takes the CA away, too. Webhook calls may fail in the moment in which the API server changes over to the new one.
 func ReplaceCA(c *harness.Case) {
 	c.T.Helper()
 	replaced(c, "ca.crt", `{"data":null}`)
