@@ -98,6 +98,17 @@ func promote(c *harness.Case, revision string) {
 	c.Do("patch", "rollouts.headgate.dev", harness.Name, "--type=merge", "-p", fmt.Sprintf(`{"spec":{"promote":{"revision":%q}}}`, revision))
 }
 
+// requireThird rolls out v3, as the nth rollout, as if nothing had happened before.
+func (m *midway) requireThird(n int) {
+	m.T.Helper()
+	m.SetImage("v3")
+	third := m.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
+	m.requireNeverReady(third)
+	promote(m.Case, third)
+	requireOutcome(m.Case, n, v1alpha1.OutcomePromoted)
+	m.requireEnd("v3")
+}
+
 // requireEnd checks that everything is at rest with this version, and that no request failed.
 func (m *midway) requireEnd(version string) {
 	m.T.Helper()
@@ -248,12 +259,7 @@ func scaledToZero(c *harness.Case) {
 	m.requireNeverReady(m.candidate)
 	c.AwaitStable()
 	m.loads = everywhereAs(c, "later-")
-	c.SetImage("v3")
-	third := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
-	m.requireNeverReady(third)
-	promote(c, third)
-	requireOutcome(c, 2, v1alpha1.OutcomePromoted)
-	m.requireEnd("v3")
+	m.requireThird(2)
 }
 
 // recreate: natively, stable would go to 0 at once. The wish is noted, and applies when the rollout ends.
@@ -289,10 +295,5 @@ func createdAgain(c *harness.Case) {
 	})
 	m.requireNeverReady(m.candidate)
 	m.loads = everywhereAs(c, "later-")
-	c.SetImage("v3")
-	third := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
-	m.requireNeverReady(third)
-	promote(c, third)
-	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
-	m.requireEnd("v3")
+	m.requireThird(1)
 }
