@@ -27,6 +27,11 @@ func enough() map[load.Kind]float64 {
 	return map[load.Kind]float64{load.KindHTTP1: 50, load.KindNew: 10, load.KindH2C: 10, load.KindGRPC: 10}
 }
 
+// plenty is traffic that gives evidence for a good version within minutes: 200 requests a second.
+func plenty() map[load.Kind]float64 {
+	return map[load.Kind]float64{load.KindHTTP1: 150, load.KindGRPC: 50}
+}
+
 func testEvidence(t *testing.T, cluster *harness.Cluster) {
 	t.Run("a version that fails 5 % is rolled back, kubectl", func(t *testing.T) {
 		t.Parallel()
@@ -147,7 +152,7 @@ func identical(c *harness.Case) {
 	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
 	c.Deploy("env.LATENCY=1ms")
 	c.AwaitStable()
-	l := c.StartLoad("service", harness.ToService(map[load.Kind]float64{load.KindHTTP1: 150, load.KindGRPC: 50}))
+	l := c.StartLoad("service", harness.ToService(plenty()))
 	for i := range 3 {
 		c.Do("rollout", "restart", "deployment/"+harness.Name)
 		end := requireOutcome(c, i+1, v1alpha1.OutcomePromoted)

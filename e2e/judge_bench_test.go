@@ -13,18 +13,11 @@ import (
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/harness"
-	"github.com/headgate/headgate/e2e/load"
 )
 
-// clients are those of all benchmarks: 200 requests a second through the Service.
-func clients(c *harness.Case) *harness.Load {
-	config := harness.ToService(map[load.Kind]float64{load.KindHTTP1: 150, load.KindGRPC: 50})
-	config.Duration = harness.BenchmarkLimit
-	return c.StartLoad("service", config)
-}
-
-// newBenchmark is a case with Headgate as the chart installs it: Prometheus looks every five seconds.
-func newBenchmark(b *testing.B) *harness.Case {
+// newBenchmark is a case with Headgate as the chart installs it, Prometheus looking every five seconds, and a workload of
+// three pods that is stable under plenty of requests.
+func newBenchmark(b *testing.B, policy string, values ...string) (*harness.Case, *harness.Load) {
 	b.Helper()
 	cluster, err := harness.Connect(b.Context())
 	if err != nil {
@@ -33,7 +26,13 @@ func newBenchmark(b *testing.B) *harness.Case {
 	if err := cluster.Install(b.Context(), "prometheus.scrapeInterval=5s"); err != nil {
 		b.Fatal(err)
 	}
-	return cluster.NewCase(b, harness.Enabled)
+	c := cluster.NewCase(b, harness.Enabled)
+	c.Policy(policy)
+	c.Deploy(append([]string{"replicas=3"}, values...)...)
+	c.AwaitStable()
+	clients := harness.ToService(plenty())
+	clients.Duration = harness.BenchmarkLimit
+	return c, c.StartLoad("service", clients)
 }
 
 // report says how long something took in the middle and at most. How long all of it took is nothing to compare.
@@ -48,11 +47,7 @@ func report(b *testing.B, took []time.Duration) {
 // BenchmarkRollBack is the time from the moment when a candidate that fails 5 % of requests has its 10 % of them until it
 // has none.
 func BenchmarkRollBack(b *testing.B) {
-	c := newBenchmark(b)
-	c.Policy("steps: [{weight: 10}, {weight: 50}]\nmaxDuration: 10m\nprogressDeadline: 60s\nonFailure: Revert")
-	c.Deploy("replicas=3")
-	c.AwaitStable()
-	l := clients(c)
+	c, l := newBenchmark(b, "steps: [{weight: 10}, {weight: 50}]\nmaxDuration: 10m\nprogressDeadline: 60s\nonFailure: Revert")
 	var took []time.Duration
 	for b.Loop() {
 		// Each is another template, because the same one would not be tried again so soon.
@@ -72,11 +67,7 @@ func BenchmarkRollBack(b *testing.B) {
 // BenchmarkPromotion is the time that a good version takes, from the update to its end, when each step has to be won by
 // evidence: where there is not enough, this policy rolls back.
 func BenchmarkPromotion(b *testing.B) {
-	c := newBenchmark(b)
-	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 4m\nprogressDeadline: 60s\nonInconclusive: RollBack")
-	c.Deploy("replicas=3")
-	c.AwaitStable()
-	l := clients(c)
+	c, l := newBenchmark(b, "steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 4m\nprogressDeadline: 60s\nonInconclusive: RollBack")
 	var took []time.Duration
 	for b.Loop() {
 		start := time.Now()
@@ -90,11 +81,7 @@ func BenchmarkPromotion(b *testing.B) {
 // BenchmarkIdentical is the same for the same image with an answer time of a millisecond: whatever the judge says against
 // it is wrong. It has twice as many rollouts as the others.
 func BenchmarkIdentical(b *testing.B) {
-	c := newBenchmark(b)
-	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
-	c.Deploy("replicas=3", "env.LATENCY=1ms")
-	c.AwaitStable()
-	l := clients(c)
+	c, l := newBenchmark(b, "steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s", "env.LATENCY=1ms")
 	var took []time.Duration
 	for b.Loop() {
 		for range 2 {

@@ -33,7 +33,7 @@ func (c *Cluster) Installed(ctx context.Context) (bool, error) {
 }
 
 // Install installs the chart with the images of the local build, or brings an installation up to date. values, such as
-// "prometheus.scrapeInterval=5s", go before those that the tests have otherwise.
+// "prometheus.scrapeInterval=5s", override those that the tests have otherwise.
 func (c *Cluster) Install(ctx context.Context, values ...string) error {
 	return c.InstallChart(ctx, c.Repo+"/charts/headgate", values...)
 }

@@ -39,11 +39,12 @@ func Follow[T client.Object](ctx context.Context, c client.WithWatch, what Selec
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
-		if err == nil || !errors.Is(err, errWatchEnded) && !restarting(err) {
-			return err
-		}
-		if !errors.Is(err, errWatchEnded) {
+		switch {
+		case errors.Is(err, errWatchEnded):
+		case restarting(err):
 			pause(ctx)
+		default:
+			return err
 		}
 	}
 }
