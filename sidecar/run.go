@@ -25,8 +25,6 @@ import (
 const (
 	// crashLoop is how long an Envoy must have lived to be started again on the spot.
 	crashLoop = 10 * time.Second
-	// drainTime paces what a graceful drain does to idle connections. It does not delay the end.
-	drainTime = 5 * time.Second
 	// termination is what Envoy gets to end by itself; it took 1.7 s (ENVOY.md §11).
 	termination = 3 * time.Second
 )
@@ -134,12 +132,10 @@ func endedByItself(err error) error {
 func (s *supervisor) start() (<-chan error, *os.Process, error) {
 	args := []string{
 		"--config-yaml", s.bootstrap, // JSON is YAML; there is no file system to write to
-		"--disable-hot-restart",
 		"--concurrency", strconv.Itoa(s.cfg.Concurrency),
-		"--drain-time-s", strconv.Itoa(int(drainTime.Seconds())),
-		"--drain-strategy", "immediate",
 		"--log-level", s.cfg.LogLevel,
 	}
+	args = append(args, xds.Flags()...)
 	if s.cfg.LogLevel == defaultLogLevel {
 		// A field of Envoy's API that we set is called work-in-progress, once for each cluster and port.
 		args = append(args, "--component-log-level", "misc:error")

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -38,6 +39,17 @@ type Node struct {
 	Socket string
 	// IPv6 lets the statistics be read on the pod's IPv6 address too. As in Workload.
 	IPv6 bool
+}
+
+// drainTime is how long connections may go on when the filter chain that they came by is replaced, because a Service
+// changed or another version of the control plane says it differently: after it Envoy cuts requests that are under way.
+// What was replaced stays in memory for as long.
+const drainTime = 24 * time.Hour
+
+// Flags are those of Envoy's command line that the configuration counts on. With the immediate strategy a graceful drain
+// tells clients at once, however long drainTime is.
+func Flags() []string {
+	return []string{"--disable-hot-restart", "--drain-time-s", strconv.Itoa(int(drainTime.Seconds())), "--drain-strategy", "immediate"}
 }
 
 // Bootstrap is Envoy's static configuration as JSON, indented, deterministic. It holds what never

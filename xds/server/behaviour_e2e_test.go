@@ -338,6 +338,33 @@ func TestARequestOnItsWayWhenTheSplitGoesIsServed(t *testing.T) {
 	}
 }
 
+// Envoy replaces the filter chain that a request came by. It used to cut what was under way five seconds later.
+func TestARequestOutlivesTheFilterChainThatItCameBy(t *testing.T) {
+	p := newPair(t)
+	reached, finish := make(chan struct{}), make(chan struct{})
+	p.appA.handle = func(w http.ResponseWriter, _ *http.Request) {
+		close(reached)
+		<-finish
+		fmt.Fprint(w, "a")
+	}
+	answer := make(chan string, 1)
+	go func() { answer <- p.get(p.client(false), http.MethodPost) }()
+	<-reached
+	changed := revisionA(nil)
+	changed.Ports[0].Protocol = xds.HTTP
+	set(t, p.ads.Server, changed)
+	p.ads.until(t, webKey, settledAt(0))
+	select {
+	case got := <-answer:
+		t.Fatalf("answer %q before the app gave one", got)
+	case <-time.After(7 * time.Second):
+	}
+	close(finish)
+	if got := <-answer; got != "a" {
+		t.Errorf("answer %q, want the local app's", got)
+	}
+}
+
 // The peer's pod is ending, its app has ended already, and nobody has told this sidecar. Before its pod ends, an app
 // that can't be reached is one that fails.
 func TestAPeerWhoseAppHasEndedCostsNoRequest(t *testing.T) {

@@ -152,8 +152,8 @@ func (p *Pod) RunEnvoyWith(dir string, config []byte) {
 	if err := os.WriteFile(file, config, 0o644); err != nil {
 		p.t.Fatal(err)
 	}
-	p.envoy = exec.Command("nsenter", "--net=/run/netns/"+p.ns, p.n.envoy, "-c", file,
-		"--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--drain-time-s", "5", "--drain-strategy", "immediate")
+	args := []string{"--net=/run/netns/" + p.ns, p.n.envoy, "-c", file, "--concurrency", "1", "-l", "warning"}
+	p.envoy = exec.Command("nsenter", append(args, xds.Flags()...)...)
 	p.envoy.Stdout, p.envoy.Stderr = &p.log, &p.log
 	if err := p.envoy.Start(); err != nil {
 		p.t.Fatal(err)
