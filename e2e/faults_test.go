@@ -116,8 +116,13 @@ func shortKinds() map[load.Kind]float64 {
 // when the control plane has come back.
 func unreliableAPIServer(c *harness.Case) {
 	api := faults.NewAPIServer(c)
-	api.Set(proxyfault.Faults{Latency: metav1.Duration{Duration: 2 * time.Second}})
-	m := begin(c, slowly)
+	m := beginUnder(c, slowly, func(c *harness.Case) []*harness.Load {
+		// Not before stable is there: a pod whose ReplicaSet is not in the cache yet needs a read, which now
+		// takes as long as the API server waits for the Pod webhook. Without Headgate's answer a pod starts
+		// without a sidecar, and then an update goes out natively.
+		api.Set(proxyfault.Faults{Latency: metav1.Duration{Duration: 2 * time.Second}})
+		return everywhere(c)
+	})
 	if r, local := c.RestartComponents(c.Ctx, "kube-apiserver", "kubelet"); r.Exit != 0 {
 		c.T.Fatal(r)
 	} else if !local {
