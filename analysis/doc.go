@@ -14,9 +14,9 @@
 //	   latency.go  which latency bounds are judged, and which of the candidate's pods are warm
 //	   history.go  what stable's pods did before the rollout; noise.go what they do now
 //	                                   │
-//	                 rate.go  one for errors, one for each bound
+//	                 rate.go  one for errors, one for each bound, one for each rate of the user's
 //	       ┌───────────────────────────┴───────────────────┐
-//	    harm.go, outlier.go                            accept.go          metric.go
+//	    harm.go, outlier.go                            accept.go          metric.go, criterion.go
 //	e-processes against                            e-process for the      users' metrics:
 //	"no worse than the                             candidate, fresh at    inside their range?
 //	harm margin", over                             each step

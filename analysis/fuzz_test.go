@@ -23,7 +23,7 @@ func FuzzJudge(f *testing.F) {
 	f.Add([]byte(`?`), uint64(1), uint64(1), uint64(1), uint64(0), 100, 2, int64(0), 1e300, false)
 	f.Fuzz(func(t *testing.T, text []byte, nc, ec, ns, es uint64, weight, step int, seconds int64, value float64, missing bool) {
 		limit := 1.0
-		s := Settings{Harm: Margin{value, value}, Alpha: value, Metrics: []Range{{Name: "m", Max: &limit}}}
+		s := Settings{Harm: Margin{value, value}, Alpha: value, Metrics: []Criterion{{Name: "m", Range: &Range{Max: &limit}}, {Name: "r", Rate: &RateCriterion{Harm: Margin{value, value}}, Vote: step}}}
 		st := Restore(text)
 		wasFailed := st.Failed != nil
 		at := start
@@ -34,7 +34,8 @@ func FuzzJudge(f *testing.F) {
 				Bounds: []float64{value, 0.1, 2}, CandidatePods: step,
 				CandidateServed: map[string]Served{"a": {Requests: nc, Slower: []uint64{nc, ec, es}}, "b": {Requests: es, Slower: []uint64{1, ec, 0}}},
 				StableServed:    map[string]Served{"a": {Requests: ns, Slower: []uint64{es, ns, ec}}, "c": {Requests: es, Slower: []uint64{nc, 5, 6}}},
-				Metrics:         []MetricValue{{Name: "m", Value: value}}}
+				Metrics: []MetricValue{{Name: "m", Value: value},
+					{Name: "r", CandidateCounts: map[string]Counts{"a": {Requests: nc, Errors: es}}, StableCounts: map[string]Counts{"a": {Requests: ec, Errors: ns}}}}}
 			before := st
 			var v Verdict
 			st, v = Judge(s, st, l)

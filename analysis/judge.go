@@ -5,7 +5,6 @@ package analysis
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -68,7 +67,7 @@ func (st *State) look(s Settings, l Look) {
 		st.before(s, l, span)
 		return
 	}
-	st.metrics(s, l.Metrics, dt)
+	l.Metrics = st.metrics(s, l.Metrics, dt)
 	st.Missing, st.Reason = l.Missing, ""
 	if l.Missing {
 		st.Reason = bounded(l.Reason, maxMissing)
@@ -133,10 +132,13 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 	st.Injected = min(st.Injected+o.mass, 1)
 	for i := range st.Rates {
 		r := &st.Rates[i]
-		if r.Bound > 0 {
+		switch {
+		case r.Bound > 0:
 			o.arms, o.pods, o.pi = lat.observe(st, &l, i, weight)
-		} else {
-			o.arms, o.pods, o.pi = t.errors(), st.errorSample(&l), st.Share.share(weight)
+		case r.isMetric():
+			o.arms, o.pods, o.pi = r.observe(&st.Pods, l.Metrics, weight)
+		default:
+			o.arms, o.pods, o.pi = t.errors(), l.stableSample(&st.Pods), st.Share.share(weight)
 		}
 		r.update(&s, &o)
 	}
@@ -147,14 +149,17 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 func (st *State) begin(s Settings, l Look) {
 	st.Latency.Expected = !s.NoLatency && (len(l.Bounds) > 0 || len(st.Latency.Bounds) > 0)
 	st.Rates = nil
+	st.Latency.Part = s.builtIn(st.Latency.Expected)
 	if !s.NoErrorRate {
-		part := 1.0
+		part := st.Latency.Part
 		if st.Latency.Expected {
-			part = errorShare
+			part *= errorShare
+			st.Latency.Part -= part
 		}
 		base := baseline(st.History.errorBlocks(), st.Pods.busy(), s.Harm, stablePods(l))
 		st.Rates = []Rate{newRate(CauseErrorRate, 0, part, st.inPlay(), base)}
 	}
+	st.Rates = append(st.Rates, s.metricRates(st.Latency.Expected, st.inPlay())...)
 	if !st.Latency.Expected {
 		st.History, st.Latency = nil, Latency{}
 	}
@@ -168,10 +173,10 @@ func (st *State) inPlay() float64 {
 	return st.Injected
 }
 
-// errorSample is what the pods in the table counted.
-func (st *State) errorSample(l *Look) (out sample) {
-	for k := range st.Pods {
-		if name := st.Pods[k].Name; name != "" {
+// stableSample is what the pods in the table counted.
+func (l *Look) stableSample(pods *Pods) (out sample) {
+	for k := range pods {
+		if name := pods[k].Name; name != "" {
 			c := l.Stable[name]
 			n := min(c.Requests, maxCount)
 			out[k] = PodCount{float64(n), float64(min(c.Errors, n))}
@@ -195,6 +200,9 @@ func (st *State) evidence(s Settings) evidence {
 	parts := 0.0
 	for i := range st.Rates {
 		r := &st.Rates[i]
+		if r.DryRun {
+			continue
+		}
 		part := r.Share * r.harm(st.Injected)
 		if e.harm += part; part > e.largest {
 			e.largest, e.cause = part, r.Name
@@ -238,7 +246,7 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if e.harm >= 1/s.Alpha {
 		return Fail, e.cause
 	}
-	if name := st.outside(looksOutside); name != "" {
+	if votes, name := st.votes(s, outside(looksOutside)); votes >= decisive {
 		return Fail, CauseMetric + name
 	}
 	if st.Blind >= s.BlindAfter || st.Latency.Blind >= s.BlindAfter || st.blindMetric(s) {
@@ -262,29 +270,13 @@ func timeUp(s Settings, st *State, e evidence) (Result, string) {
 	if e.suspicion {
 		return Hold, CauseSuspicious
 	}
-	if name := st.outside(1); name != "" {
+	if votes, name := st.votes(s, outside(1)); votes >= decisive {
 		return Hold, CauseMetric + name
 	}
-	if len(st.Rates) > 0 && e.enough && e.accepted < 1/s.Beta {
+	if st.compares() && e.enough && e.accepted < 1/s.Beta {
 		return Hold, CauseNotAccepted
 	}
 	return Inconclusive, CauseTooLittleData
-}
-
-// outside is the first of the users' metrics that was outside its range n times in a row; empty when
-// there is none.
-func (st *State) outside(n int) string {
-	for i := range st.Metrics {
-		if st.Metrics[i].Outside >= n {
-			return st.Metrics[i].Name
-		}
-	}
-	return ""
-}
-
-// blindMetric says that one of the users' metrics has had no value for too long.
-func (st *State) blindMetric(s Settings) bool {
-	return slices.ContainsFunc(st.Metrics, func(m Metric) bool { return m.Missing != "" && m.Age >= s.BlindAfter })
 }
 
 // accepted says that nothing speaks against advancing, and everything that is judged for it.
@@ -292,13 +284,13 @@ func (st *State) accepted(s Settings, e evidence) bool {
 	if st.Missing || st.Latency.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
 		return false
 	}
-	if slices.ContainsFunc(st.Metrics, func(m Metric) bool { return !m.accepted() }) {
+	if votes, _ := st.votes(s, func(_ *Criterion, m *Metric) bool { return !m.accepted() }); votes >= decisive {
 		return false
 	}
-	if len(st.Rates) == 0 && !st.Latency.Expected {
+	if !st.compares() && !st.Latency.Expected {
 		return true
 	}
-	bothServed := st.StepTotal.CandidateRequests > 0 && st.StepTotal.StableRequests > 0
+	bothServed := st.StepTotal.CandidateRequests > 0 && st.StepTotal.StableRequests > 0 || !st.comparesRequests()
 	return bothServed && e.accepted >= 1/s.Beta
 }
 

@@ -86,7 +86,7 @@ func started(n uint64) func(*Look) {
 
 func TestJudge(t *testing.T) {
 	atLeast := 0.95
-	ranged := Settings{Metrics: []Range{{Name: "checkout", Min: &atLeast}}, MaxStepTime: 75 * time.Second}
+	ranged := Settings{Metrics: []Criterion{{Name: "checkout", Range: &Range{Min: &atLeast}}}, MaxStepTime: 75 * time.Second}
 	short := Settings{MaxStepTime: 75 * time.Second}
 	checkVerdicts(t, map[string]verdictCase{
 		"a healthy candidate is accepted": {looks: looks(20), want: Pass, cause: CauseAccepted, says: "0 of 2,000 requests"},
@@ -123,7 +123,7 @@ func TestJudge(t *testing.T) {
 		}), want: Inconclusive},
 		"a metric in its range is accepted":                      {settings: ranged, looks: looks(20, metric(0.97)), want: Pass},
 		"a metric on the edge of its range is in it":             {settings: ranged, looks: looks(20, metric(0.95)), want: Pass},
-		"a metric outside for three values fails":                {settings: ranged, looks: looks(10, metric(0.97)).then(looks(3, metric(0.9))), want: Fail, cause: "Metric/checkout", says: `"checkout" was outside its range (at least 0.95)`, from: 13},
+		"a metric outside for three values fails":                {settings: ranged, looks: looks(10, metric(0.97)).then(looks(3, metric(0.9))), want: Fail, cause: "Metric/checkout", says: `metric "checkout" is 0.9, outside its range (at least 0.95), 3 times in a row`, from: 13},
 		"outside for two is not enough":                          {settings: ranged, looks: looks(2, metric(0.9)), want: Undecided},
 		"three outside with one inside between are not in a row": {settings: ranged, looks: looks(2, metric(0.9)).then(looks(1, metric(1))).then(looks(2, metric(0.9))), want: Undecided},
 		"a missing value neither counts nor ends the row":        {settings: ranged, looks: looks(2, metric(0.9)).then(looks(3)).then(looks(1, metric(0.9))), want: Fail, from: 6},
@@ -243,7 +243,7 @@ func TestALostStateCostsPowerNotValidity(t *testing.T) {
 
 func TestJudgeDoesNotTouchItsInput(t *testing.T) {
 	atMost := 1.0
-	s := Settings{Metrics: []Range{{Name: "checkout", Max: &atMost}}}
+	s := Settings{Metrics: []Criterion{{Name: "checkout", Range: &Range{Max: &atMost}}}}
 	st, _ := looks(20, metric(2)).play(Settings{})
 	before := stored(t, st)
 	for i := range 5 {

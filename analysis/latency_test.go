@@ -121,7 +121,36 @@ func busy(i, weight, pods int, few bool) Look {
 	return l
 }
 
+// manyMetrics are as many as a policy may have, three of them rates.
+func manyMetrics(l Look) (out []MetricValue) {
+	for _, c := range manySettings().Metrics {
+		v := MetricValue{Name: c.Name, Value: 123456.123456, Stable: 123456.123456}
+		if c.Rate != nil {
+			v.CandidateCounts, v.StableCounts = l.Candidate, l.Stable
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func manySettings() (s Settings) {
+	for i := range 10 {
+		c := Criterion{Name: fmt.Sprintf("a-name-as-long-as-names-of-metrics-can-be-which-is-63-letters-%02d", i), Compared: &Comparison{}}
+		if i < MaxRates {
+			c.Compared, c.Rate = nil, &RateCriterion{}
+		}
+		s.Metrics = append(s.Metrics, c)
+	}
+	return s
+}
+
 func TestTheStateStaysSmall(t *testing.T) {
+	for name, s := range map[string]Settings{"latencies": {}, "and users' metrics": manySettings()} {
+		t.Run(name, func(t *testing.T) { checkSize(t, s) })
+	}
+}
+
+func checkSize(t *testing.T, s Settings) {
 	var st State
 	most := 0
 	for i := range 700 {
@@ -129,15 +158,17 @@ func TestTheStateStaysSmall(t *testing.T) {
 		if i >= 400 {
 			weight = 10
 		}
-		st, _ = Judge(Settings{}, st, busy(i, weight, 100, false))
+		l := busy(i, weight, 100, false)
+		l.Metrics = manyMetrics(l)
+		st, _ = Judge(s, st, l)
 		most = max(most, len(stored(t, st)))
 	}
 	t.Logf("%d bytes at most, %d rates", most, len(st.Rates))
 	if len(st.Rates) != 1+maxBounds {
 		t.Fatalf("%d rates", len(st.Rates))
 	}
-	if most > 32768 {
-		t.Errorf("the state has up to %d bytes; the record takes 32768", most)
+	if most > 49152 {
+		t.Errorf("the state has up to %d bytes; the record takes 49152", most)
 	}
 }
 

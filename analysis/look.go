@@ -59,17 +59,25 @@ type Served struct {
 
 // MetricValue is the value of a user's metric at one look.
 type MetricValue struct {
-	// Name is that of its Range in the Settings.
+	// Name is that of its Criterion in the Settings.
 	Name string
-	// Value is ignored when Err is set. NaN and infinities are missing values.
-	Value float64
-	// Err says why there is no value; empty when there is one.
+	// Value is the metric's; the candidate's, where it is compared with Stable, stable's at the same moment. NaN and
+	// infinities are missing values.
+	Value, Stable float64
+	// CandidateCounts and StableCounts are what a rate counted since it was asked for last, by pod: Requests are the
+	// denominator, Errors the numerator. Pods are named as in the look's other counts.
+	CandidateCounts, StableCounts map[string]Counts
+	// Err says why there is no value; empty when there is one. All of the above is then ignored.
 	Err string
+	// NotDue says that nobody asked, because it was asked a while ago: nothing is known, and nothing is missing.
+	NotDue bool
 }
 
 func (v MetricValue) missing() bool {
-	return v.Err != "" || math.IsNaN(v.Value) || math.IsInf(v.Value, 0)
+	return v.Err != "" || !isFinite(v.Value) || !isFinite(v.Stable)
 }
+
+func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // Totals are the sums of both arms over some time.
 type Totals struct {

@@ -28,19 +28,38 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 		StepLooks: st.StepLooks,
 		Missing:   st.missing(),
 	}
+	out.Metrics = st.metricNumbers(s)
 	if len(st.Rates) == 0 {
 		return out
 	}
-	out.Harm, out.HarmThreshold = e.harm, 1/s.Alpha
-	out.Acceptance, out.AcceptanceThreshold = e.accepted, 1/s.Beta
+	if st.compares() {
+		out.Harm, out.HarmThreshold = e.harm, 1/s.Alpha
+		out.Acceptance, out.AcceptanceThreshold = e.accepted, 1/s.Beta
+	}
 	out.Rates = make([]RateEvidence, len(st.Rates))
 	for i := range st.Rates {
 		r := &st.Rates[i]
 		out.Rates[i] = RateEvidence{
 			Name: r.Name, Total: r.Total, Step: r.StepTotal, Share: r.Share,
 			Harm: r.harm(st.Injected), Acceptance: r.Acceptance.value(),
-			Phi: max(1, r.Baseline.Phi, r.Noise.phi(st.Pods.busy())),
+			Phi: max(1, r.Baseline.Phi, r.Noise.phi(st.Pods.busy())), DryRun: r.DryRun,
 		}
+	}
+	return out
+}
+
+// metricNumbers are the users' metrics that have a value.
+func (st *State) metricNumbers(s Settings) (out []MetricEvidence) {
+	for i := range st.Metrics {
+		m := &st.Metrics[i]
+		c := s.criterion(m.Name)
+		if c == nil || c.Rate != nil {
+			continue
+		}
+		out = append(out, MetricEvidence{
+			Name: m.Name, Value: m.Value, Stable: m.Stable, Compared: c.Compared != nil,
+			Known: m.Seen, Outside: m.Outside, DryRun: c.DryRun,
+		})
 	}
 	return out
 }
@@ -64,12 +83,11 @@ func (st *State) missing() string {
 
 // message is the verdict as a sentence.
 func message(s Settings, st *State, v Verdict) string {
-	name, isMetric := strings.CutPrefix(v.Cause, CauseMetric)
-	switch {
-	case isMetric && v.Result == Fail:
-		return fmt.Sprintf("metric %q was outside its range (%s) %d times in a row", name, s.rangeOf(name), looksOutside)
-	case isMetric:
-		return fmt.Sprintf("the step's time is up and metric %q is outside its range (%s)", name, s.rangeOf(name))
+	if isMetric := strings.HasPrefix(v.Cause, CauseMetric); isMetric && st.rate(v.Cause) == nil {
+		if v.Result == Fail {
+			return fmt.Sprintf("%s, %d times in a row", st.metricText(s, looksOutside), looksOutside)
+		}
+		return "the step's time is up and " + st.metricText(s, 1)
 	}
 	if v.Result == Fail {
 		suspect := st.suspect()
@@ -99,13 +117,16 @@ func message(s Settings, st *State, v Verdict) string {
 }
 
 func accepted(s Settings, st *State) string {
-	if len(st.Rates) == 0 {
+	if !st.compares() {
 		return "every metric is within its range"
 	}
-	r := &st.Rates[0]
+	r := st.pick(func(*Rate) float64 { return 0 }) // the first
 	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)
 	b = r.appendMargin(append(b, "; "...), s)
-	if len(st.Rates) > 1 && r.Bound == 0 {
+	switch latency := st.bounds() > 0 && r.Bound == 0; {
+	case len(st.Rates)-st.bounds() > 1:
+		b = append(b, " and as much of every other rate"...)
+	case latency:
 		b = append(b, " and latency as far off"...)
 	}
 	b = append(b, " is ruled out (chance of error under "...)
@@ -137,19 +158,29 @@ func (st *State) hindmost() *Rate {
 }
 
 func (st *State) pick(by func(*Rate) float64) *Rate {
-	if len(st.Rates) == 0 {
+	if !st.compares() {
 		r := &Rate{}
 		r.Total.add(st.Total.errors())
 		r.StepTotal.add(st.StepTotal.errors())
 		return r
 	}
-	best := &st.Rates[0]
+	var best *Rate
 	for i := range st.Rates {
-		if r := &st.Rates[i]; by(r) > by(best) {
+		if r := &st.Rates[i]; !r.DryRun && (best == nil || by(r) > by(best)) {
 			best = r
 		}
 	}
 	return best
+}
+
+// rate is that of a cause; nil where there is none.
+func (st *State) rate(cause string) *Rate {
+	for i := range st.Rates {
+		if st.Rates[i].Name == cause {
+			return &st.Rates[i]
+		}
+	}
+	return nil
 }
 
 // text is counts of both arms in words.
@@ -158,6 +189,14 @@ func (r *Rate) text(s Settings, t Tally) string {
 }
 
 func (r *Rate) appendText(b []byte, s Settings, t Tally) []byte {
+	if r.isMetric() {
+		b = fmt.Appendf(b, "metric %q counted ", strings.TrimPrefix(r.Name, CauseMetric))
+		b = appendFailures(b, t.CandidateEvents, t.CandidateRequests)
+		b = appendRate(append(append(append(b, " for "...), s.Candidate...), " ("...), t.CandidateEvents, t.CandidateRequests)
+		b = appendFailures(append(b, "), "...), t.StableEvents, t.StableRequests)
+		b = append(append(b, " for "...), s.Stable...)
+		return append(appendRate(append(b, " ("...), t.StableEvents, t.StableRequests), ')')
+	}
 	b = appendFailures(b, t.CandidateEvents, t.CandidateRequests)
 	b = append(append(b, " requests to "...), s.Candidate...)
 	if r.Bound > 0 {
@@ -177,11 +216,14 @@ func (r *Rate) marginText(s Settings) string {
 }
 
 func (r *Rate) appendMargin(b []byte, s Settings) []byte {
-	_, m := r.margins(s)
+	_, m := r.margins(&s)
 	b = strconv.AppendFloat(b, m.Ratio, 'g', -1, 64)
-	if r.Bound > 0 {
+	switch {
+	case r.Bound > 0:
 		b = append(b, " times stable's share of slow requests plus "...)
-	} else {
+	case r.isMetric():
+		b = append(b, " times stable's share plus "...)
+	default:
 		b = append(b, " times stable's error rate plus "...)
 	}
 	return append(strconv.AppendFloat(b, math.Round(m.Excess*1e8)/1e6, 'g', -1, 64), " percentage points"...)
@@ -235,14 +277,4 @@ func appendCount(b []byte, n uint64) []byte {
 	b = append(appendCount(b, n/1000), ',')
 	rest := n % 1000
 	return append(b, byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
-}
-
-// rangeOf is the range of the metric of that name, for people.
-func (s Settings) rangeOf(name string) string {
-	for _, r := range s.Metrics {
-		if r.Name == name {
-			return r.text()
-		}
-	}
-	return "no longer set"
 }

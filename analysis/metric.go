@@ -6,6 +6,7 @@ package analysis
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,28 +25,42 @@ type Metric struct {
 	// step began.
 	Seen bool          `json:"seen,omitempty"`
 	Age  time.Duration `json:"age,omitempty"`
+	// Warm is for how long the candidate has had requests; it stops at the end of the warm-up.
+	Warm time.Duration `json:"warm,omitempty"`
+	// Value is the last one, and Stable what it was compared with; 0 of a rate.
+	Value  float64 `json:"value,omitempty"`
+	Stable float64 `json:"stable,omitempty"`
 	// Missing says why there was none at the last look; empty when there was.
 	Missing string `json:"missing,omitempty"`
 }
 
 // accepted says that the metric was in its range at the last look.
-func (m Metric) accepted() bool {
+func (m *Metric) accepted() bool {
 	return m.Seen && m.Outside == 0 && m.Missing == ""
 }
 
-// update takes the metric's value at a look dt after the one before.
-func (m *Metric) update(r Range, v MetricValue, dt time.Duration) {
+// update takes the metric's value at a look dt after the one before, and says whether it counts.
+func (m *Metric) update(c *Criterion, v MetricValue, dt time.Duration) bool {
+	if m.Warm < c.WarmUp {
+		m.Warm = min(m.Warm+dt, maxDuration)
+		return false
+	}
+	if v.NotDue {
+		m.Age = min(m.Age+dt, maxDuration)
+		return false
+	}
 	if v.missing() {
 		m.Age = min(m.Age+dt, maxDuration)
 		m.Missing = bounded(orDefault(v.Err != "", v.Err, "the value is not a number"), maxMissing)
-		return
+		return false
 	}
-	m.Seen, m.Age, m.Missing = true, 0, ""
-	if r.contains(v.Value) {
+	m.Seen, m.Age, m.Missing, m.Value, m.Stable = true, 0, "", v.Value, v.Stable
+	if c.contains(v) {
 		m.Outside = 0
-		return
+		return true
 	}
 	m.Outside = min(max(m.Outside, 0)+1, looksOutside)
+	return true
 }
 
 // restart begins a step. Values outside the range keep counting across it.
@@ -53,22 +68,84 @@ func (m *Metric) restart() {
 	m.Seen, m.Age = false, 0
 }
 
-// metrics takes the users' metrics of a look.
-func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) {
+// metrics takes the users' metrics of a look, and returns those that count.
+func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) (counted []MetricValue) {
 	next := make([]Metric, 0, len(s.Metrics))
-	for _, r := range s.Metrics {
-		m := Metric{Name: r.Name}
-		if i := slices.IndexFunc(st.Metrics, func(m Metric) bool { return m.Name == r.Name }); i >= 0 {
+	for i := range s.Metrics {
+		c := &s.Metrics[i]
+		m := Metric{Name: c.Name}
+		if i := slices.IndexFunc(st.Metrics, func(m Metric) bool { return m.Name == c.Name }); i >= 0 {
 			m = st.Metrics[i]
 		}
 		v := MetricValue{Err: "no value was given"}
-		if i := slices.IndexFunc(values, func(v MetricValue) bool { return v.Name == r.Name }); i >= 0 {
+		if i := slices.IndexFunc(values, func(v MetricValue) bool { return v.Name == c.Name }); i >= 0 {
 			v = values[i]
 		}
-		m.update(r, v, dt)
+		if m.update(c, v, dt) {
+			counted = append(counted, v)
+		}
 		next = append(next, m)
 	}
 	st.Metrics = next
+	return counted
+}
+
+// votes are those of the metrics of which something is so, and the name of the one that has most of them.
+func (st *State) votes(s Settings, is func(*Criterion, *Metric) bool) (votes int, name string) {
+	most := 0
+	for i := range st.Metrics {
+		m := &st.Metrics[i]
+		c := s.criterion(m.Name)
+		if c == nil || !is(c, m) {
+			continue
+		}
+		v := c.vote()
+		votes += v
+		if v > most {
+			most, name = v, m.Name
+		}
+	}
+	return votes, name
+}
+
+// outside is of a metric that was outside its range n times in a row.
+func outside(n int) func(*Criterion, *Metric) bool {
+	return func(_ *Criterion, m *Metric) bool { return m.Outside >= n }
+}
+
+// blindMetric says that users' metrics have had no value for too long: for BlindAfter, and twice in a row.
+func (st *State) blindMetric(s Settings) bool {
+	votes, _ := st.votes(s, func(c *Criterion, m *Metric) bool {
+		return m.Missing != "" && m.Age >= max(s.BlindAfter, 2*c.Interval)
+	})
+	return votes >= decisive
+}
+
+// isMetric says that the rate is a user's.
+func (r *Rate) isMetric() bool { return strings.HasPrefix(r.Name, CauseMetric) }
+
+// observe is what the look has for a user's rate: both arms, stable's pods, and the candidate's share. It has nothing
+// where the rate was not asked for, is missing, or is warming up.
+func (r *Rate) observe(pods *Pods, values []MetricValue, weight float64) (x arms, stable sample, pi float64) {
+	at := slices.IndexFunc(values, func(v MetricValue) bool { return CauseMetric+v.Name == r.Name })
+	if at < 0 {
+		return arms{}, sample{}, r.Window.share(weight)
+	}
+	t := Look{Candidate: values[at].CandidateCounts, Stable: values[at].StableCounts}
+	stable = t.stableSample(pods)
+	totals := t.totals()
+	r.Window.add(totals.CandidateRequests, totals.StableRequests)
+	return totals.errors(), stable, r.Window.share(weight)
+}
+
+// compares says that rates are compared on which the verdict rests.
+func (st *State) compares() bool {
+	return slices.ContainsFunc(st.Rates, func(r Rate) bool { return !r.DryRun })
+}
+
+// comparesRequests says that requests are compared, not users' rates alone.
+func (st *State) comparesRequests() bool {
+	return st.Latency.Expected || slices.ContainsFunc(st.Rates, func(r Rate) bool { return !r.isMetric() })
 }
 
 const (
@@ -89,15 +166,20 @@ func bounded(text string, n int) string {
 	return text[:n]
 }
 
-// text is the range for people.
-func (r Range) text() string {
-	switch {
-	case r.Min != nil && r.Max != nil:
-		return fmt.Sprintf("%g to %g", *r.Min, *r.Max)
-	case r.Min != nil:
-		return fmt.Sprintf("at least %g", *r.Min)
-	case r.Max != nil:
-		return fmt.Sprintf("at most %g", *r.Max)
+// metricText is what the metrics outside their ranges say, those with the largest votes first.
+func (st *State) metricText(s Settings, n int) string {
+	var out []string
+	for i := range st.Metrics {
+		m := &st.Metrics[i]
+		c := s.criterion(m.Name)
+		if c == nil || c.vote() == 0 || m.Outside < n {
+			continue
+		}
+		text := fmt.Sprintf("metric %q is %g, outside its range (%s)", m.Name, m.Value, c.text())
+		if c.Compared != nil {
+			text = fmt.Sprintf("metric %q is %g and stable's %g, outside its range (%s)", m.Name, m.Value, m.Stable, c.text())
+		}
+		out = append(out, text)
 	}
-	return "any value"
+	return strings.Join(out, ", ")
 }

@@ -9,17 +9,21 @@ import (
 )
 
 // Rate is the state of one compared rate: the share of requests that are errors, or that are slower
-// than a bound.
+// than a bound, or whatever a user's metric counts.
 type Rate struct {
 	// Name is the cause that a Fail would have.
 	Name string `json:"name"`
-	// Bound is the latency in seconds; 0 for the error rate.
+	// Bound is the latency in seconds; 0 for the error rate and users' metrics.
 	Bound float64 `json:"bound,omitempty"`
+	// DryRun says that the rate has no part in the verdict.
+	DryRun bool `json:"dryRun,omitempty"`
 	// Share is the part of the rollout's e-value that is this rate's.
 	Share float64 `json:"share"`
 	// Total and StepTotal are what was counted of it since the first look and since the step began.
 	Total     Tally `json:"total"`
 	StepTotal Tally `json:"stepTotal"`
+	// Window is for the candidate's share of what a user's metric counts, which need not be that of requests.
+	Window Window `json:"window,omitzero"`
 	// Baseline and Noise say how much stable's pods differ, before and during the rollout.
 	Baseline Baseline `json:"baseline"`
 	Noise    Noise    `json:"noise"`
@@ -78,9 +82,12 @@ type observation struct {
 }
 
 // margins of the rate.
-func (r *Rate) margins(s Settings) (harm, acceptance Margin) {
+func (r *Rate) margins(s *Settings) (harm, acceptance Margin) {
 	if r.Bound > 0 {
 		return s.HarmLatency, s.AcceptanceLatency
+	}
+	if r.isMetric() {
+		return s.metricMargins(r.Name)
 	}
 	return s.Harm, s.Acceptance
 }
@@ -92,7 +99,7 @@ func (r *Rate) update(s *Settings, o *observation) {
 	r.Noise.follow(&o.pods, o.span)
 	phi := max(1, r.Baseline.Phi, r.Noise.phi(o.slots))
 	inflate := inflation(max(r.Baseline.Sigma, r.Sigma), o.candidates, o.stables)
-	harm, acceptance := r.margins(*s)
+	harm, acceptance := r.margins(s)
 	harm, acceptance = harm.inflated(inflate), acceptance.inflated(inflate)
 
 	r.Fast.update(o.arms, o.pi, harm, o.mass, phi, limit(s.Alpha, r.Share*fastWeight, minLooksToFail))
@@ -130,6 +137,7 @@ func (r *Rate) harm(injected float64) float64 {
 func (r *Rate) clean() {
 	r.Share = min(max(finite(r.Share), 1e-6), 1)
 	r.Bound = max(finite(r.Bound), 0)
+	r.Window.clean()
 	r.Baseline.clean()
 	r.Noise.clean()
 	r.Seen.clean()

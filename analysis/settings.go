@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// Margin is a line p_candidate = Ratio * p_stable + Excess between error rates.
+// Margin is a line p_candidate = Ratio * p_stable + Excess between error rates, or between values of a metric.
 type Margin struct {
-	// Ratio multiplies stable's rate; at least 1.
+	// Ratio multiplies stable's rate; at least 1, except between values.
 	Ratio float64
-	// Excess is added, as a share of the requests (0.001 is 0.1 percentage points); 0 to 1.
+	// Excess is added, as a share of the requests (0.001 is 0.1 percentage points); 0 to 1. Between values it is in
+	// their unit, and may be any number.
 	Excess float64
 }
 
@@ -64,20 +65,8 @@ type Settings struct {
 	// WarmUp is for how long after its first request a candidate's pod may be slow: caches are cold and
 	// code is not compiled yet. Its latency is left out that long; its errors never are. Default 30 s.
 	WarmUp time.Duration
-	// Metrics are the ranges of the users' metrics.
-	Metrics []Range
-}
-
-// Range bounds a user's metric, both ends inclusive.
-type Range struct {
-	// Name is unique among the Settings' metrics.
-	Name string
-	// Min and Max are open when nil or NaN.
-	Min, Max *float64
-}
-
-func (r Range) contains(v float64) bool {
-	return (r.Min == nil || !(v < *r.Min)) && (r.Max == nil || !(v > *r.Max))
+	// Metrics say how the users' metrics are judged.
+	Metrics []Criterion
 }
 
 const (

@@ -12,7 +12,7 @@ import (
 // stateVersion is raised whenever older states can no longer be read.
 const stateVersion = 2
 
-// State is what the judge knows from all looks so far: below 32 KB as JSON, however long the rollout and
+// State is what the judge knows from all looks so far: below 48 KB as JSON, however long the rollout and
 // however many pods.
 // The zero value is a new rollout. Losing it (see Restore) costs evidence, never validity. Nobody but
 // Judge changes it.
@@ -101,18 +101,21 @@ func (st State) next() State {
 	return st
 }
 
-// inPlace is a copy of the rates, of which at most the first is that of errors and the others are of
-// latency bounds.
+// inPlace is a copy of the rates in the only order that they may have: that of errors, those of users' metrics,
+// those of latency bounds.
 func inPlace(rates []Rate) []Rate {
 	out := make([]Rate, 0, len(rates))
+	bounds := 0
 	for i := range rates {
-		latency := rates[i].Bound > 0
-		if latency && len(out) < 1+maxBounds || !latency && i == 0 {
-			out = append(out, rates[i])
+		r := &rates[i]
+		switch {
+		case r.Bound > 0 && bounds < maxBounds:
+			bounds++
+		case r.Bound <= 0 && bounds == 0 && (len(out) == 0 || r.isMetric() && len(out) <= MaxRates):
+		default:
+			continue
 		}
-	}
-	if len(out) > maxBounds && out[0].Bound > 0 {
-		out = out[:maxBounds]
+		out = append(out, *r)
 	}
 	return out
 }

@@ -27,8 +27,8 @@ const (
 	// CauseLatency with Fail: more of the candidate's requests are slower than a bound than of stable's
 	// plus the margin. The bound in seconds follows ("Latency/0.25").
 	CauseLatency = "Latency/"
-	// CauseMetric with Fail: the metric stayed outside its range. With Hold: it is outside at the
-	// time limit.
+	// CauseMetric with Fail: the metric stayed outside its range, or, of a rate, the candidate has more than stable plus
+	// the margin. With Hold: it is outside at the time limit.
 	CauseMetric = "Metric/"
 	// CauseBlind with Hold: data has been missing for longer than Settings.BlindAfter.
 	CauseBlind = "Blind"
@@ -80,6 +80,8 @@ type Evidence struct {
 	AcceptanceThreshold float64 `json:"acceptanceThreshold,omitempty"`
 	// Rates are the compared rates one by one.
 	Rates []RateEvidence `json:"rates,omitempty"`
+	// Metrics are the users' metrics that are no rates.
+	Metrics []MetricEvidence `json:"metrics,omitempty"`
 	// Looks is how many looks with data there were, StepLooks how many of them in this step.
 	Looks     int64 `json:"looks"`
 	StepLooks int64 `json:"stepLooks"`
@@ -97,7 +99,8 @@ type StepCounts struct {
 
 // RateEvidence is what there is about one compared rate.
 type RateEvidence struct {
-	// Name is the cause that a Fail would have: CauseErrorRate or CauseLatency with the bound.
+	// Name is the cause that a Fail would have: CauseErrorRate, CauseLatency with the bound, or CauseMetric with the
+	// metric's name.
 	Name string `json:"name"`
 	// Total are the counts since the rollout's first look, Step since the current step began. Latency
 	// leaves out pods that are warming up.
@@ -110,4 +113,21 @@ type RateEvidence struct {
 	Acceptance float64 `json:"acceptance"`
 	// Phi is by how much evidence is tempered because stable's pods differ; 1 is not at all.
 	Phi float64 `json:"phi"`
+	// DryRun says that the verdict does not rest on it.
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// MetricEvidence is what there is about a user's metric.
+type MetricEvidence struct {
+	Name string `json:"name"`
+	// Known says that there was a value in this step; Value is the last one, Stable what it was compared with, if it
+	// was Compared.
+	Known    bool    `json:"known,omitempty"`
+	Value    float64 `json:"value"`
+	Compared bool    `json:"compared,omitempty"`
+	Stable   float64 `json:"stable,omitempty"`
+	// Outside is how many values in a row were outside the range, at most the number that decides.
+	Outside int `json:"outside,omitempty"`
+	// DryRun says that the verdict does not rest on it.
+	DryRun bool `json:"dryRun,omitempty"`
 }

@@ -98,9 +98,11 @@ func (p *Policies) recall(ns string, policies []subject) checks {
 		if url == "" {
 			continue
 		}
-		for _, m := range s.spec.Analysis.Metrics {
-			c := check{url, m.Query}
-			out[c] = p.checked[ns][c]
+		for i := range s.spec.Analysis.Metrics {
+			for _, q := range s.spec.Analysis.Metrics[i].Queries() {
+				c := check{url, *q}
+				out[c] = p.checked[ns][c]
+			}
 		}
 	}
 	return out
@@ -128,9 +130,12 @@ func (p *Policies) address(spec *v1alpha1.RolloutPolicySpec) string {
 
 // wrongQuery says what is wrong with the first query that is; empty: nothing, as far as is known.
 func (p *Policies) wrongQuery(spec *v1alpha1.RolloutPolicySpec, known checks) string {
-	for _, m := range spec.Analysis.Metrics {
-		if wrong := known[check{p.address(spec), m.Query}].wrong; wrong != "" {
-			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
+	for i := range spec.Analysis.Metrics {
+		m := &spec.Analysis.Metrics[i]
+		for _, q := range m.Queries() {
+			if wrong := known[check{p.address(spec), *q}].wrong; wrong != "" {
+				return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
+			}
 		}
 	}
 	return ""

@@ -24,7 +24,7 @@ func asking(ns, name, url string, queries ...string) *v1alpha1.RolloutPolicy {
 	p := policyIn(ns, name, 0)
 	p.Spec.Analysis.Prometheus = &v1alpha1.PrometheusRef{URL: url}
 	for _, q := range queries {
-		p.Spec.Analysis.Metrics = append(p.Spec.Analysis.Metrics, v1alpha1.Metric{Name: q, Query: q})
+		p.Spec.Analysis.Metrics = append(p.Spec.Analysis.Metrics, v1alpha1.Metric{Name: q, MetricSpec: v1alpha1.MetricSpec{Query: q}})
 	}
 	return p
 }

@@ -31,7 +31,7 @@ const LookInterval = 5 * time.Second
 // from falling, so what is longer is cut or left out here; a Prometheus' error may have any length.
 const (
 	maxMessage    = 1024
-	maxJudgeState = 32768
+	maxJudgeState = 49152
 )
 
 // Counters asks one Prometheus for all targets in one batch; *prometheus.Client does. The result has one
@@ -123,8 +123,8 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 	}
 	policy := recordedPolicy(s)
 	t.NoLatency = policy.Analysis.Latency.Disabled
-	for _, m := range policy.Analysis.Metrics {
-		t.Metrics = append(t.Metrics, prometheus.Query{Name: m.Name, Expression: m.Query})
+	for i := range policy.Analysis.Metrics {
+		t.Metrics = append(t.Metrics, query(&policy.Analysis.Metrics[i]))
 	}
 	for _, hash := range []string{s.Stable.Hash, s.Candidate.Hash} {
 		var pods corev1.PodList
@@ -213,24 +213,12 @@ func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
 		NoErrorRate:  policy.Analysis.SuccessRate.Disabled,
 		NoLatency:    policy.Analysis.Latency.Disabled,
 	}
-	for _, m := range policy.Analysis.Metrics {
-		out.Metrics = append(out.Metrics, analysis.Range{Name: m.Name, Min: number(m.Range.Min), Max: number(m.Range.Max)})
+	for i := range policy.Analysis.Metrics {
+		out.Metrics = append(out.Metrics, criterion(&policy.Analysis.Metrics[i]))
 	}
 	// Steps that finish early leave their time to the later ones; those need less anyway.
 	out.MaxStepTime = out.StepTime(policy.EffectiveMaxDuration()-s.JudgedFor.Duration, len(steps)-int(s.Step))
 	return out
-}
-
-// number reads a decimal; nil where there is none. The API has checked its form.
-func number(s *string) *float64 {
-	if s == nil {
-		return nil
-	}
-	v, err := strconv.ParseFloat(*s, 64)
-	if err != nil {
-		return nil
-	}
-	return &v
 }
 
 // shorten cuts a text to a number of bytes, never inside a character.
@@ -251,7 +239,7 @@ func apiVerdict(v analysis.Verdict) v1alpha1.Verdict {
 			StableRequests: e.StableRequests, StableErrors: e.StableErrors,
 			Harm: decimal(e.Harm), HarmThreshold: decimal(e.HarmThreshold),
 			Acceptance: decimal(e.Acceptance), AcceptanceThreshold: decimal(e.AcceptanceThreshold),
-			Rates: apiRates(e.Rates), Looks: e.Looks, Missing: e.Missing,
+			Rates: apiRates(e.Rates), Metrics: apiMetrics(e.Metrics), Looks: e.Looks, Missing: e.Missing,
 		},
 	}
 }
@@ -265,8 +253,23 @@ func apiRates(rates []analysis.RateEvidence) []v1alpha1.RateEvidence {
 			CandidateRequests: int64(r.Total.CandidateRequests), CandidateEvents: int64(r.Total.CandidateEvents),
 			StableRequests: int64(r.Total.StableRequests), StableEvents: int64(r.Total.StableEvents),
 			CandidateRange: between(candidate), StableRange: between(stable),
-			Harm: decimal(r.Harm), Acceptance: decimal(r.Acceptance),
+			Harm: decimal(r.Harm), Acceptance: decimal(r.Acceptance), DryRun: r.DryRun,
 		})
+	}
+	return out
+}
+
+func apiMetrics(metrics []analysis.MetricEvidence) []v1alpha1.MetricEvidence {
+	var out []v1alpha1.MetricEvidence
+	for _, m := range metrics {
+		e := v1alpha1.MetricEvidence{Name: m.Name, Outside: int32(m.Outside), DryRun: m.DryRun}
+		if m.Known {
+			e.Value = strconv.FormatFloat(m.Value, 'g', 6, 64)
+		}
+		if m.Known && m.Compared {
+			e.Stable = strconv.FormatFloat(m.Stable, 'g', 6, 64)
+		}
+		out = append(out, e)
 	}
 	return out
 }

@@ -169,7 +169,7 @@ func TestWhatPrometheusIsAsked(t *testing.T) {
 	own.Name = "api"
 	own.Status.Policy = policyJSON(t, v1alpha1.RolloutPolicySpec{Analysis: v1alpha1.Analysis{
 		Prometheus: &v1alpha1.PrometheusRef{URL: "own.example"},
-		Metrics:    []v1alpha1.Metric{{Name: "m", Query: "up"}},
+		Metrics:    []v1alpha1.Metric{{Name: "m", MetricSpec: v1alpha1.MetricSpec{Query: "up"}}},
 	}})
 	quarantined := record()
 	quarantined.Name, quarantined.Status.Phase = "bad", v1alpha1.PhaseQuarantined
@@ -217,7 +217,15 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 		MaxDuration: &metav1.Duration{Duration: 2 * time.Minute},
 		Analysis: v1alpha1.Analysis{
 			SuccessRate: v1alpha1.SuccessRate{Disabled: true},
-			Metrics:     []v1alpha1.Metric{{Name: "a", Range: v1alpha1.Range{Min: ptr("0.98")}}, {Name: "b", Range: v1alpha1.Range{Max: ptr("3")}}},
+			Metrics: []v1alpha1.Metric{
+				{Name: "a", MetricSpec: v1alpha1.MetricSpec{Range: &v1alpha1.Range{Min: ptr("0.98")}, DryRun: true}},
+				{Name: "b", MetricSpec: v1alpha1.MetricSpec{
+					ComparedToStable: &v1alpha1.Comparison{Min: &v1alpha1.Line{Ratio: ptr("0.5")}, Max: &v1alpha1.Line{Difference: ptr("-3")}},
+					Interval:         &metav1.Duration{Duration: time.Minute}, WarmUp: &metav1.Duration{Duration: 30 * time.Second}, Weight: ptr(int32(40)),
+				}},
+				{Name: "c", MetricSpec: v1alpha1.MetricSpec{Rate: &v1alpha1.MetricRate{Harm: &v1alpha1.RateLine{Ratio: "1.5", Difference: "0.01"}}}},
+				{Name: "d", Template: &v1alpha1.TemplateRef{Name: "gone"}},
+			},
 		},
 	}
 	last := record()
@@ -226,7 +234,15 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 		Candidate: candidateHash, Stable: stableHash, Interval: 5 * time.Second, PlannedLooks: 25, Steps: 2,
 		MaxStepTime: 90 * time.Second, // the last step gets all that is left
 		NoErrorRate: true,
-		Metrics:     []analysis.Range{{Name: "a", Min: ptr(0.98)}, {Name: "b", Max: ptr(3.0)}},
+		Metrics: []analysis.Criterion{
+			{Name: "a", Range: &analysis.Range{Min: ptr(0.98)}, DryRun: true},
+			{
+				Name: "b", Compared: &analysis.Comparison{Min: &analysis.Margin{Ratio: 0.5}, Max: &analysis.Margin{Ratio: 1, Excess: -3}},
+				Interval: time.Minute, WarmUp: 30 * time.Second, Vote: 40,
+			},
+			{Name: "c", Rate: &analysis.RateCriterion{Harm: analysis.Margin{Ratio: 1.5, Excess: 0.01}}},
+			{Name: "d"},
+		},
 	}
 	if d := cmp.Diff(want, settings(&last.Status)); d != "" {
 		t.Errorf("settings (-want +got):\n%s", d)

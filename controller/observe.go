@@ -75,8 +75,18 @@ func (r *Reconciler) gatherPolicy(ctx context.Context, w *workload) error {
 	if err := r.Client.List(ctx, &cluster); err != nil {
 		return fmt.Errorf("listing cluster policies: %w", err)
 	}
-	w.policy = webhook.SelectPolicy(namespaced.Items, cluster.Items, w.deployment.Labels).Spec
-	return nil
+	selected := webhook.SelectPolicy(namespaced.Items, cluster.Items, w.deployment.Labels)
+	if selected.Spec == nil {
+		return nil
+	}
+	home := ns.Name
+	if strings.HasPrefix(selected.Name, "clusterrolloutpolicy/") {
+		home = ""
+	}
+	// With the templates in it, so that what begins a rollout is what is recorded. What is wrong, the policy says.
+	var err error
+	w.policy, _, err = resolve(ctx, r.Client, home, selected.Spec)
+	return err
 }
 
 // releasing: the chart is being uninstalled (or somebody ran `headgate release --all`): every hold ends.

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/webhook"
@@ -62,12 +63,27 @@ func SetupPolicies(mgr ctrl.Manager, p *Policies) error {
 		Watches(&v1alpha1.ClusterRolloutPolicy{}, cluster).
 		Watches(&appsv1.Deployment{}, inside, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&corev1.Namespace{}, itself, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&v1alpha1.MetricTemplate{}, inside).
+		Watches(&v1alpha1.ClusterMetricTemplate{}, handler.EnqueueRequestsFromMapFunc(p.everywhere)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 8}).
 		Complete(p)
 	if err != nil {
 		return fmt.Errorf("setting up the controller of policies: %w", err)
 	}
 	return nil
+}
+
+// everywhere asks for a pass over every namespace that has policies, and over those of the cluster.
+func (p *Policies) everywhere(ctx context.Context, _ client.Object) []reconcile.Request {
+	out := []reconcile.Request{policiesOf("")}
+	var list v1alpha1.RolloutPolicyList
+	if err := p.Client.List(ctx, &list); err != nil {
+		return nil // a cache that can't list is not synced yet; every policy is looked at when it is
+	}
+	for _, policy := range list.Items {
+		out = append(out, policiesOf(policy.Namespace)) // the queue holds each once
+	}
+	return out
 }
 
 // policiesOf asks for a pass over the policies of a namespace; "": over those of the cluster.
@@ -83,10 +99,16 @@ func (p *Policies) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 		return ctrl.Result{}, err
 	}
 	subjects := view.subjects(req.Namespace)
+	for i := range subjects {
+		s := &subjects[i]
+		if s.spec, s.wrong, err = resolve(ctx, p.Client, req.Namespace, s.spec); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	checked, again := p.check(ctx, req.Namespace, subjects)
 	conflicts := view.conflicts()
 	for _, s := range subjects {
-		c := accepted(s.spec, p.wrongQuery(s.spec, checked), conflicts[s.name])
+		c := accepted(s.spec, cmp.Or(s.wrong, p.wrongQuery(s.spec, checked)), conflicts[s.name])
 		if err := p.write(ctx, s.object, s.status, c); err != nil {
 			return ctrl.Result{}, err
 		}
@@ -97,9 +119,10 @@ func (p *Policies) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 // subject is a policy of either kind.
 type subject struct {
 	object client.Object
-	name   string // as in conflicts
-	spec   *v1alpha1.RolloutPolicySpec
+	name   string                      // as in conflicts
+	spec   *v1alpha1.RolloutPolicySpec // with its templates in it
 	status *v1alpha1.PolicyStatus
+	wrong  string // what is wrong with a template; empty: nothing
 }
 
 // subjects are the policies whose conditions a pass writes.
@@ -108,13 +131,13 @@ func (v policyView) subjects(ns string) []subject {
 	if ns == "" {
 		for i := range v.cluster {
 			o := &v.cluster[i]
-			out = append(out, subject{o, "clusterrolloutpolicy/" + o.Name, &o.Spec, &o.Status})
+			out = append(out, subject{object: o, name: "clusterrolloutpolicy/" + o.Name, spec: &o.Spec, status: &o.Status})
 		}
 		return out
 	}
 	for i := range v.namespaced {
 		o := &v.namespaced[i]
-		out = append(out, subject{o, "rolloutpolicy/" + ns + "/" + o.Name, &o.Spec, &o.Status})
+		out = append(out, subject{object: o, name: "rolloutpolicy/" + ns + "/" + o.Name, spec: &o.Spec, status: &o.Status})
 	}
 	return out
 }
@@ -222,9 +245,29 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 	if _, err := metav1.LabelSelectorAsSelector(&spec.Selector); err != nil {
 		return fmt.Sprintf("the selector selects nothing: %v", err)
 	}
-	for _, m := range spec.Analysis.Metrics {
-		if _, err := prometheus.Render(m.Query, prometheus.Target{}); err != nil {
+	rates := 0
+	for i := range spec.Analysis.Metrics {
+		m := &spec.Analysis.Metrics[i]
+		if wrong := invalidMetric(m); wrong != "" {
+			return wrong
+		}
+		if m.Rate != nil {
+			rates++
+		}
+	}
+	if rates > analysis.MaxRates {
+		return fmt.Sprintf("%d metrics are rates, with those of templates; at most %d can be", rates, analysis.MaxRates)
+	}
+	return ""
+}
+
+func invalidMetric(m *v1alpha1.Metric) string {
+	for _, q := range m.Queries() {
+		if _, err := prometheus.Render(*q, prometheus.Target{}); err != nil {
 			return fmt.Sprintf("the query of metric %q can't be used: %v; known are {{.Namespace}} {{.Workload}} {{.Revision}} {{.StableRevision}}", m.Name, err)
+		}
+		if (m.ComparedToStable != nil || m.Rate != nil) && !prometheus.NamesRevision(*q) {
+			return fmt.Sprintf("the query of metric %q asks for the same whether the candidate is meant or stable; it needs {{.Revision}}", m.Name)
 		}
 	}
 	return ""

@@ -45,11 +45,11 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 		return p
 	}
 	badVariable := policyIn("shop", "bad", 0)
-	badVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", Query: "sum(orders{pod=\"{{.Pod}}\"})"}}
+	badVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "sum(orders{pod=\"{{.Pod}}\"})"}}}
 	badSelector := policyIn("shop", "bad", 0)
 	badSelector.Spec.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Near"}}
 	goodVariable := policyIn("shop", "good", 0)
-	goodVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", Query: "sum(orders{rev=\"{{.Revision}}\"})"}}
+	goodVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "sum(orders{rev=\"{{.Revision}}\"})"}}}
 	for name, tc := range map[string]struct {
 		objects []client.Object
 		want    map[string]string // policy: status, reason and message

@@ -69,6 +69,7 @@ type Client struct {
 
 	mu     sync.Mutex // one look at a time
 	memory memory
+	users  users
 }
 
 // New makes a client. It does not connect.
@@ -120,7 +121,7 @@ func (c *Client) Looks(ctx context.Context, at time.Time, targets []Target) ([]a
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(targets) == 0 {
-		c.memory = memory{room: c.memory.room}
+		c.memory, c.users = memory{room: c.memory.room}, users{}
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.BatchTimeout)
@@ -128,7 +129,7 @@ func (c *Client) Looks(ctx context.Context, at time.Time, targets []Target) ([]a
 
 	out, err := c.count(ctx, at, targets)
 	// Only then: users' queries may be expensive, and must not slow down the one that everybody needs.
-	for i, v := range c.values(ctx, targets) {
+	for i, v := range c.values(ctx, at, targets) {
 		out[i].Metrics = v
 	}
 	return out, err
@@ -184,38 +185,47 @@ func about(targets []Target) asked {
 }
 
 // values asks for the users' metrics of all targets.
-func (c *Client) values(ctx context.Context, targets []Target) [][]analysis.MetricValue {
+func (c *Client) values(ctx context.Context, at time.Time, targets []Target) [][]analysis.MetricValue {
 	out := make([][]analysis.MetricValue, len(targets))
+	due := c.users.due(at, targets)
+	read := make([]map[string]reads, len(targets))
 	var group errgroup.Group
 	group.SetLimit(lanes)
 	for _, indices := range byNamespace(targets) {
 		group.Go(func() error {
 			for _, i := range indices {
+				read[i] = map[string]reads{}
 				for _, q := range targets[i].Metrics {
-					n, err := c.metric(ctx, q, targets[i])
-					out[i] = append(out[i], value(q.Name, n, err))
+					if due[userKey{targets[i].key(), q.Name}] {
+						read[i][q.Name] = c.read(ctx, q, targets[i])
+					}
 				}
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // no lane returns an error
+	for i, t := range targets {
+		for _, q := range t.Metrics {
+			out[i] = append(out[i], c.users.value(at, t, q, read[i][q.Name]))
+		}
+	}
 	return out
 }
 
-// metric asks for one user's metric.
-func (c *Client) metric(ctx context.Context, q Query, t Target) (float64, error) {
-	expression, err := Render(q.Expression, t)
+// evaluate sends one of the users' queries.
+func (c *Client) evaluate(ctx context.Context, expression string, t Target) (model.Value, error) {
+	rendered, err := Render(expression, t)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
 	defer cancel()
-	v, _, err := c.metrics.Query(ctx, expression, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	v, _, err := c.metrics.Query(ctx, rendered, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
 	if err != nil {
-		return 0, reason(err)
+		return nil, reason(err)
 	}
-	return number(v)
+	return v, nil
 }
 
 // ErrBadQuery: Prometheus can't parse or evaluate the query as it is written.

@@ -205,7 +205,7 @@ func TestUsersMetrics(t *testing.T) {
 		}
 	})
 	got, err := c.Looks(t.Context(), start, []Target{shop(
-		Query{"ok", `ok{w="{{.Workload}}"}`}, Query{"slow", "slow"}, Query{"huge", "huge"}, Query{"empty", "empty"}, Query{"bad", "bad"}, Query{"typo", "{{.Typo}}"},
+		Query{Name: "ok", Expression: `ok{w="{{.Workload}}"}`}, Query{Name: "slow", Expression: "slow"}, Query{Name: "huge", Expression: "huge"}, Query{Name: "empty", Expression: "empty"}, Query{Name: "bad", Expression: "bad"}, Query{Name: "typo", Expression: "{{.Typo}}"},
 	)})
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestACancelledLookIsMissing(t *testing.T) {
 	c := fake(t, Config{}, func(w http.ResponseWriter, _ string) { vector(w, "", webCounter("1")) })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	got, err := c.Looks(ctx, start, []Target{shop(Query{"m", "x"})})
+	got, err := c.Looks(ctx, start, []Target{shop(Query{Name: "m", Expression: "x"})})
 	if err == nil || !got[0].Missing || got[0].Metrics[0].Err == "" {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -12,11 +12,12 @@
 //	tracker.go   samples of counters, look after look, to increments: resets, new and vanished series
 //	look.go      increments to the requests and errors of both revisions
 //	latency.go   the same for how long requests took
-//	metric.go    the users' metrics
+//	metric.go    the users' queries and the numbers in their answers
+//	users.go     which of them are due, and what a look says of each
 //	client.go    the network edge
 //	share.go     what is asked namespace by namespace when the one query fails
 //
-// All but the last two and their helper limit.go is pure.
+// All but the last two, their helper limit.go and the asking half of users.go is pure.
 //
 // A request is counted where it was split, at the sidecar of the pod it came to first. So the pods in
 // the looks are those that split, not those that answered, and both revisions' counters come from the

@@ -185,9 +185,9 @@ func TestRealPrometheus(t *testing.T) {
 	}
 	local2, local5, peer2, peer5 := exposed("local", "old", "2"), exposed("local", "old", "5"), exposed("peer", "new", "2"), exposed("peer", "new", "5")
 	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Weight: 10, Created: map[string]time.Time{}, Metrics: []Query{
-		{"scalar", "scalar(vector(0.5))"},
-		{"pods", `count(count by (pod) ({hg_workload="{{.Workload}}",namespace="{{.Namespace}}",pod!="c"}))`},
-		{"nan", "0/0"}, {"none", "absent_metric"}, {"many", "{hg_hop=\"local\"}"}, {"wrong", "sum("},
+		{Name: "scalar", Expression: "scalar(vector(0.5))"},
+		{Name: "pods", Expression: `count(count by (pod) ({hg_workload="{{.Workload}}",namespace="{{.Namespace}}",pod!="c"}))`},
+		{Name: "nan", Expression: "0/0"}, {Name: "none", Expression: "absent_metric"}, {Name: "many", Expression: "{hg_hop=\"local\"}"}, {Name: "wrong", Expression: "sum("},
 	}}
 	now := start
 	look := func(what string, candidate, stable analysis.Counts) analysis.Look {

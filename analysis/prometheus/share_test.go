@@ -160,7 +160,7 @@ func TestMetricsAreAskedAfterTheCounters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := c.Looks(t.Context(), start, []Target{shop(Query{"m", "7"})})
+		got, err := c.Looks(t.Context(), start, []Target{shop(Query{Name: "m", Expression: "7"})})
 		if err != nil || len(got[0].Metrics) != 1 || got[0].Metrics[0].Value != 7 {
 			t.Errorf("got %+v, %v", got, err)
 		}

@@ -74,15 +74,63 @@ func TestValidation(t *testing.T) {
 		"negative bounds upside down":      {spec: metric(`{min: "-1", max: "-2"}`), want: []string{"min must not be greater than max"}},
 		"a bound that is no number":        {spec: metric(`{min: "1e3"}`), want: []string{"range.min", "should match"}},
 		"a bound of too many digits":       {spec: metric(`{max: "1234567890123456"}`), want: []string{"range.max", "should match"}},
-		"a metric without a range":         {spec: `{analysis: {metrics: [{name: a, query: up}]}}`, want: []string{"range", "Required"}},
-		"a metric without a query":         {spec: `{analysis: {metrics: [{name: a, query: "", range: {min: "1"}}]}}`, want: []string{"query", "at least 1"}},
-		"a query beyond all bounds":        {spec: `{analysis: {metrics: [{name: a, query: "` + strings.Repeat("x", 4097) + `", range: {min: "1"}}]}}`, want: []string{"query", "Too long"}},
-		"a metric's name in capitals":      {spec: `{analysis: {metrics: [{name: Conversion, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[0].name", "should match"}},
-		"two metrics of one name":          {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}}, {name: a, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[1]", "Duplicate value"}},
+		"a metric that is not judged":      {spec: `{analysis: {metrics: [{name: a, query: up}]}}`, want: []string{"spec.analysis.metrics[0]", "exactly one of range, comparedToStable and rate"}},
+		"a metric that is judged twice":    {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, comparedToStable: {max: {ratio: "1"}}}]}}`, want: []string{"exactly one of range, comparedToStable and rate"}},
+		"a metric without a query":         {spec: `{analysis: {metrics: [{name: a, range: {min: "1"}}]}}`, want: []string{"a metric needs a query"}},
+		"a metric with an empty query":     {spec: `{analysis: {metrics: [{name: a, query: "", range: {min: "1"}}]}}`, want: []string{"query", "at least 1"}},
+		"a rate with a query":              {spec: `{analysis: {metrics: [{name: a, query: up, ` + rate + `}]}}`, want: []string{"a rate a numerator and a denominator instead"}},
+		"a metric with all there is to say": {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {min: {difference: "-1"}, max: {ratio: "1.2", difference: "5"}},
+			dryRun: true, interval: 4m, warmUp: 1m, weight: 1}]}}`},
+		"a comparison without bounds":    {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {}}]}}`, want: []string{"a comparison needs min, max or both"}},
+		"a bound that is none":           {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {max: {}}}]}}`, want: []string{"a bound needs a ratio, a difference or both"}},
+		"a negative ratio":               {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {max: {ratio: "-1"}}}]}}`, want: []string{"max.ratio", "should match"}},
+		"three rates":                    {spec: `{analysis: {metrics: [{name: a, ` + rate + `}, {name: b, ` + rate + `}, {name: c, ` + rate + `}]}}`},
+		"four rates":                     {spec: `{analysis: {metrics: [{name: a, ` + rate + `}, {name: b, ` + rate + `}, {name: c, ` + rate + `}, {name: d, ` + rate + `}]}}`, want: []string{"at most 3 metrics can be rates"}},
+		"a rate without a denominator":   {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x}}]}}`, want: []string{"rate.denominator", "Required"}},
+		"a rate that is better sideways": {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, better: Sideways}}]}}`, want: []string{"rate.better", `"Lower", "Higher"`}},
+		"a rate with lines":              {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "1", difference: "0.001"}, acceptance: {ratio: "1000", difference: "1"}}}]}}`},
+		"a rate's ratio below 1":         {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "0.9", difference: "0.001"}}}]}}`, want: []string{"a rate's ratio must be from 1 to 1000"}},
+		"a rate's difference of none":    {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1", difference: "0.0"}}}]}}`, want: []string{"a rate's difference must be above 0, and 1 at most"}},
+		"a rate's difference in percent": {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1", difference: "5"}}}]}}`, want: []string{"a rate's difference must be above 0, and 1 at most"}},
+		"an interval below all looks":    {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, interval: 4s}]}}`, want: []string{"an interval must be from 5s to 4m"}},
+		"an interval beyond all steps":   {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, interval: 5m}]}}`, want: []string{"an interval must be from 5s to 4m"}},
+		"a vote of nothing":              {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, weight: 0}]}}`, want: []string{"weight", "greater than or equal to 1"}},
+		"a metric from a template":       {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: "api|web"}]}, range: {max: "3"}, weight: 5}]}}`},
+		"a template and a query":         {spec: `{analysis: {metrics: [{name: a, template: {name: x}, query: up}]}}`, want: []string{"what is asked comes from the template"}},
+		"a template of no kind":          {spec: `{analysis: {metrics: [{name: a, template: {name: x, kind: Secret}}]}}`, want: []string{"template.kind", `"MetricTemplate", "ClusterMetricTemplate"`}},
+		"an argument that ends a string": {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: 'a"} or x{a="'}]}}]}}`, want: []string{"arguments[0].value", "should match"}},
+		"an argument with a backtick":    {spec: "{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: 'a`b'}]}}]}}", want: []string{"arguments[0].value", "should match"}},
+		"two arguments of one name":      {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: a}, {name: job, value: b}]}}]}}`, want: []string{"arguments[1]", "Duplicate value"}},
+		"a query beyond all bounds":      {spec: `{analysis: {metrics: [{name: a, query: "` + strings.Repeat("x", 4097) + `", range: {min: "1"}}]}}`, want: []string{"query", "Too long"}},
+		"a metric's name in capitals":    {spec: `{analysis: {metrics: [{name: Conversion, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[0].name", "should match"}},
+		"two metrics of one name":        {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}}, {name: a, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[1]", "Duplicate value"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			check(t, c, "RolloutPolicy", tc.spec, tc.want)
 			check(t, c, "ClusterRolloutPolicy", tc.spec, tc.want)
+		})
+	}
+}
+
+// TestTemplatesAreValidated: the spec of templates.
+func TestTemplatesAreValidated(t *testing.T) {
+	c := connect(t)
+	for name, tc := range map[string]struct {
+		spec string
+		want []string
+	}{
+		"a value in a range":               {spec: `{query: "x{job='{{.Args.job}}'}", arguments: [{name: job, default: api}], range: {max: "1"}}`},
+		"a rate":                           {spec: `{` + rate + `, dryRun: true, interval: 10s}`},
+		"nothing that is judged":           {spec: `{query: up}`, want: []string{"a template needs exactly one of range, comparedToStable and rate"}},
+		"a rate with a query":              {spec: `{query: up, ` + rate + `}`, want: []string{"a template needs a query"}},
+		"an argument in another case":      {spec: `{query: up, arguments: [{name: Job}], range: {max: "1"}}`, want: []string{"arguments[0].name", "should match"}},
+		"a default that ends a string":     {spec: `{query: up, arguments: [{name: job, default: "'"}], range: {max: "1"}}`, want: []string{"arguments[0].default", "should match"}},
+		"a template that names a template": {spec: `{template: {name: x}}`, want: []string{`unknown field "spec.template"`}},
+		"no spec":                          {spec: ``, want: []string{"spec", "Required"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check(t, c, "MetricTemplate", tc.spec, tc.want)
+			check(t, c, "ClusterMetricTemplate", tc.spec, tc.want)
 		})
 	}
 }
@@ -143,6 +191,8 @@ quarantineTTL: 48h
 suspend: true
 `
 
+const rate = `rate: {numerator: "x{r='{{.Revision}}'}", denominator: "y{r='{{.Revision}}'}"}`
+
 func metric(bounds string) string {
 	return `{analysis: {metrics: [{name: conversion, query: up, range: ` + bounds + `}]}}`
 }
@@ -153,7 +203,7 @@ func policy(t *testing.T, kind, spec string) *unstructured.Unstructured {
 	o.SetAPIVersion("headgate.dev/v1alpha1")
 	o.SetKind(kind)
 	o.SetGenerateName("validation-")
-	if kind != "ClusterRolloutPolicy" {
+	if !strings.HasPrefix(kind, "Cluster") {
 		o.SetNamespace("default")
 	}
 	if spec != "" {
@@ -209,8 +259,8 @@ func connect(t *testing.T) client.Client {
 func ensureDefinitions(t *testing.T, c client.Client) {
 	t.Helper()
 	files, err := filepath.Glob("../../charts/headgate/crds/*.yaml")
-	if err != nil || len(files) != 3 {
-		t.Fatalf("want 3 definitions, got %v, %v", files, err)
+	if err != nil || len(files) != 5 {
+		t.Fatalf("want 5 definitions, got %v, %v", files, err)
 	}
 	for _, file := range files {
 		b, err := os.ReadFile(file)
@@ -227,8 +277,12 @@ func ensureDefinitions(t *testing.T, c client.Client) {
 		}
 	}
 	err = wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		for _, kind := range []string{"RolloutPolicy", "ClusterRolloutPolicy", "Rollout"} {
-			err := c.Create(ctx, policy(t, kind, `{}`), client.DryRunAll)
+		for _, kind := range []string{"RolloutPolicy", "ClusterRolloutPolicy", "Rollout", "MetricTemplate", "ClusterMetricTemplate"} {
+			spec := `{}`
+			if strings.HasSuffix(kind, "Template") {
+				spec = `{` + rate + `}`
+			}
+			err := c.Create(ctx, policy(t, kind, spec), client.DryRunAll)
 			if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 				return false, nil
 			}

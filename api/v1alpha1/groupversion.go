@@ -17,6 +17,8 @@ func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&RolloutPolicy{}, &RolloutPolicyList{},
 		&ClusterRolloutPolicy{}, &ClusterRolloutPolicyList{},
+		&MetricTemplate{}, &MetricTemplateList{},
+		&ClusterMetricTemplate{}, &ClusterMetricTemplateList{},
 		&Rollout{}, &RolloutList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)

@@ -70,3 +70,15 @@ func (s Step) CandidateReplicas(n int32, autoscaled bool) int32 {
 func ceilPercent(percent, n int32) int32 {
 	return int32((int64(percent)*int64(n) + 99) / 100)
 }
+
+// Queries are all that is asked for a metric, to be read or changed: none where that comes from a template.
+func (s *MetricSpec) Queries() []*string {
+	var out []*string
+	if s.Query != "" {
+		out = append(out, &s.Query)
+	}
+	if s.Rate != nil {
+		out = append(out, &s.Rate.Numerator, &s.Rate.Denominator)
+	}
+	return out
+}

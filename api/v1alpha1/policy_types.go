@@ -169,6 +169,7 @@ type Analysis struct {
 
 	// Metrics are the user's own, as PromQL.
 	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:XValidation:rule="self.filter(m, has(m.rate)).size() <= 3",message="at most 3 metrics can be rates"
 	// +listType=map
 	// +listMapKey=name
 	// +optional
@@ -195,33 +196,6 @@ type Latency struct {
 	// Disabled turns the comparison off.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
-}
-
-// Metric is a PromQL query whose value must stay inside a range.
-type Metric struct {
-	// Name identifies the metric in verdicts and events.
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`
-	Name string `json:"name"`
-	// Query must give one number. Variables: {{.Namespace}} {{.Workload}} {{.Revision}} {{.StableRevision}}.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=4096
-	Query string `json:"query"`
-	// Range is what the value must stay in.
-	Range Range `json:"range"`
-}
-
-// Range bounds a metric's value, inclusive. Decimal numbers as strings, because the API has no floats.
-// +kubebuilder:validation:XValidation:rule="has(self.min) || has(self.max)",message="a range needs min, max or both"
-// +kubebuilder:validation:XValidation:rule="!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",message="min must not be greater than max"
-type Range struct {
-	// +kubebuilder:validation:Pattern=`^-?[0-9]{1,15}(\.[0-9]{1,9})?$`
-	// +kubebuilder:validation:MaxLength=26
-	// +optional
-	Min *string `json:"min,omitempty"`
-	// +kubebuilder:validation:Pattern=`^-?[0-9]{1,15}(\.[0-9]{1,9})?$`
-	// +kubebuilder:validation:MaxLength=26
-	// +optional
-	Max *string `json:"max,omitempty"`
 }
 
 // PolicyStatus is what Headgate says about a policy.

@@ -151,7 +151,7 @@ type RolloutStatus struct {
 	// +optional
 	Verdict *Verdict `json:"verdict,omitempty"`
 	// JudgeState is what the judge needs to go on after a restart, as JSON. Opaque, versioned, bounded.
-	// +kubebuilder:validation:MaxLength=32768
+	// +kubebuilder:validation:MaxLength=49152
 	// +optional
 	JudgeState string `json:"judgeState,omitempty"`
 
@@ -243,13 +243,19 @@ type Evidence struct {
 	Acceptance string `json:"acceptance,omitempty"`
 	// +optional
 	AcceptanceThreshold string `json:"acceptanceThreshold,omitempty"`
-	// Rates are the compared rates one by one: that of errors, and for each latency bound that of requests
-	// that took longer.
+	// Rates are the compared rates one by one: that of errors, for each latency bound that of requests
+	// that took longer, and the policy's own.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
 	// +listMapKey=name
 	// +optional
 	Rates []RateEvidence `json:"rates,omitempty"`
+	// Metrics are the policy's own metrics, as they were last; its rates are among Rates.
+	// +kubebuilder:validation:MaxItems=10
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Metrics []MetricEvidence `json:"metrics,omitempty"`
 	// Looks is how often it was looked.
 	// +optional
 	Looks int64 `json:"looks,omitempty"`
@@ -260,8 +266,8 @@ type Evidence struct {
 
 // RateEvidence is what there is about one compared rate.
 type RateEvidence struct {
-	// Name is ErrorRate, or Latency/ and the bound in seconds.
-	// +kubebuilder:validation:MaxLength=64
+	// Name is ErrorRate, Latency/ and the bound in seconds, or Metric/ and the metric's name.
+	// +kubebuilder:validation:MaxLength=80
 	Name string `json:"name"`
 	// CandidateRequests and the others are counts since the rollout began; events are errors or slow
 	// requests. Latency leaves out pods that are warming up.
@@ -280,6 +286,28 @@ type RateEvidence struct {
 	Harm string `json:"harm,omitempty"`
 	// +optional
 	Acceptance string `json:"acceptance,omitempty"`
+	// DryRun says that the verdict does not rest on it.
+	// +optional
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// MetricEvidence is what there is about one of the policy's own metrics.
+type MetricEvidence struct {
+	// Name is the metric's.
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// Value is the last one, as a decimal number; empty while there is none.
+	// +optional
+	Value string `json:"value,omitempty"`
+	// Stable is the value of stable that it was compared with.
+	// +optional
+	Stable string `json:"stable,omitempty"`
+	// Outside is how many values in a row were outside the range; 3 decide.
+	// +optional
+	Outside int32 `json:"outside,omitempty"`
+	// DryRun says that the verdict does not rest on it.
+	// +optional
+	DryRun bool `json:"dryRun,omitempty"`
 }
 
 // Rejection remembers a template that failed, so that a tool that applies it again does not loop.

@@ -35,8 +35,8 @@ var oldest = environment.MustBaseEnvSet(version.MustParseGeneric(KubeVersion))
 func crds(t *testing.T) []*apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(ChartDir, "crds", "*.yaml"))
-	if err != nil || len(files) != 3 {
-		t.Fatalf("want 3 definitions, got %v, %v", files, err)
+	if err != nil || len(files) != 5 {
+		t.Fatalf("want 5 definitions, got %v, %v", files, err)
 	}
 	all := make([]*apiextensionsv1.CustomResourceDefinition, len(files))
 	for i, file := range files {

@@ -14,7 +14,7 @@ func (c *Cluster) Dump(ctx context.Context, namespace string) string {
 	var b strings.Builder
 	for _, args := range [][]string{
 		{"get", "deployments,replicasets,pods,services,endpointslices", "-o", "wide", "--show-labels"},
-		{"get", "rolloutpolicies,rollouts", "-o", "yaml"},
+		{"get", "rolloutpolicies,metrictemplates,rollouts", "-o", "yaml"},
 		{"describe", "deployment"},
 		{"get", "deployments", "-o", "yaml", "--show-managed-fields"},
 		{"get", "events", "--sort-by=.lastTimestamp"},

@@ -223,6 +223,7 @@ func setupHealth(ctx context.Context, mgr ctrl.Manager, keeper *certs.Keeper) er
 	for _, o := range []client.Object{
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &corev1.Pod{}, &corev1.Service{}, &corev1.Namespace{}, &corev1.Node{},
 		&autoscalingv2.HorizontalPodAutoscaler{}, &v1alpha1.Rollout{}, &v1alpha1.RolloutPolicy{}, &v1alpha1.ClusterRolloutPolicy{},
+		&v1alpha1.MetricTemplate{}, &v1alpha1.ClusterMetricTemplate{},
 	} {
 		if _, err := mgr.GetCache().GetInformer(ctx, o); err != nil {
 			return fmt.Errorf("caching %T: %w", o, err)

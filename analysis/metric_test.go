@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package analysis
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+	"time"
+)
+
+// compared is a value of the candidate beside stable's.
+func compared(candidate, stable float64) func(*Look) {
+	return func(l *Look) { l.Metrics = []MetricValue{{Name: "queue", Value: candidate, Stable: stable}} }
+}
+
+// several gives each metric a value, in the order of their names a, b, c.
+func several(values ...float64) func(*Look) {
+	return func(l *Look) {
+		for i, v := range values {
+			l.Metrics = append(l.Metrics, MetricValue{Name: string(rune('a' + i)), Value: v})
+		}
+	}
+}
+
+// orders are what a user counts: of so many, so many failed.
+func orders(candidate, stable Counts) func(*Look) {
+	return func(l *Look) {
+		l.Metrics = []MetricValue{{Name: "orders", CandidateCounts: map[string]Counts{"n": candidate}, StableCounts: map[string]Counts{"a": stable}}}
+	}
+}
+
+func notDue(l *Look) {
+	for i := range l.Metrics {
+		l.Metrics[i] = MetricValue{Name: l.Metrics[i].Name, NotDue: true}
+	}
+}
+
+func votes(s Settings, vote ...int) Settings {
+	atMost := 1.0
+	for i, v := range vote {
+		s.Metrics = append(s.Metrics, Criterion{Name: string(rune('a' + i)), Range: &Range{Max: &atMost}, Vote: v})
+	}
+	return s
+}
+
+func TestMetricsComparedToStable(t *testing.T) {
+	atMost := Settings{Metrics: []Criterion{{Name: "queue", Compared: &Comparison{Max: &Margin{Ratio: 1.2, Excess: 5}}}}}
+	atLeast := Settings{Metrics: []Criterion{{Name: "queue", Compared: &Comparison{Min: &Margin{Ratio: 0.5}}}}}
+	checkVerdicts(t, map[string]verdictCase{
+		"on the line is within it":         {settings: atMost, looks: looks(20, compared(125, 100)), want: Pass},
+		"beyond it for three values fails": {settings: atMost, looks: looks(3, compared(126, 100)), want: Fail, cause: "Metric/queue", says: `metric "queue" is 126 and stable's 100, outside its range (at most 1.2 times stable's plus 5), 3 times in a row`, from: 3},
+		"stable moves and so does the line": {settings: atMost, looks: looks(3, compared(126, 102)).
+			then(looks(17, compared(1000, 900))), want: Pass},
+		"nothing beside nothing is fine":       {settings: atMost, looks: looks(20, compared(0, 0)), want: Pass},
+		"a minimum":                            {settings: atLeast, looks: looks(3, compared(49, 100)), want: Fail, says: "(at least 0.5 times stable's)", from: 3},
+		"without stable's value it is missing": {settings: atMost, looks: looks(12, compared(1, math.NaN())), want: Hold, cause: CauseBlind, from: 12},
+	})
+}
+
+func TestVotes(t *testing.T) {
+	blind := several(math.NaN(), 1)
+	checkVerdicts(t, map[string]verdictCase{
+		"a small vote alone decides nothing":        {settings: votes(Settings{}, 60, 39), looks: looks(20, several(2, 2)), want: Pass},
+		"two that make 100 together fail":           {settings: votes(Settings{}, 40, 60), looks: looks(3, several(2, 2)), want: Fail, cause: "Metric/b", says: `metric "a" is 2, outside its range (at most 1), metric "b" is 2`, from: 3},
+		"a small vote that is missing is not blind": {settings: votes(Settings{}, 99, 100), looks: looks(20, blind), want: Pass},
+		"a whole one is":                            {settings: votes(Settings{}, 100, 100), looks: looks(20, blind), want: Hold, cause: CauseBlind},
+		"a vote out of range is a whole one":        {settings: votes(Settings{}, 500), looks: looks(3, several(2)), want: Fail},
+	})
+}
+
+func TestDryRun(t *testing.T) {
+	atMost := 1.0
+	s := Settings{Metrics: []Criterion{
+		{Name: "a", Range: &Range{Max: &atMost}, DryRun: true},
+		{Name: "orders", Rate: &RateCriterion{}, DryRun: true},
+	}}
+	st, got := looks(20, orders(Counts{100, 90, 0}, Counts{900, 9, 0}), func(l *Look) { l.Metrics = append(l.Metrics, MetricValue{Name: "a", Value: 7}) }).play(s)
+	v := got[len(got)-1]
+	if v.Result != Pass || v.Evidence.Harm > 1 {
+		t.Errorf("what is tried only decides: %s %q, harm %g", v.Result, v.Message, v.Evidence.Harm)
+	}
+	if len(v.Evidence.Metrics) != 1 || v.Evidence.Metrics[0] != (MetricEvidence{Name: "a", Known: true, Value: 7, Outside: looksOutside, DryRun: true}) {
+		t.Errorf("the metric's evidence is %+v", v.Evidence.Metrics)
+	}
+	if r := v.Evidence.Rates[1]; r.Name != "Metric/orders" || !r.DryRun || r.Harm < 100 || r.Total != (Tally{2000, 1800, 18000, 180}) {
+		t.Errorf("the rate's evidence is %+v", r)
+	}
+	s.NoErrorRate = true
+	if _, got = looks(20, orders(Counts{100, 90, 0}, Counts{900, 9, 0})).play(s); got[19].Evidence.HarmThreshold != 0 {
+		t.Errorf("nothing is compared, and it says %+v", got[19].Evidence)
+	}
+	if _, err := json.Marshal(st); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWarmUpAndInterval(t *testing.T) {
+	atMost := 1.0
+	slow := func(c Criterion) Settings {
+		c.Name, c.Range = "a", &Range{Max: &atMost}
+		return Settings{Metrics: []Criterion{c}}
+	}
+	warm := slow(Criterion{WarmUp: time.Minute})
+	rare := slow(Criterion{Interval: time.Minute})
+	// Once a minute it is asked, and v is the answer.
+	minutely := func(n int, v float64) (s script) {
+		for i := range n {
+			s = s.then(looks(1, several(v)))
+			if i < n-1 {
+				s = s.then(looks(11, several(v), notDue))
+			}
+		}
+		return s
+	}
+	checkVerdicts(t, map[string]verdictCase{
+		"while it warms up nothing is outside":    {settings: warm, looks: looks(12, several(2)), want: Undecided},
+		"and nothing is missing":                  {settings: warm, looks: looks(12, several(math.NaN())), want: Undecided},
+		"and nothing is accepted":                 {settings: warm, looks: looks(12, several(0)), want: Undecided},
+		"then it counts":                          {settings: warm, looks: looks(15, several(2)), want: Fail, from: 15},
+		"then it is accepted":                     {settings: warm, looks: looks(13, several(0)), want: Pass},
+		"a value counts once until the next":      {settings: rare, looks: minutely(2, 2), want: Undecided},
+		"three values are three":                  {settings: rare, looks: minutely(3, 2), want: Fail, from: 25},
+		"what is not due is not missing":          {settings: rare, looks: looks(20, several(0)).then(looks(30, several(0), notDue)), want: Pass},
+		"one missing answer does not make blind":  {settings: rare, looks: minutely(2, 0).then(minutely(1, math.NaN())), want: Undecided},
+		"two that are due one after the other do": {settings: rare, looks: looks(1, several(0)).then(looks(11, several(0), notDue)).then(minutely(3, math.NaN())), want: Hold, cause: CauseBlind},
+	})
+}
+
+func TestRatesOfUsers(t *testing.T) {
+	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}, MaxStepTime: 75 * time.Second}
+	wide := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{Harm: Margin{Ratio: 10, Excess: 0.2}}}}}
+	alone := Settings{NoErrorRate: true, Metrics: s.Metrics}
+	good := orders(Counts{50, 0, 0}, Counts{450, 1, 0})
+	broken := orders(Counts{50, 10, 0}, Counts{450, 1, 0})
+	asStable := orders(Counts{50, 10, 0}, Counts{450, 90, 0})
+	checkVerdicts(t, map[string]verdictCase{
+		"a good one is accepted":         {settings: s, looks: looks(14, orders(Counts{100, 0, 0}, Counts{900, 1, 0})), want: Pass, says: "and as much of every other rate is ruled out"},
+		"a bad one fails":                {settings: s, looks: looks(5, broken), want: Fail, cause: "Metric/orders", says: `metric "orders" counted 40 of 200 for the candidate (20 %), 4 of 1,800 for stable (0.22 %); chance of that without harm under 1 %`},
+		"as bad as stable is not":        {settings: s, looks: looks(14, asStable), want: Pass},
+		"what its user tolerates is not": {settings: wide, looks: looks(20, broken), want: Undecided},
+		"it alone can be judged":         {settings: alone, looks: looks(40, good, idle), want: Pass, says: `metric "orders" counted`},
+		"without a value for a minute":   {settings: s, looks: looks(12, func(l *Look) { l.Metrics = []MetricValue{{Name: "orders", Err: "the result is empty"}} }), want: Hold, cause: CauseBlind, says: `metric "orders" (the result is empty)`},
+		"too few to know":                {settings: s, looks: looks(15, orders(Counts{1, 0, 0}, Counts{9, 0, 0})), want: Inconclusive, says: `metric "orders" counted`},
+	})
+}
+
+// However many metrics vote, and however much, the parts of the e-value add up to 1: else alpha would not hold.
+func TestPartsAddUp(t *testing.T) {
+	for _, s := range []Settings{
+		{},
+		{Metrics: []Criterion{{Name: "a", Rate: &RateCriterion{}}}},
+		{Metrics: []Criterion{{Name: "a", Rate: &RateCriterion{}, Vote: 30}, {Name: "b", Rate: &RateCriterion{}}, {Name: "c", Rate: &RateCriterion{}, Vote: 7}}},
+		{Metrics: []Criterion{{Name: "a", Rate: &RateCriterion{}}, {Name: "b", Rate: &RateCriterion{}, DryRun: true}}},
+		{NoErrorRate: true, Metrics: []Criterion{{Name: "a", Rate: &RateCriterion{}}, {Name: "b", Rate: &RateCriterion{}, Vote: 30}}},
+		{NoLatency: true, Metrics: []Criterion{{Name: "a", Rate: &RateCriterion{}}}},
+	} {
+		var st State
+		for i := range 60 {
+			weight := 0
+			if i >= 40 {
+				weight = 10
+			}
+			st, _ = Judge(s, st, busy(i, weight, 5, false))
+		}
+		sum := 0.0
+		for _, r := range st.Rates {
+			if !r.DryRun {
+				sum += r.Share
+			}
+		}
+		if math.Abs(sum-1) > 1e-9 {
+			t.Errorf("with %+v the parts of %d rates add up to %g", s.Metrics, len(st.Rates), sum)
+		}
+		if n := len(st.Rates); n > 1+maxBounds {
+			t.Errorf("%d rates; the state has room for %d", n, 1+maxBounds)
+		}
+	}
+}

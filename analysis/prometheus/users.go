@@ -1,0 +1,182 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// users is what must be known of the users' metrics from look to look. The zero value knows nothing.
+type users struct {
+	asked map[userKey]time.Time // when each was asked last
+	// rates are the last values of the counters, of each rate apart: else a counter that could not be read at first
+	// would look like a new one of a pod that is known.
+	rates map[userKey]memory
+}
+
+// userKey is a metric of a workload.
+type userKey struct {
+	workload
+	name string
+}
+
+const (
+	// early is how much before its time a metric may be asked for: looks do not come to the millisecond.
+	early = time.Second
+	// rateRoom is how many counters of a rate are remembered that are gone.
+	rateRoom = 1000
+)
+
+// due says which metrics are to be asked for now, and notes that they are. What nobody wants any more is forgotten.
+func (u *users) due(at time.Time, targets []Target) map[userKey]bool {
+	asked, rates := map[userKey]time.Time{}, map[userKey]memory{}
+	due := map[userKey]bool{}
+	for _, t := range targets {
+		for _, q := range t.Metrics {
+			key := userKey{t.key(), q.Name}
+			last, known := u.asked[key]
+			if due[key] = !known || at.Sub(last)+early >= q.Interval; due[key] {
+				last = at
+			}
+			asked[key] = last
+			if m, ok := u.rates[key]; ok {
+				rates[key] = m
+			}
+		}
+	}
+	u.asked, u.rates = asked, rates
+	return due
+}
+
+// reads are the answers of one look to a metric's queries. The zero value: it was not due.
+type reads struct {
+	asked bool
+	err   error
+	// value and stable are numbers, samples are a rate's counters.
+	value, stable float64
+	samples       []sample
+}
+
+// read asks for one metric.
+func (c *Client) read(ctx context.Context, q Query, t Target) reads {
+	r := reads{asked: true}
+	if q.Unusable != "" {
+		r.err = errors.New(q.Unusable)
+		return r
+	}
+	stable := t
+	stable.Candidate = t.Stable
+	if q.Denominator != "" {
+		r.samples, r.err = c.counts(ctx, q, t, stable)
+		return r
+	}
+	if r.value, r.err = c.number(ctx, q.Expression, t); r.err == nil && q.Compared {
+		r.stable, r.err = c.number(ctx, q.Expression, stable)
+		if r.err != nil {
+			r.err = fmt.Errorf("stable's: %w", r.err)
+		}
+	}
+	return r
+}
+
+func (c *Client) number(ctx context.Context, expression string, t Target) (float64, error) {
+	v, err := c.evaluate(ctx, expression, t)
+	if err != nil {
+		return 0, err
+	}
+	return number(v)
+}
+
+// Roles of a rate's counters.
+const (
+	eventsOf = "events"
+	allOf    = "all"
+)
+
+// counts asks for a rate's counters of both revisions: all of them, or none.
+func (c *Client) counts(ctx context.Context, q Query, arms ...Target) ([]sample, error) {
+	var out []sample
+	for _, t := range arms {
+		for role, expression := range map[string]string{eventsOf: q.Expression, allOf: q.Denominator} {
+			v, err := c.evaluate(ctx, expression, t)
+			if err != nil {
+				return nil, err
+			}
+			vector, ok := v.(model.Vector)
+			if !ok {
+				return nil, fmt.Errorf("%w, but a %s", errNoCounters, v.Type())
+			}
+			for _, e := range vector {
+				if e.Histogram != nil {
+					return nil, fmt.Errorf("%w, but a histogram", errNoCounters)
+				}
+				// A counter is told from others by all of its labels.
+				out = append(out, sample{Value: float64(e.Value), series: series{
+					source: source{workload: t.key(), Pod: string(e.Metric[labelPod])},
+					Name:   role, Revision: t.Candidate, Code: e.Metric.String(),
+				}})
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, ErrEmpty
+	}
+	return out, nil
+}
+
+// value is what a metric's answers say, as the analysis takes it.
+func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricValue {
+	out := analysis.MetricValue{Name: q.Name, Value: r.value, Stable: r.stable, NotDue: !r.asked}
+	if r.err != nil {
+		out.Err = r.err.Error()
+	}
+	if q.Denominator == "" || !r.asked || r.err != nil {
+		return out
+	}
+	key := userKey{t.key(), q.Name}
+	before, ok := u.rates[key]
+	if !ok {
+		before.room = rateRoom
+	}
+	next, increments := before.advance(at, r.samples, about([]Target{t}))
+	u.rates[key] = next
+	out.CandidateCounts, out.StableCounts = map[string]analysis.Counts{}, map[string]analysis.Counts{}
+	for _, inc := range increments {
+		arm := out.StableCounts
+		if inc.Revision == t.Candidate {
+			arm = out.CandidateCounts
+		}
+		n := uint64(math.Round(min(inc.By, 1<<53)))
+		counts := arm[inc.Pod]
+		if inc.Name == allOf {
+			counts.Requests += n
+		} else {
+			counts.Errors += n
+		}
+		arm[inc.Pod] = counts
+	}
+	for _, arm := range []map[string]analysis.Counts{out.CandidateCounts, out.StableCounts} {
+		capErrors(arm)
+		if q.HigherIsBetter {
+			complement(arm)
+		}
+	}
+	return out
+}
+
+// complement counts what was not counted.
+func complement(pods map[string]analysis.Counts) {
+	for pod, c := range pods {
+		c.Errors = c.Requests - c.Errors
+		pods[pod] = c
+	}
+}

@@ -1,0 +1,168 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+func TestSubstitute(t *testing.T) {
+	args := map[string]string{"service": "{{.Namespace}}", "code": "5.."}
+	for expression, want := range map[string]string{
+		`x{s="{{.Args.service}}",c=~"{{ .Args.code }}"}`: `x{s="{{.Namespace}}",c=~"5.."}`,
+		`x{r="{{.Revision}}"}`:                           `x{r="{{.Revision}}"}`,
+		`x{s="{{.Args.other}}"}`:                         `error: unknown argument "other"`,
+	} {
+		got, err := Substitute(expression, args)
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		if got != want {
+			t.Errorf("%s became %s, want %s", expression, got, want)
+		}
+	}
+	if NamesRevision("x{{.StableRevision}}") || !NamesRevision(`x{r="{{ .Revision }}"}`) {
+		t.Error("which queries name the revision is seen wrongly")
+	}
+}
+
+// A metric with an interval is asked for when it is due, and its value is not repeated in between.
+func TestMetricsThatAreDue(t *testing.T) {
+	asked := 0
+	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+		if isCounters(query) {
+			vector(w, "", webCounter("1"))
+			return
+		}
+		asked++
+		vector(w, "", map[string]string{"value": "7"})
+	})
+	target := shop(Query{Name: "m", Expression: "m", Interval: 15 * time.Second})
+	var got []string
+	for i := range 7 {
+		l, err := c.Looks(t.Context(), start.Add(time.Duration(i)*5*time.Second-time.Duration(i)*time.Millisecond), []Target{target})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprint(l[0].Metrics[0].Value, l[0].Metrics[0].NotDue))
+	}
+	if d := cmp.Diff("7 false,0 true,0 true,7 false,0 true,0 true,7 false", strings.Join(got, ",")); d != "" || asked != 3 {
+		t.Errorf("asked %d times (-want +got):\n%s", asked, d)
+	}
+}
+
+// A rate's answers count all together or not at all, and what was not counted is not lost.
+func TestARateThatIsMissing(t *testing.T) {
+	value, fail := 0, ""
+	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+		switch {
+		case isCounters(query):
+			vector(w, "", webCounter("1"))
+		case query == fail:
+			http.Error(w, `{"status":"error","errorType":"execution","error":"too many samples"}`, http.StatusUnprocessableEntity)
+		case query == "scalar new":
+			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1000,"7"]}}`)
+		case strings.HasPrefix(query, "failed"):
+			vector(w, "", map[string]string{"pod": query, "value": fmt.Sprint(value)})
+		default:
+			vector(w, "", map[string]string{"pod": strings.Replace(query, "all", "failed", 1), "value": fmt.Sprint(10 * value)})
+		}
+	})
+	now := start
+	look := func(q Query) analysis.MetricValue {
+		now = now.Add(5 * time.Second)
+		value++
+		l, err := c.Looks(t.Context(), now, []Target{shop(q)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l[0].Metrics[0]
+	}
+	q := Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "all {{.Revision}}"}
+	counted := func(candidate, stable analysis.Counts) analysis.MetricValue {
+		v := analysis.MetricValue{Name: "m", CandidateCounts: map[string]analysis.Counts{}, StableCounts: map[string]analysis.Counts{}}
+		if candidate.Requests > 0 {
+			v.CandidateCounts["failed new"], v.StableCounts["failed old"] = candidate, stable
+		}
+		return v
+	}
+	check := func(what string, q Query, want analysis.MetricValue) {
+		t.Helper()
+		if d := cmp.Diff(want, look(q)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", what, d)
+		}
+	}
+	check("at first nothing is known", q, counted(analysis.Counts{}, analysis.Counts{}))
+	check("then it is counted", q, counted(analysis.Counts{Requests: 10, Errors: 1}, analysis.Counts{Requests: 10, Errors: 1}))
+	fail = "all old"
+	check("one of four is missing", q, analysis.MetricValue{Name: "m", Err: "execution: too many samples"})
+	fail = ""
+	check("the gap is covered", q, counted(analysis.Counts{Requests: 20, Errors: 2}, analysis.Counts{Requests: 20, Errors: 2}))
+	inverted := q
+	inverted.HigherIsBetter = true
+	check("where more is better, those that are missing count", inverted, counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9}))
+	check("a number is no counter", Query{Name: "m", Expression: "scalar {{.Revision}}", Denominator: "all {{.Revision}}"},
+		analysis.MetricValue{Name: "m", Err: "the result is not a list of counters, but a scalar"})
+	check("what can't be asked", Query{Name: "m", Unusable: "there is no template"}, analysis.MetricValue{Name: "m", Err: "there is no template"})
+}
+
+// The three kinds of users' metrics at a real Prometheus.
+func TestRealPrometheusUsersMetrics(t *testing.T) {
+	t.Parallel()
+	e := newExporter(t, "web-old-a", "web-old-b", "web-new-c")
+	s := newServer(t, e)
+	client, err := New(Config{URL: "http://" + s.address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pods = `{namespace="{{.Namespace}}",pod=~"{{.Workload}}-{{.Revision}}-.*"}`
+	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Created: map[string]time.Time{}, Metrics: []Query{
+		{Name: "queue", Expression: "max(queue_length" + pods + ")", Compared: true},
+		{Name: "alone", Expression: "absent_metric" + pods, Compared: true},
+		{Name: "orders", Expression: "sum by (pod) (orders_failed_total" + pods + ")", Denominator: "orders_total" + pods},
+	}}
+	now := start
+	look := func() []analysis.MetricValue {
+		t.Helper()
+		now = now.Add(5 * time.Second)
+		l, err := client.Looks(t.Context(), now, []Target{target})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l[0].Metrics
+	}
+	show := func(pod string, orders, failed, queue int) {
+		t.Helper()
+		e.show(t, map[string]map[string]string{pod: {
+			`orders_total{kind="a"}`: fmt.Sprint(orders - orders/2), `orders_total{kind="b"}`: fmt.Sprint(orders / 2),
+			`orders_failed_total`: fmt.Sprint(failed), `queue_length`: fmt.Sprint(queue),
+		}})
+	}
+	show("web-old-a", 1000, 10, 4)
+	show("web-old-b", 2000, 20, 8)
+	show("web-new-c", 100, 1, 12)
+	look()
+	show("web-old-a", 1100, 11, 4)
+	show("web-old-b", 70, 1, 9) // was restarted
+	show("web-new-c", 130, 31, 13)
+	want := []analysis.MetricValue{
+		{Name: "queue", Value: 13, Stable: 9},
+		{Name: "alone", Err: ErrEmpty.Error()},
+		{
+			Name: "orders", CandidateCounts: map[string]analysis.Counts{"web-new-c": {Requests: 30, Errors: 30}},
+			StableCounts: map[string]analysis.Counts{"web-old-a": {Requests: 100, Errors: 1}, "web-old-b": {Requests: 70, Errors: 1}},
+		},
+	}
+	if d := cmp.Diff(want, look()); d != "" {
+		t.Errorf("metrics (-want +got):\n%s", d)
+	}
+}
