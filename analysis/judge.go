@@ -99,7 +99,7 @@ func (st *State) restart() {
 	st.InStep, st.StepLooks, st.StepTotal = 0, 0, Totals{}
 	st.Share, st.Latency.Share = Window{}, Window{}
 	for i := range st.Rates {
-		st.Rates[i].StepTotal = Tally{}
+		st.Rates[i].StepTotal, st.Rates[i].Window = Tally{}, Window{}
 		st.Rates[i].Acceptance.restart()
 	}
 	for i := range st.Metrics {

@@ -178,3 +178,16 @@ func TestPartsAddUp(t *testing.T) {
 		}
 	}
 }
+
+// A rate's share is never taken across a change of weight: else a healthy candidate that suddenly gets more would seem to have more than
+// its part of the events.
+func TestAUsersRateAcrossWeights(t *testing.T) {
+	s := Settings{NoErrorRate: true, Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}}
+	first := looks(60, idle, weight(1), orders(Counts{}, Counts{5, 2, 0}))
+	_, got := first.then(looks(60, step(1), weight(50), idle, orders(Counts{5, 2, 0}, Counts{5, 2, 0}))).play(s)
+	for i, v := range got {
+		if v.Evidence.Harm > 2 {
+			t.Fatalf("look %d: a candidate that is as stable has harm %g: %s", i+1, v.Evidence.Harm, v.Message)
+		}
+	}
+}
