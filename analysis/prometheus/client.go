@@ -214,18 +214,18 @@ func (c *Client) values(ctx context.Context, at time.Time, targets []Target) [][
 }
 
 // evaluate sends one of the users' queries.
-func (c *Client) evaluate(ctx context.Context, expression string, t Target) (model.Value, error) {
+func (c *Client) evaluate(ctx context.Context, expression string, t Target) (model.Value, v1.Warnings, error) {
 	rendered, err := Render(expression, t)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
 	defer cancel()
-	v, _, err := c.metrics.Query(ctx, rendered, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	v, warnings, err := c.metrics.Query(ctx, rendered, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
 	if err != nil {
-		return nil, reason(err)
+		return nil, nil, reason(err)
 	}
-	return v, nil
+	return v, warnings, nil
 }
 
 // ErrBadQuery: Prometheus can't parse or evaluate the query as it is written.

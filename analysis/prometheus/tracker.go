@@ -67,7 +67,8 @@ func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
 
 // advance takes in the samples of one look.
 //
-//   - A counter that rose: the difference. One that fell was reset: all it has counted since.
+//   - A counter that rose: the difference. One that fell was reset: all it has counted since. But one of no pod is a
+//     user's sum over pods, which falls when one of them goes: nothing, it is where counting starts again.
 //   - A new counter of a sidecar that was there before: all of it. Envoy makes a counter when it first
 //     counts, and the first error must not be lost.
 //   - A new counter of a new sidecar: all of it if the pod was created after the look before; else it
@@ -123,6 +124,8 @@ func (m memory) since(s series, value float64, about asked) float64 {
 		return 0
 	case ok && value >= before.value:
 		return value - before.value
+	case ok && s.Pod == "":
+		return 0
 	case ok, m.knows(s.source), m.looks > 0 && about.created(s.source).After(m.at):
 		return value
 	}

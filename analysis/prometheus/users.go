@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -89,7 +90,7 @@ func (c *Client) read(ctx context.Context, q Query, t Target) reads {
 }
 
 func (c *Client) number(ctx context.Context, expression string, t Target) (float64, error) {
-	v, err := c.evaluate(ctx, expression, t)
+	v, _, err := c.evaluate(ctx, expression, t)
 	if err != nil {
 		return 0, err
 	}
@@ -107,9 +108,12 @@ func (c *Client) counts(ctx context.Context, q Query, arms ...Target) ([]sample,
 	var out []sample
 	for _, t := range arms {
 		for role, expression := range map[string]string{eventsOf: q.Expression, allOf: q.Denominator} {
-			v, err := c.evaluate(ctx, expression, t)
-			if err != nil {
+			v, warnings, err := c.evaluate(ctx, expression, t)
+			switch {
+			case err != nil:
 				return nil, err
+			case len(warnings) > 0: // it would make counters vanish and come back
+				return nil, fmt.Errorf("partial answer: %s", strings.Join(warnings, "; "))
 			}
 			vector, ok := v.(model.Vector)
 			if !ok {

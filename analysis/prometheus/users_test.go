@@ -166,3 +166,57 @@ func TestRealPrometheusUsersMetrics(t *testing.T) {
 		t.Errorf("metrics (-want +got):\n%s", d)
 	}
 }
+
+// What a rate's counters may do that a sidecar's never do.
+func TestARateOfSums(t *testing.T) {
+	var failed, all, extra string
+	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+		switch {
+		case isCounters(query):
+			vector(w, "", webCounter("1"))
+		case strings.HasPrefix(query, "failed"):
+			vector(w, extra, map[string]string{"value": failed})
+		default:
+			vector(w, extra, map[string]string{"value": all})
+		}
+	})
+	q := Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "all {{.Revision}}"}
+	now := start
+	look := func() analysis.MetricValue {
+		now = now.Add(5 * time.Second)
+		l, err := c.Looks(t.Context(), now, []Target{shop(q)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l[0].Metrics[0]
+	}
+	counted := func(n analysis.Counts) (out map[string]analysis.Counts) {
+		out = map[string]analysis.Counts{}
+		if n.Requests > 0 {
+			out[""] = n
+		}
+		return out
+	}
+	for _, tc := range []struct {
+		what               string
+		failed, all, extra string
+		want               analysis.Counts
+		err                string
+	}{
+		{what: "at first nothing is known", failed: "50", all: "10000"},
+		{what: "sums are counted like counters", failed: "51", all: "10100", want: analysis.Counts{Requests: 100, Errors: 1}},
+		{what: "a pod went and took its part of both", failed: "40", all: "8000"},
+		{what: "it goes on from there", failed: "42", all: "8010", want: analysis.Counts{Requests: 10, Errors: 2}},
+		{what: "half of an answer", failed: "2", all: "10", extra: `,"warnings":["one store did not answer"]`, err: "partial answer: one store did not answer"},
+		{what: "and the whole again", failed: "43", all: "8030", want: analysis.Counts{Requests: 20, Errors: 1}},
+	} {
+		failed, all, extra = tc.failed, tc.all, tc.extra
+		want := analysis.MetricValue{Name: "m", Err: tc.err}
+		if tc.err == "" {
+			want.CandidateCounts, want.StableCounts = counted(tc.want), counted(tc.want)
+		}
+		if d := cmp.Diff(want, look()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.what, d)
+		}
+	}
+}
