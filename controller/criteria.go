@@ -23,8 +23,11 @@ func query(m *v1alpha1.Metric) prometheus.Query {
 		q.Expression, q.Denominator = m.Rate.Numerator, m.Rate.Denominator
 		q.HigherIsBetter = m.Rate.Better == v1alpha1.BetterHigher
 	}
-	if m.Template != nil { // else what it says would be in the record
+	switch wrong := invalidMetric(m); {
+	case m.Template != nil: // else what it says would be in the record
 		q.Unusable = fmt.Sprintf("its template %q could not be used when the rollout began", m.Template.Name)
+	case wrong != "":
+		q.Unusable = "its query can't be used: " + wrong
 	}
 	return q
 }

@@ -97,6 +97,9 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 		if looks[i].Missing && looks[i].Reason == prometheus.ReasonNoAnswer {
 			looks[i].Reason = "no answer from Prometheus at " + prom.url
 		}
+		if !json.Valid([]byte(r.Status.Policy)) { // who knows what was to be judged
+			looks[i] = analysis.Look{Time: now, Step: looks[i].Step, Weight: looks[i].Weight, Missing: true, Reason: "the policy that this rollout began with is not in its record"}
+		}
 		looks[i].CandidatePods = int(r.Status.CandidateReplicas)
 		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
 		l.judge(key, &r.Status, looks[i])
@@ -144,7 +147,7 @@ func prometheusOf(s *v1alpha1.RolloutStatus) string {
 	return ""
 }
 
-// recordedPolicy is the policy that the rollout began with.
+// recordedPolicy is the policy that the rollout began with; the zero value where it can't be read.
 func recordedPolicy(s *v1alpha1.RolloutStatus) *v1alpha1.RolloutPolicySpec {
 	var policy v1alpha1.RolloutPolicySpec
 	if err := json.Unmarshal([]byte(s.Policy), &policy); err != nil {

@@ -254,6 +254,34 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 	}
 }
 
+// A comparison of the candidate with itself would pass whatever happens. The policy says what is wrong; so does the rollout.
+func TestAQueryThatMakesNoSenseIsMissing(t *testing.T) {
+	same := &v1alpha1.Metric{Name: "m", MetricSpec: v1alpha1.MetricSpec{Query: "queue", ComparedToStable: &v1alpha1.Comparison{Max: &v1alpha1.Line{Ratio: ptr("2")}}}}
+	if q := query(same); q.Unusable != "its query can't be used: it asks for the same whether the candidate is meant or stable; it needs {{.Revision}}" {
+		t.Errorf("it is asked, and says %q", q.Unusable)
+	}
+	same.Query = `queue{revision="{{.Revision}}"}`
+	if q := query(same); q.Unusable != "" {
+		t.Errorf("it is not asked: %s", q.Unusable)
+	}
+}
+
+// Without the policy nobody knows what was to be judged, so nothing is, and the rollout says so.
+func TestWithoutARecordedPolicyNothingIsJudged(t *testing.T) {
+	for name, policy := range map[string]string{"it was too long to be kept": "", "it can't be read": "{"} {
+		t.Run(name, func(t *testing.T) {
+			r := record()
+			r.Status.Policy = policy
+			l, _ := watching(t, failing, r)
+			lookFrom(t, l, 5, 13)
+			v, _ := l.Verdict(webKey, &r.Status)
+			if v.Result != v1alpha1.ResultHold || !strings.Contains(v.Message, "the policy that this rollout began with is not in its record") {
+				t.Errorf("the verdict is %s: %s", v.Result, v.Message)
+			}
+		})
+	}
+}
+
 func TestLongMessagesFitIntoTheRecord(t *testing.T) {
 	long := apiVerdict(analysis.Verdict{Message: strings.Repeat("é", 2000)}).Message
 	if len(long) > 1024 || !utf8.ValidString(long) || !strings.HasSuffix(long, "é…") {

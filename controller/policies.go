@@ -25,7 +25,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/webhook"
@@ -245,29 +244,23 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 	if _, err := metav1.LabelSelectorAsSelector(&spec.Selector); err != nil {
 		return fmt.Sprintf("the selector selects nothing: %v", err)
 	}
-	rates := 0
 	for i := range spec.Analysis.Metrics {
 		m := &spec.Analysis.Metrics[i]
 		if wrong := invalidMetric(m); wrong != "" {
-			return wrong
+			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
 		}
-		if m.Rate != nil {
-			rates++
-		}
-	}
-	if rates > analysis.MaxRates {
-		return fmt.Sprintf("%d metrics are rates, with those of templates; at most %d can be", rates, analysis.MaxRates)
 	}
 	return ""
 }
 
+// invalidMetric says what the API server could not check of a metric's queries; empty when all is well.
 func invalidMetric(m *v1alpha1.Metric) string {
 	for _, q := range m.Queries() {
 		if _, err := prometheus.Render(*q, prometheus.Target{}); err != nil {
-			return fmt.Sprintf("the query of metric %q can't be used: %v; known are {{.Namespace}} {{.Workload}} {{.Revision}} {{.StableRevision}}", m.Name, err)
+			return fmt.Sprintf("%v; known are {{.Namespace}} {{.Workload}} {{.Revision}} {{.StableRevision}}", err)
 		}
 		if (m.ComparedToStable != nil || m.Rate != nil) && !prometheus.NamesRevision(*q) {
-			return fmt.Sprintf("the query of metric %q asks for the same whether the candidate is meant or stable; it needs {{.Revision}}", m.Name)
+			return "it asks for the same whether the candidate is meant or stable; it needs {{.Revision}}"
 		}
 	}
 	return ""

@@ -8,23 +8,29 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // resolve is a policy with what its metrics' templates say put into them. A metric whose template can't be used keeps
-// it, and has nothing to ask; wrong says why the first of those can't. namespace is the policy's; empty: it is one of
-// the cluster. The error is the API server's.
+// its name, and has nothing to ask; wrong says why the first of those can't. namespace is the policy's; empty: it is one
+// of the cluster. The error is the API server's.
 func resolve(ctx context.Context, c client.Reader, namespace string, spec *v1alpha1.RolloutPolicySpec) (out *v1alpha1.RolloutPolicySpec, wrong string, err error) {
 	if !slices.ContainsFunc(spec.Analysis.Metrics, func(m v1alpha1.Metric) bool { return m.Template != nil }) {
 		return spec, "", nil
 	}
 	out = spec.DeepCopy()
+	var all extent
+	for i := range out.Analysis.Metrics {
+		all.add(&out.Analysis.Metrics[i].MetricSpec) // of those with a template nothing
+	}
 	for i := range out.Analysis.Metrics {
 		m := &out.Analysis.Metrics[i]
 		if m.Template == nil {
@@ -34,14 +40,43 @@ func resolve(ctx context.Context, c client.Reader, namespace string, spec *v1alp
 		if err != nil {
 			return nil, "", err
 		}
+		filled := *m.DeepCopy()
 		if why == "" {
-			why = fill(m, template)
+			why = fill(&filled, template)
 		}
-		if why != "" {
+		with := all
+		with.add(&filled.MetricSpec)
+		if why = cmp.Or(why, with.tooMuch()); why != "" {
 			wrong = cmp.Or(wrong, fmt.Sprintf("metric %q can't be used: %s", m.Name, why))
+			m.Template.Arguments = nil // the record has no use for them
+			continue
 		}
+		*m, all = filled, with
 	}
 	return out, wrong, nil
+}
+
+// extent is how much a policy's metrics are together. The API server has checked what is not from templates.
+type extent struct{ rates, characters int }
+
+func (e *extent) add(m *v1alpha1.MetricSpec) {
+	if m.Rate != nil {
+		e.rates++
+	}
+	for _, q := range m.Queries() {
+		e.characters += utf8.RuneCountInString(*q)
+	}
+}
+
+// tooMuch says in words what there is too much of; empty: nothing.
+func (e *extent) tooMuch() string {
+	switch {
+	case e.rates > analysis.MaxRates:
+		return fmt.Sprintf("with it %d metrics are rates; at most %d can be", e.rates, analysis.MaxRates)
+	case e.characters > v1alpha1.MaxQueries:
+		return fmt.Sprintf("with it the queries of all metrics are longer than %d characters", v1alpha1.MaxQueries)
+	}
+	return ""
 }
 
 // findTemplate is the template of that name; why says in words why there is none.

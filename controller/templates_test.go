@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,10 +31,21 @@ func failures() v1alpha1.MetricTemplateSpec {
 	}
 }
 
+// long is a template that arguments make larger than what a policy may be.
+func long() v1alpha1.MetricTemplateSpec {
+	t := v1alpha1.MetricTemplateSpec{MetricSpec: v1alpha1.MetricSpec{Range: &v1alpha1.Range{Max: ptr("10")}}}
+	for i := range 10 {
+		t.Arguments = append(t.Arguments, v1alpha1.Parameter{Name: fmt.Sprintf("a%d", i)})
+	}
+	t.Query = strings.Repeat("{{.Args.a0}}+", 100)
+	return t
+}
+
 func templates() []client.Object {
 	return []client.Object{
 		&v1alpha1.MetricTemplate{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "failures"}, Spec: failures()},
 		&v1alpha1.ClusterMetricTemplate{ObjectMeta: metav1.ObjectMeta{Name: "failures"}, Spec: failures()},
+		&v1alpha1.MetricTemplate{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "long"}, Spec: long()},
 		&v1alpha1.MetricTemplate{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "queue"}, Spec: v1alpha1.MetricTemplateSpec{
 			MetricSpec: v1alpha1.MetricSpec{Query: "queue", Range: &v1alpha1.Range{Max: ptr("10")}},
 		}},
@@ -93,7 +105,7 @@ func TestTemplates(t *testing.T) {
 			}
 			want := v1alpha1.Metric{Name: "m", MetricSpec: tc.want}
 			if tc.wrong != "" {
-				want.Template = tc.metric.Template
+				want.MetricSpec, want.Template = tc.metric.MetricSpec, &v1alpha1.TemplateRef{Kind: tc.metric.Template.Kind, Name: tc.metric.Template.Name}
 				tc.wrong = `metric "m" can't be used: ` + tc.wrong
 			}
 			if d := cmp.Diff(want, got.Analysis.Metrics[0]); d != "" || wrong != tc.wrong {
@@ -115,13 +127,18 @@ func TestPoliciesSayWhatIsWrongWithMetrics(t *testing.T) {
 		}
 		return out
 	}
+	long := using(v1alpha1.KindMetricTemplate, "long")
+	for i := range 10 {
+		long.Template.Arguments = append(long.Template.Arguments, v1alpha1.Argument{Name: fmt.Sprintf("a%d", i), Value: strings.Repeat("x", 256)})
+	}
 	for name, tc := range map[string]struct {
 		metrics []v1alpha1.Metric
 		want    string
 	}{
 		"no template":                 {[]v1alpha1.Metric{using(v1alpha1.KindMetricTemplate, "gone")}, `metric "m" can't be used: there is no MetricTemplate "gone" in namespace "shop"`},
-		"the same for both revisions": {[]v1alpha1.Metric{compared}, `the query of metric "m" asks for the same whether the candidate is meant or stable; it needs {{.Revision}}`},
-		"four rates":                  {rates(4), "4 metrics are rates, with those of templates; at most 3 can be"},
+		"the same for both revisions": {[]v1alpha1.Metric{compared}, `the query of metric "m" can't be used: it asks for the same whether the candidate is meant or stable; it needs {{.Revision}}`},
+		"four rates":                  {rates(4), `metric "m" can't be used: with it 4 metrics are rates; at most 3 can be`},
+		"what arguments make long":    {[]v1alpha1.Metric{long}, `metric "m" can't be used: with it the queries of all metrics are longer than 16384 characters`},
 		"three":                       {rates(3), "in use"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -152,7 +152,7 @@ func record() *v1alpha1.Rollout {
 		Status: v1alpha1.RolloutStatus{
 			DeploymentUID: "d-uid", Phase: v1alpha1.PhaseStepping, StartedAt: &metav1.MicroTime{Time: at(0)},
 			Stable: v1alpha1.Revision{Hash: stableHash}, Candidate: v1alpha1.Revision{Hash: candidateHash},
-			Replicas: 4, CandidateReplicas: 1, Weight: 10, WeightInForce: 10,
+			Replicas: 4, CandidateReplicas: 1, Weight: 10, WeightInForce: 10, Policy: "{}",
 		},
 	}
 }

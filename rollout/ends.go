@@ -387,15 +387,19 @@ func (p *pass) recordUnlessEnded(outcome v1alpha1.Outcome) {
 	}
 }
 
-// maxSnapshot is what the record can hold (the CRD refuses more).
-const maxSnapshot = 65536
+// maxSnapshot is what the record can hold (the CRD refuses more). Every policy that the API accepts fits, so that what is
+// judged never differs from what was asked for.
+const maxSnapshot = 131072
 
-// snapshot keeps what the policy says now. One that is too long is not kept: then changes apply at once.
+// snapshot keeps what the policy says now, but whom it selects, which may be long and is of no use any more. One that is too
+// long all the same is not kept: then changes apply at once, and the analysis says that it has nothing to go by.
 func snapshot(policy *v1alpha1.RolloutPolicySpec) string {
+	kept := *policy
+	kept.Selector = metav1.LabelSelector{}
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // queries are full of < and >
-	if err := e.Encode(policy); err != nil || b.Len() > maxSnapshot {
+	if err := e.Encode(kept); err != nil || b.Len() > maxSnapshot {
 		return ""
 	}
 	return strings.TrimSpace(b.String())

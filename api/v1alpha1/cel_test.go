@@ -7,6 +7,7 @@ package v1alpha1_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,6 +103,8 @@ func TestValidation(t *testing.T) {
 		"an argument with a backtick":    {spec: "{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: 'a`b'}]}}]}}", want: []string{"arguments[0].value", "should match"}},
 		"two arguments of one name":      {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: a}, {name: job, value: b}]}}]}}`, want: []string{"arguments[1]", "Duplicate value"}},
 		"a query beyond all bounds":      {spec: `{analysis: {metrics: [{name: a, query: "` + strings.Repeat("x", 4097) + `", range: {min: "1"}}]}}`, want: []string{"query", "Too long"}},
+		"queries up to the bound":        {spec: `{analysis: {metrics: [` + longMetrics(4) + `]}}`},
+		"queries beyond it together":     {spec: `{analysis: {metrics: [` + longMetrics(4) + `, {name: a, ` + rate + `}]}}`, want: []string{"spec.analysis.metrics", "the queries of all metrics together must not be longer than 16384 characters"}},
 		"a metric's name in capitals":    {spec: `{analysis: {metrics: [{name: Conversion, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[0].name", "should match"}},
 		"two metrics of one name":        {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}}, {name: a, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[1]", "Duplicate value"}},
 	} {
@@ -110,6 +113,15 @@ func TestValidation(t *testing.T) {
 			check(t, c, "ClusterRolloutPolicy", tc.spec, tc.want)
 		})
 	}
+}
+
+// longMetrics are so many metrics whose queries are as long as one can be.
+func longMetrics(n int) string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf(`{name: m%d, query: "%s", range: {min: "1"}}`, i, strings.Repeat("x", 4096)))
+	}
+	return strings.Join(all, ", ")
 }
 
 // TestTemplatesAreValidated: the spec of templates.

@@ -19,6 +19,10 @@ const (
 	DefaultQuarantineTTL    = 24 * time.Hour
 )
 
+// MaxQueries is how long the queries of a policy's metrics may be together, in characters, those of templates with their
+// arguments included: so the record has room for every policy.
+const MaxQueries = 16384
+
 // EffectiveSteps are the policy's steps, or the default ladder 10, 25, 50.
 func (s *RolloutPolicySpec) EffectiveSteps() []Step {
 	if len(s.Steps) > 0 {

@@ -167,8 +167,9 @@ type Analysis struct {
 	// +optional
 	Latency Latency `json:"latency,omitempty"`
 
-	// Metrics are the user's own, as PromQL.
+	// Metrics are the user's own, as PromQL. Their queries together may have 16,384 characters.
 	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:XValidation:rule="self.map(m, (has(m.query) ? size(m.query) : 0) + (has(m.rate) ? size(m.rate.numerator) + size(m.rate.denominator) : 0)).sum() <= 16384",message="the queries of all metrics together must not be longer than 16384 characters"
 	// +kubebuilder:validation:XValidation:rule="self.filter(m, has(m.rate)).size() <= 3",message="at most 3 metrics can be rates"
 	// +listType=map
 	// +listMapKey=name

@@ -102,9 +102,9 @@ type RolloutStatus struct {
 	// Autoscaled says that a HorizontalPodAutoscaler had the workload when this rollout began.
 	// +optional
 	Autoscaled bool `json:"autoscaled,omitempty"`
-	// Policy is the policy's spec when this rollout began, as JSON: a policy changed mid-rollout applies
-	// from the next one (but suspend at once).
-	// +kubebuilder:validation:MaxLength=65536
+	// Policy is the policy's spec when this rollout began, without its selector and with its templates in it, as JSON: a
+	// policy changed mid-rollout applies from the next one (but suspend at once).
+	// +kubebuilder:validation:MaxLength=131072
 	// +optional
 	Policy string `json:"policy,omitempty"`
 	// Step is the current step, counted from 0.
