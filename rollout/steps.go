@@ -207,13 +207,14 @@ const CauseNoAnswers = "NoAnswers"
 // IsBlind says whether a cause means that there is no usable data.
 func IsBlind(cause string) bool { return cause == CauseBlind || cause == CauseNoSplit }
 
-// noteBlind remembers since when there is no data: ten minutes of a step are not ten blind minutes.
+// noteBlind remembers since when there is no data, and tells it once: ten minutes of a step are not ten blind minutes.
 func (p *pass) noteBlind() {
 	switch v := p.o.Verdict; {
 	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause):
 		p.s.BlindSince = nil
 	case p.s.BlindSince == nil:
 		p.s.BlindSince = micro(p.o.Now)
+		p.event(true, v.Cause, "The rollout can't be judged and waits: "+v.Message)
 	}
 }
 
