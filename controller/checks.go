@@ -26,8 +26,11 @@ const (
 	checkAgain = time.Minute
 )
 
-// check is a query at an address.
-type check struct{ url, expression string }
+// check is a query at an endpoint.
+type check struct {
+	endpoint   Endpoint
+	expression string
+}
 
 // checks are those of one namespace, with what is known about each.
 type checks map[check]checkResult
@@ -54,7 +57,7 @@ func (p *Policies) check(ctx context.Context, ns string, policies []subject) (kn
 		if !time.Now().Before(end) {
 			return known, checkSoon
 		}
-		err := p.Check(ctx, c.url, prometheus.Query{Expression: c.expression})
+		err := p.Check(ctx, c.endpoint, prometheus.Query{Expression: c.expression})
 		switch {
 		case errors.Is(err, prometheus.ErrBadQuery):
 			known[c] = checkResult{answered: true, wrong: err.Error()}
@@ -83,7 +86,7 @@ func (c checks) due(now time.Time) []check {
 		}
 	}
 	slices.SortFunc(out, func(a, b check) int {
-		return cmp.Or(c[a].asked.Compare(c[b].asked), cmp.Compare(a.url, b.url), cmp.Compare(a.expression, b.expression))
+		return cmp.Or(c[a].asked.Compare(c[b].asked), cmp.Compare(a.endpoint.URL, b.endpoint.URL), cmp.Compare(a.endpoint.Secret.Name, b.endpoint.Secret.Name), cmp.Compare(a.expression, b.expression))
 	})
 	return out
 }
@@ -94,13 +97,13 @@ func (p *Policies) recall(ns string, policies []subject) checks {
 	defer p.mu.Unlock()
 	out := checks{}
 	for _, s := range policies {
-		url := p.address(s.spec)
-		if url == "" {
+		endpoint, ok := p.endpoint(ns, s.spec)
+		if !ok {
 			continue
 		}
 		for i := range s.spec.Analysis.Metrics {
 			for _, q := range s.spec.Analysis.Metrics[i].Queries() {
-				c := check{url, *q}
+				c := check{endpoint, *q}
 				out[c] = p.checked[ns][c]
 			}
 		}
@@ -120,20 +123,21 @@ func (p *Policies) remember(ns string, known checks) {
 	}
 }
 
-// address is that of the Prometheus which a policy's queries go to; empty: none.
-func (p *Policies) address(spec *v1alpha1.RolloutPolicySpec) string {
-	if spec.Analysis.Prometheus != nil {
-		return spec.Analysis.Prometheus.URL
-	}
-	return p.Prometheus
+// endpoint is the Prometheus to ask about a policy's queries; false: there is none. A policy of the cluster that uses a Secret has another
+// one for each namespace, and which of them counts, nobody knows.
+func (p *Policies) endpoint(ns string, spec *v1alpha1.RolloutPolicySpec) (Endpoint, bool) {
+	e := endpointOf(spec, p.Prometheus, ns)
+	foreign := ns == "" && e != p.Prometheus && e.Secret.Name != ""
+	return e, e.URL != "" && !foreign
 }
 
 // wrongQuery says what is wrong with the first query that is; empty: nothing, as far as is known.
-func (p *Policies) wrongQuery(spec *v1alpha1.RolloutPolicySpec, known checks) string {
+func (p *Policies) wrongQuery(ns string, spec *v1alpha1.RolloutPolicySpec, known checks) string {
+	endpoint, _ := p.endpoint(ns, spec)
 	for i := range spec.Analysis.Metrics {
 		m := &spec.Analysis.Metrics[i]
 		for _, q := range m.Queries() {
-			if wrong := known[check{p.address(spec), *q}].wrong; wrong != "" {
+			if wrong := known[check{endpoint, *q}].wrong; wrong != "" {
 				return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
 			}
 		}

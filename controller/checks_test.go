@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/analysis/prometheus"
@@ -35,14 +36,14 @@ type checker struct {
 	asked map[string]int // by query
 }
 
-func (c *checker) check(ctx context.Context, url string, q prometheus.Query) error {
+func (c *checker) check(ctx context.Context, e Endpoint, q prometheus.Query) error {
 	c.mu.Lock()
 	if c.asked == nil {
 		c.asked = map[string]int{}
 	}
 	c.asked[q.Expression]++
 	c.mu.Unlock()
-	if url != "good" {
+	if e.URL != "good" {
 		select {
 		case <-time.After(2 * time.Second):
 		case <-ctx.Done():
@@ -134,4 +135,15 @@ func TestQueriesThatAreNeverAnswered(t *testing.T) {
 			t.Errorf("a minute later it was asked %d times more, want once", prom.asked["0a"]-before)
 		}
 	})
+}
+
+// A cluster's policy that uses a Secret uses another one in each namespace: nobody can ask for all of them.
+func TestQueriesOfAClustersPolicyWithASecret(t *testing.T) {
+	policy := &v1alpha1.ClusterRolloutPolicy{ObjectMeta: metav1.ObjectMeta{Name: "all"}, Spec: asking("", "all", "good", "up").Spec}
+	policy.Spec.Analysis.Prometheus.SecretRef = &v1alpha1.SecretRef{Name: "prometheus"}
+	prom := &checker{}
+	p := &Policies{Client: cluster(t, policy).Build(), Check: prom.check}
+	if again := pass(t, p, ""); again != 0 || len(prom.asked) != 0 {
+		t.Errorf("asked %v, and goes on in %v", prom.asked, again)
+	}
 }

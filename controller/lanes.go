@@ -19,7 +19,7 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// namedAtOnce is how many addresses that policies name are asked at once. What they answer takes memory
+// namedAtOnce is how many endpoints that policies name are asked at once. What they answer takes memory
 // (prometheus.MaxNamedCounters), and any tenant can name some that answer slowly or never.
 const namedAtOnce = 16
 
@@ -32,12 +32,12 @@ const namedPerNamespace = 4
 // uses it looks, and nobody else.
 type lane struct {
 	busy bool
-	// clients by address; only who made the lane busy uses it.
-	clients map[string]Counters
+	// clients by endpoint; only who made the lane busy uses it.
+	clients map[Endpoint]Counters
 }
 
-// work is the rollouts of a lane, by address; "" is none.
-type work map[string][]*v1alpha1.Rollout
+// work is the rollouts of a lane, by endpoint; the zero value is none.
+type work map[Endpoint][]*v1alpha1.Rollout
 
 // Start implements manager.Runnable. Looks that would overlap are left out, not queued.
 func (l *Looks) Start(ctx context.Context) error {
@@ -98,14 +98,14 @@ func (l *Looks) byLane(ctx context.Context) (map[string]work, error) {
 		if !judgeable(&r.Status) {
 			continue
 		}
-		name, url := "", cmp.Or(prometheusOf(&r.Status), l.Prometheus)
-		if url != l.Prometheus {
+		name, endpoint := "", l.endpoint(r)
+		if endpoint != l.Prometheus {
 			name = r.Namespace
 		}
 		if all[name] == nil {
 			all[name] = work{}
 		}
-		all[name][url] = append(all[name][url], r)
+		all[name][endpoint] = append(all[name][endpoint], r)
 	}
 	return all, nil
 }
@@ -125,7 +125,7 @@ func (l *Looks) enter(all map[string]work) map[string]*lane {
 	entered := map[string]*lane{}
 	for name := range all {
 		if l.lanes[name] == nil {
-			l.lanes[name] = &lane{clients: map[string]Counters{}}
+			l.lanes[name] = &lane{clients: map[Endpoint]Counters{}}
 		}
 		if lane := l.lanes[name]; !lane.busy {
 			lane.busy = true
@@ -141,78 +141,78 @@ func (l *Looks) leave(lane *lane) {
 	lane.busy = false
 }
 
-// drive looks at what is in a lane, one address after the other.
+// drive looks at what is in a lane, one endpoint after the other.
 func (l *Looks) drive(ctx context.Context, now time.Time, lane *lane, todo work) error {
-	for url := range lane.clients {
-		if todo[url] == nil {
-			delete(lane.clients, url)
+	for endpoint := range lane.clients {
+		if todo[endpoint] == nil {
+			delete(lane.clients, endpoint)
 		}
 	}
 	var joined error
-	for i, url := range lane.turns(todo) {
-		rollouts := todo[url]
+	for i, endpoint := range lane.turns(todo) {
+		rollouts := todo[endpoint]
 		if i >= namedPerNamespace {
-			joined = errors.Join(joined, l.batch(ctx, now, server{url: url, missing: "the policies of its namespace name too many Prometheuses"}, rollouts))
+			joined = errors.Join(joined, l.batch(ctx, now, server{url: endpoint.URL, missing: "the policies of its namespace name too many Prometheuses"}, rollouts))
 			continue
 		}
-		client, err := l.client(lane, url)
+		client, err := l.client(lane, endpoint)
 		joined = errors.Join(joined, err)
-		if url == l.Prometheus {
-			joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: url}, rollouts))
+		if endpoint == l.Prometheus {
+			joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: endpoint.URL}, rollouts))
 			continue
 		}
-		// For every address anew, so that a namespace with many of them takes its turn like the others.
+		// For every endpoint anew, so that a namespace with many of them takes its turn like the others.
 		select {
 		case l.named <- struct{}{}:
 		case <-ctx.Done():
 			return joined
 		}
-		joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: url}, l.still(ctx, url, rollouts)))
+		joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: endpoint.URL}, l.still(ctx, endpoint, rollouts)))
 		<-l.named
 	}
 	return joined
 }
 
-// turns are the addresses in the order in which they are asked: who is known comes first, so that a rollout
+// turns are the endpoints in the order in which they are asked: who is known comes first, so that a rollout
 // is not left out halfway because of one that began after it.
-func (l *lane) turns(todo work) []string {
-	unknown := func(url string) int {
-		if l.clients[url] != nil {
+func (l *lane) turns(todo work) []Endpoint {
+	unknown := func(e Endpoint) int {
+		if l.clients[e] != nil {
 			return 0
 		}
 		return 1
 	}
-	return slices.SortedFunc(maps.Keys(todo), func(a, b string) int {
-		return cmp.Or(cmp.Compare(unknown(a), unknown(b)), cmp.Compare(a, b))
+	return slices.SortedFunc(maps.Keys(todo), func(a, b Endpoint) int {
+		return cmp.Or(cmp.Compare(unknown(a), unknown(b)), cmp.Compare(a.URL, b.URL), cmp.Compare(a.Secret.Name, b.Secret.Name))
 	})
 }
 
 // still reads again the rollouts that had to wait for their turn: their step and weight, by which the
 // look counts, may be others by now.
-func (l *Looks) still(ctx context.Context, url string, rollouts []*v1alpha1.Rollout) []*v1alpha1.Rollout {
+func (l *Looks) still(ctx context.Context, endpoint Endpoint, rollouts []*v1alpha1.Rollout) []*v1alpha1.Rollout {
 	var out []*v1alpha1.Rollout
 	for _, r := range rollouts {
 		var now v1alpha1.Rollout
 		err := l.Client.Get(ctx, client.ObjectKeyFromObject(r), &now)
-		if err == nil && judgeable(&now.Status) && prometheusOf(&now.Status) == url {
+		if err == nil && judgeable(&now.Status) && l.endpoint(&now) == endpoint {
 			out = append(out, &now)
 		}
 	}
 	return out
 }
 
-// client is the one for an address; nil without one, or when the address can't be used.
-func (l *Looks) client(lane *lane, url string) (Counters, error) {
-	if url == "" {
+// client is the one for an endpoint; nil without one, or when the endpoint can't be used.
+func (l *Looks) client(lane *lane, endpoint Endpoint) (Counters, error) {
+	if endpoint.URL == "" {
 		return nil, nil
 	}
-	if c, ok := lane.clients[url]; ok {
+	if c, ok := lane.clients[endpoint]; ok {
 		return c, nil
 	}
-	c, err := l.Connect(url)
+	c, err := l.Connect(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Prometheus: %w", err)
 	}
-	lane.clients[url] = c
+	lane.clients[endpoint] = c
 	return c, nil
 }

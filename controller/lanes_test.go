@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/analysis"
@@ -30,14 +31,14 @@ type servers struct {
 	most     int
 }
 
-func (s *servers) connect(url string) (Counters, error) {
+func (s *servers) connect(e Endpoint) (Counters, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.connects == nil {
 		s.connects, s.asked = map[string]int{}, map[string]int{}
 	}
-	s.connects[url]++
-	return oneServer{s, url}, nil
+	s.connects[e.URL]++
+	return oneServer{s, e.URL}, nil
 }
 
 type oneServer struct {
@@ -84,7 +85,7 @@ func TestASlowNamedAddressCostsOnlyItsNamespaceLooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _ := watching(t, nil, naming(t, "shop", "web", ""), naming(t, "evil", "web", "slow"), naming(t, "evil", "api", "slower"))
 		s := &servers{answer: make(chan struct{})}
-		l.Prometheus, l.Connect = "own", s.connect
+		l.Prometheus, l.Connect = Endpoint{URL: "own"}, s.connect
 		var waits []func() error
 		for i := range 3 {
 			waits = append(waits, l.look(t.Context(), at(5*i)))
@@ -118,7 +119,7 @@ func TestFewNamedAddressesAreAskedAtOnce(t *testing.T) {
 		}
 		l, woken := watching(t, nil, rollouts...)
 		s := &servers{answer: make(chan struct{})}
-		l.Prometheus, l.Connect = "own", s.connect
+		l.Prometheus, l.Connect = Endpoint{URL: "own"}, s.connect
 		wait := l.look(t.Context(), at(5))
 		synctest.Wait()
 		close(s.answer)
@@ -138,7 +139,7 @@ func TestANamespaceIsLookedAtThroughFewAddresses(t *testing.T) {
 	}
 	l, _ := watching(t, nil, rollouts...)
 	s := &servers{}
-	l.Prometheus, l.Connect = "own", s.connect
+	l.Prometheus, l.Connect = Endpoint{URL: "own"}, s.connect
 	lookFrom(t, l, 5, 1)
 	late := naming(t, "shop", "late", "a")
 	if err := l.Client.(client.Client).Create(t.Context(), late); err != nil {
@@ -159,7 +160,7 @@ func TestWhatHadToWaitIsReadAgain(t *testing.T) {
 		gone := naming(t, "evil", "web", "slow")
 		l, _ := watching(t, nil, gone, naming(t, "evil", "api", "slow"))
 		s := &servers{}
-		l.Prometheus, l.Connect = "own", s.connect
+		l.Prometheus, l.Connect = Endpoint{URL: "own"}, s.connect
 		l.enter(nil) // makes the places
 		for range namedAtOnce {
 			l.named <- struct{}{}
@@ -185,7 +186,7 @@ func TestClientsLiveAsLongAsTheyAreUsed(t *testing.T) {
 	l, _ := watching(t, nil, first, second, elsewhere)
 	c := l.Client.(client.Client)
 	s := &servers{}
-	l.Prometheus, l.Connect = "own", s.connect
+	l.Prometheus, l.Connect = Endpoint{URL: "own"}, s.connect
 	kept := func() map[string]int {
 		n := map[string]int{}
 		for name, lane := range l.lanes {
@@ -212,5 +213,41 @@ func TestClientsLiveAsLongAsTheyAreUsed(t *testing.T) {
 		if d := cmp.Diff(step.want, kept()); d != "" {
 			t.Errorf("clients by namespace without %s/%s (-want +got):\n%s", step.over.Namespace, step.over.Name, d)
 		}
+	}
+}
+
+// A Prometheus is asked as its policy says: with the workload's namespace's own Secret, and by a client of its own.
+func TestEndpoints(t *testing.T) {
+	own := Endpoint{URL: "own", Secret: types.NamespacedName{Namespace: "headgate-system", Name: "prometheus"}}
+	secret := func(name string) *v1alpha1.SecretRef { return &v1alpha1.SecretRef{Name: name} }
+	for name, tc := range map[string]struct {
+		ref  *v1alpha1.PrometheusRef
+		want Endpoint
+	}{
+		"a policy that names none":             {nil, own},
+		"one that names the installation's":    {&v1alpha1.PrometheusRef{URL: "own"}, own},
+		"another address has none of its keys": {&v1alpha1.PrometheusRef{URL: "other"}, Endpoint{URL: "other"}},
+		"a Secret": {&v1alpha1.PrometheusRef{URL: "other", SecretRef: secret("s")},
+			Endpoint{URL: "other", Secret: types.NamespacedName{Namespace: "shop", Name: "s"}}},
+		"the installation's address as somebody else": {&v1alpha1.PrometheusRef{URL: "own", SecretRef: secret("prometheus")},
+			Endpoint{URL: "own", Secret: types.NamespacedName{Namespace: "shop", Name: "prometheus"}}},
+	} {
+		policy := &v1alpha1.RolloutPolicySpec{Analysis: v1alpha1.Analysis{Prometheus: tc.ref}}
+		if d := cmp.Diff(tc.want, endpointOf(policy, own, "shop")); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+	var rollouts []client.Object
+	for _, as := range []string{"a", "b"} {
+		r := naming(t, "shop", as, "own")
+		r.Status.Policy = policyJSON(t, v1alpha1.RolloutPolicySpec{Analysis: v1alpha1.Analysis{Prometheus: &v1alpha1.PrometheusRef{URL: "own", SecretRef: secret(as)}}})
+		rollouts = append(rollouts, r)
+	}
+	l, _ := watching(t, nil, rollouts...)
+	s := &servers{}
+	l.Prometheus, l.Connect = own, s.connect
+	lookFrom(t, l, 5, 2)
+	if s.connects["own"] != 2 || len(l.lanes) != 1 || l.lanes["shop"] == nil {
+		t.Errorf("connected %d times, lanes %v; want once for each Secret, in the namespace's lane", s.connects["own"], l.lanes)
 	}
 }

@@ -34,6 +34,14 @@ const (
 	maxJudgeState = 49152
 )
 
+// Endpoint is a Prometheus. The zero value is none.
+type Endpoint struct {
+	// URL is its address.
+	URL string
+	// Secret has what it asks for; the zero value: nothing.
+	Secret types.NamespacedName
+}
+
 // Counters asks one Prometheus for all targets in one batch; *prometheus.Client does. The result has one
 // look for each target, in their order; the error says why data is missing, for the log.
 type Counters interface {
@@ -46,11 +54,11 @@ type Counters interface {
 type Looks struct {
 	// Client reads Rollouts from the cache.
 	Client client.Reader
-	// Prometheus is the address for policies that name none; empty: they have no data.
-	Prometheus string
-	// Connect makes the client for an address, once for each and namespace that names it. It is called by
+	// Prometheus is the one for policies that name none; the zero value: they have no data.
+	Prometheus Endpoint
+	// Connect makes the client for an endpoint, once for each and namespace that names it. It is called by
 	// several goroutines at once.
-	Connect func(url string) (Counters, error)
+	Connect func(Endpoint) (Counters, error)
 	// Wake is told each workload that has a new verdict, from several goroutines at once. It must not block.
 	Wake func(types.NamespacedName)
 
@@ -140,11 +148,22 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 	return t
 }
 
-func prometheusOf(s *v1alpha1.RolloutStatus) string {
-	if p := recordedPolicy(s).Analysis.Prometheus; p != nil {
-		return p.URL
+// endpoint is the Prometheus that a rollout is judged by.
+func (l *Looks) endpoint(r *v1alpha1.Rollout) Endpoint {
+	return endpointOf(recordedPolicy(&r.Status), l.Prometheus, r.Namespace)
+}
+
+// endpointOf is the Prometheus that a policy's queries go to. Its Secret is always of the namespace that the queries are about: a
+// policy can't name another's. Who names the installation's own address, and nothing besides, means what naming none means.
+func endpointOf(policy *v1alpha1.RolloutPolicySpec, own Endpoint, namespace string) Endpoint {
+	p := policy.Analysis.Prometheus
+	switch {
+	case p == nil, p.SecretRef == nil && p.URL == own.URL:
+		return own
+	case p.SecretRef == nil:
+		return Endpoint{URL: p.URL}
 	}
-	return ""
+	return Endpoint{URL: p.URL, Secret: types.NamespacedName{Namespace: namespace, Name: p.SecretRef.Name}}
 }
 
 // recordedPolicy is the policy that the rollout began with; the zero value where it can't be read.

@@ -60,10 +60,10 @@ func watching(t *testing.T, c Counters, objects ...client.Object) (*Looks, *[]ty
 			defer mu.Unlock()
 			*woken = append(*woken, key)
 		},
-		Connect: func(string) (Counters, error) { return c, nil },
+		Connect: func(Endpoint) (Counters, error) { return c, nil },
 	}
 	if c != nil {
-		l.Prometheus = "prometheus.example"
+		l.Prometheus.URL = "prometheus.example"
 	}
 	return l, woken
 }
@@ -154,7 +154,7 @@ func TestMissingPrometheusIsMissingData(t *testing.T) {
 
 func TestPrometheusThatCannotBeUsedIsMissingData(t *testing.T) {
 	l, woken := watching(t, healthy, record())
-	l.Connect = func(string) (Counters, error) { return nil, errRefused }
+	l.Connect = func(Endpoint) (Counters, error) { return nil, errRefused }
 	if err := l.look(t.Context(), at(5))(); !errors.Is(err, errRefused) {
 		t.Errorf("the error is %v", err)
 	}
@@ -176,10 +176,11 @@ func TestWhatPrometheusIsAsked(t *testing.T) {
 	first := record()
 	first.Name, first.Status.Stable = "first", v1alpha1.Revision{}
 	l, _ := watching(t, nil, record(), own, quarantined, first, podOf(stableHash, "s1", ""), podOf(candidateHash, "c1", ""))
-	l.Prometheus = "default.example"
+	l.Prometheus.URL = "default.example"
 	asked := map[string]*[]prometheus.Target{}
 	var mu sync.Mutex
-	l.Connect = func(url string) (Counters, error) {
+	l.Connect = func(e Endpoint) (Counters, error) {
+		url := e.URL
 		mu.Lock()
 		defer mu.Unlock()
 		if asked[url] != nil {

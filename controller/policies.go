@@ -34,11 +34,11 @@ import (
 // namespace, whose policies one pass looks at together; the empty one is the cluster's.
 type Policies struct {
 	Client client.Client
-	// Prometheus is the address for policies that name none; empty: their queries are not checked.
-	Prometheus string
+	// Prometheus is the one for policies that name none; the zero value: their queries are not checked.
+	Prometheus Endpoint
 	// Check asks a Prometheus about a query; prometheus.ErrBadQuery says that the query is wrong. It is
 	// called by several goroutines at once, each about another namespace.
-	Check func(ctx context.Context, url string, q prometheus.Query) error
+	Check func(ctx context.Context, e Endpoint, q prometheus.Query) error
 
 	mu      sync.Mutex
 	checked map[string]checks // by namespace
@@ -107,7 +107,7 @@ func (p *Policies) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 	checked, again := p.check(ctx, req.Namespace, subjects)
 	conflicts := view.conflicts()
 	for _, s := range subjects {
-		c := accepted(s.spec, cmp.Or(s.wrong, p.wrongQuery(s.spec, checked)), conflicts[s.name])
+		c := accepted(s.spec, cmp.Or(s.wrong, p.wrongQuery(req.Namespace, s.spec, checked)), conflicts[s.name])
 		if err := p.write(ctx, s.object, s.status, c); err != nil {
 			return ctrl.Result{}, err
 		}

@@ -29,7 +29,7 @@ func largest() *v1alpha1.RolloutPolicySpec {
 		Strategy: v1alpha1.StrategyCanary, MaxDuration: forever, ProgressDeadline: forever, QuarantineTTL: forever, Suspend: true,
 		OnFailure: v1alpha1.OnFailureQuarantine, OnInconclusive: v1alpha1.OnInconclusiveRollBack, OnBlind: v1alpha1.OnBlindRollBack, Rollback: v1alpha1.RollbackImmediate,
 		Analysis: v1alpha1.Analysis{
-			Prometheus:  &v1alpha1.PrometheusRef{URL: "http://" + dear(2041)},
+			Prometheus:  &v1alpha1.PrometheusRef{URL: "http://" + dear(2041), SecretRef: &v1alpha1.SecretRef{Name: strings.Repeat("x", 253)}},
 			SuccessRate: v1alpha1.SuccessRate{Disabled: true}, Latency: v1alpha1.Latency{Disabled: true},
 		},
 	}

@@ -101,7 +101,7 @@ func New(c Config) (*Client, error) {
 }
 
 func newAPI(c Config, limit int64) (v1.API, error) {
-	client, err := api.NewClient(api.Config{Address: c.URL, RoundTripper: limitedTransport{next: c.Transport, max: limit}})
+	client, err := api.NewClient(api.Config{Address: c.URL, RoundTripper: limitedTransport{next: strictTransport{c.Transport}, max: limit}})
 	if err != nil {
 		return nil, fmt.Errorf("making a Prometheus client for %q: %w", c.URL, err)
 	}
@@ -261,6 +261,8 @@ func reason(err error) error {
 		return errors.New("no answer in time")
 	case errors.Is(err, errTooLarge):
 		return errTooLarge
+	case access(err) != "":
+		return errors.New("Prometheus: " + access(err))
 	}
 	return errors.New("no connection to Prometheus")
 }

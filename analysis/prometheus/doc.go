@@ -16,8 +16,9 @@
 //	users.go     which of them are due, and what a look says of each
 //	client.go    the network edge
 //	share.go     what is asked namespace by namespace when the one query fails
+//	credentials.go, access.go  what a Prometheus asks for, and what is said where it refuses
 //
-// All but the last two, their helper limit.go and the asking half of users.go is pure.
+// All but the last three lines, their helper limit.go and the asking half of users.go is pure.
 //
 // A request is counted where it was split, at the sidecar of the pod it came to first. So the pods in
 // the looks are those that split, not those that answered, and both revisions' counters come from the

@@ -72,5 +72,8 @@ func missing(err error) string {
 	if errors.Is(err, errTooLarge) {
 		return "there are more request counters than can be read at once"
 	}
+	if why := access(err); why != "" {
+		return "Prometheus: " + why
+	}
 	return ReasonNoAnswer
 }

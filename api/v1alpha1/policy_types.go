@@ -183,6 +183,20 @@ type PrometheusRef struct {
 	// +kubebuilder:validation:Pattern=`^https?://[^ ]+$`
 	// +kubebuilder:validation:MaxLength=2048
 	URL string `json:"url"`
+
+	// SecretRef names a Secret of the workload's namespace, that of a ClusterRolloutPolicy too, with what the address asks
+	// for. Its keys: username and password, or token; ca.crt; tls.crt and tls.key; serverName; and header. with a header's
+	// name after it, as header.X-Scope-OrgID. Headgate needs the right to get it (docs/analysis.md). Default: none is used.
+	// +optional
+	SecretRef *SecretRef `json:"secretRef,omitempty"`
+}
+
+// SecretRef names a Secret.
+type SecretRef struct {
+	// Name is the Secret's.
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
 }
 
 // SuccessRate is the comparison of error rates between candidate and stable.

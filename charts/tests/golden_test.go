@@ -137,6 +137,8 @@ func TestRefused(t *testing.T) {
 		"a log level that does not exist":   {`{prometheus: {enabled: true}, log: {level: loud}}`, "'info', 'debug'"},
 		"a webhook that is waited for long": {`{prometheus: {enabled: true}, webhooks: {timeoutSeconds: 31}}`, "/webhooks/timeoutSeconds"},
 		"a user name that ends the quote":   {`{prometheus: {enabled: true}, webhooks: {autoscalers: ["a'b"]}}`, "/webhooks/autoscalers"},
+		"a Secret for the small Prometheus": {`{prometheus: {enabled: true, secret: s}}`, "leave prometheus.secret out"},
+		"a Secret's right without a name":   {`{prometheus: {enabled: true}, rbac: {prometheusSecrets: [{namespace: shop}]}}`, "/rbac/prometheusSecrets/0"},
 		"a tag that is a digest":            {`{prometheus: {enabled: true}, image: {tag: "sha256:abc"}}`, "/image/tag"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -82,6 +82,7 @@ func newController() *cobra.Command {
 	f.StringVar(&metricsAddress, "metrics-address", ":8080", "address of Prometheus metrics")
 	f.StringVar(&healthAddress, "health-address", ":8081", "address of /healthz and /readyz")
 	f.StringVar(&o.PrometheusURL, "prometheus-url", "", "Prometheus for policies that name none")
+	f.StringVar(&o.PrometheusSecret, "prometheus-secret", "", "Secret of the own namespace with what it asks for; empty: nothing")
 	f.StringVar(&o.ProxyImage, "proxy-image", "ghcr.io/headgate/headgate-proxy:"+version, "image of the sidecar")
 	f.StringVar(&o.ProxyPullPolicy, "proxy-image-pull-policy", "IfNotPresent", "its pull policy")
 	f.StringVar(&o.XDSService, "xds-service", "headgate.headgate-system.svc", "name by which sidecars reach the xDS server")

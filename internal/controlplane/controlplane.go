@@ -26,7 +26,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
-	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/controller"
 	"github.com/headgate/headgate/internal/certs"
@@ -40,6 +39,7 @@ type Options struct {
 	XDSPort                     int
 	XDSService                  string
 	PrometheusURL               string
+	PrometheusSecret            string // its name, in Namespace; empty: none
 	ProxyImage, ProxyPullPolicy string
 	ServiceAccount              string
 	CertSecret                  string
@@ -161,10 +161,11 @@ func (e everywhere) NeedLeaderElection() bool { return false }
 var _ manager.LeaderElectionRunnable = everywhere{}
 
 func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName, sink *server.Server, sidecars controller.Sidecars) error {
+	prom := prometheuses{reader: mgr.GetAPIReader(), own: o.own(), namespace: o.Namespace}
 	looks := &controller.Looks{
 		Client:     mgr.GetClient(),
-		Prometheus: o.PrometheusURL,
-		Connect:    func(url string) (controller.Counters, error) { return prometheus.New(o.prometheus(url)) },
+		Prometheus: prom.own,
+		Connect:    prom.connect,
 		Wake:       func(key types.NamespacedName) { notify(wake, key) },
 	}
 	if err := mgr.Add(looks); err != nil {
@@ -173,7 +174,7 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 	if err := metrics.Registry.Register(looks); err != nil {
 		return fmt.Errorf("registering the analysis' metrics: %w", err)
 	}
-	policies := &controller.Policies{Client: mgr.GetClient(), Prometheus: o.PrometheusURL, Check: checkQuery}
+	policies := &controller.Policies{Client: mgr.GetClient(), Prometheus: prom.own, Check: prom.check}
 	if err := controller.SetupPolicies(mgr, policies); err != nil {
 		return err
 	}
@@ -182,23 +183,6 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 		Namespace: o.Namespace, Deployment: o.Deployment, Now: time.Now, Sidecars: sidecars, Looks: looks,
 	}
 	return controller.Setup(mgr, r, &controller.Feeder{Reconciler: r, Sink: configurations{sink}}, wake)
-}
-
-// prometheus is how to ask for counters at an address, which is the installation's own or was named by a policy.
-func (o Options) prometheus(url string) prometheus.Config {
-	if url == o.PrometheusURL {
-		return prometheus.Config{URL: url}
-	}
-	return prometheus.Config{URL: url, MaxCounters: prometheus.MaxNamedCounters}
-}
-
-// checkQuery asks a Prometheus about a query that somebody just wrote.
-func checkQuery(ctx context.Context, url string, q prometheus.Query) error {
-	client, err := prometheus.New(prometheus.Config{URL: url})
-	if err != nil {
-		return err
-	}
-	return client.Check(ctx, q)
 }
 
 func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options) error {

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/controller"
 	"github.com/headgate/headgate/xds/server"
 )
 
@@ -127,12 +128,12 @@ func TestOwnUser(t *testing.T) {
 }
 
 func TestAddressesThatPoliciesNameMayAnswerLess(t *testing.T) {
-	o := Options{PrometheusURL: "http://own:9090"}
+	p := prometheuses{own: Options{PrometheusURL: "http://own:9090"}.own()}
 	for url, want := range map[string]prometheus.Config{
 		"http://own:9090":  {URL: "http://own:9090"},
 		"http://evil:9090": {URL: "http://evil:9090", MaxCounters: 1 << 20},
 	} {
-		if d := cmp.Diff(want, o.prometheus(url)); d != "" {
+		if d := cmp.Diff(want, p.config(controller.Endpoint{URL: url})); d != "" {
 			t.Errorf("%s (-want +got):\n%s", url, d)
 		}
 	}

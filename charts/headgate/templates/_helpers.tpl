@@ -62,6 +62,9 @@ seccompProfile:
 {{- if and .Values.prometheus.enabled .Values.prometheus.url -}}
 {{- fail "prometheus.enabled and prometheus.url are both set. Keep prometheus.url to use the Prometheus that you have, or prometheus.enabled=true to install a small one." -}}
 {{- end -}}
+{{- if and .Values.prometheus.enabled .Values.prometheus.secret -}}
+{{- fail "prometheus.secret is for the address in prometheus.url. The small Prometheus asks for nothing: leave prometheus.secret out." -}}
+{{- end -}}
 {{- if not (or .Values.prometheus.enabled .Values.prometheus.url) -}}
 {{- fail "Headgate counts requests with Prometheus and does not know where it is. If you have one: --set prometheus.url=http://prometheus.monitoring.svc:9090 (it must scrape the sidecars; with the Prometheus operator it does). If you have none: --set prometheus.enabled=true installs a small one." -}}
 {{- end -}}
