@@ -39,8 +39,12 @@ type checks map[check]checkResult
 type checkResult struct {
 	answered bool
 	wrong    string    // what is wrong with the query; empty: nothing, if answered
+	refused  string    // why Prometheus did not let itself be asked; empty: it did, or nobody knows
 	asked    time.Time // the last time
 }
+
+// greeting is what is asked only to see whether Prometheus can be.
+const greeting = "1"
 
 // check asks Prometheus about the queries of these policies, each once, until it answers. again is when
 // those that had no time or no answer are due; 0: there are none.
@@ -61,12 +65,14 @@ func (p *Policies) check(ctx context.Context, ns string, policies []subject) (kn
 		switch {
 		case errors.Is(err, prometheus.ErrBadQuery):
 			known[c] = checkResult{answered: true, wrong: err.Error()}
+		case errors.Is(err, prometheus.ErrAccess):
+			known[c] = checkResult{refused: err.Error(), asked: time.Now()}
 		case err == nil:
 			known[c] = checkResult{answered: true}
 		case ctx.Err() != nil: // it did not have the time that the others had
 			return known, checkSoon
 		default:
-			known[c] = checkResult{asked: time.Now()}
+			known[c] = checkResult{refused: known[c].refused, asked: time.Now()}
 		}
 	}
 	for _, r := range known {
@@ -101,6 +107,10 @@ func (p *Policies) recall(ns string, policies []subject) checks {
 		if !ok {
 			continue
 		}
+		if endpoint.Secret.Name != "" && endpoint != p.Prometheus {
+			c := check{endpoint, greeting}
+			out[c] = p.checked[ns][c]
+		}
 		for i := range s.spec.Analysis.Metrics {
 			for _, q := range s.spec.Analysis.Metrics[i].Queries() {
 				c := check{endpoint, *q}
@@ -131,7 +141,7 @@ func (p *Policies) endpoint(ns string, spec *v1alpha1.RolloutPolicySpec) (Endpoi
 	return e, e.URL != "" && !foreign
 }
 
-// wrongQuery says what is wrong with the first query that is; empty: nothing, as far as is known.
+// wrongQuery says what is wrong with the first query that is, or why none can be asked; empty: nothing, as far as is known.
 func (p *Policies) wrongQuery(ns string, spec *v1alpha1.RolloutPolicySpec, known checks) string {
 	endpoint, _ := p.endpoint(ns, spec)
 	for i := range spec.Analysis.Metrics {
@@ -142,5 +152,5 @@ func (p *Policies) wrongQuery(ns string, spec *v1alpha1.RolloutPolicySpec, known
 			}
 		}
 	}
-	return ""
+	return known[check{endpoint, greeting}].refused
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/analysis/prometheus"
@@ -146,4 +147,46 @@ func TestQueriesOfAClustersPolicyWithASecret(t *testing.T) {
 	if again := pass(t, p, ""); again != 0 || len(prom.asked) != 0 {
 		t.Errorf("asked %v, and goes on in %v", prom.asked, again)
 	}
+}
+
+// A Secret that is no good is told when the policy is written, not when its first rollout has no data; and not when Prometheus only
+// does not answer.
+func TestASecretIsTriedWhenAPolicyNamesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := asking("shop", "web", "guarded")
+		policy.Spec.Analysis.Prometheus.SecretRef = &v1alpha1.SecretRef{Name: "prometheus"}
+		c := cluster(t, namespace("shop", true), policy).Build()
+		answer := fmt.Errorf("%w: there is no Secret", prometheus.ErrAccess)
+		asked := 0
+		p := &Policies{Client: c, Check: func(_ context.Context, e Endpoint, _ prometheus.Query) error {
+			if e != (Endpoint{URL: "guarded", Secret: types.NamespacedName{Namespace: "shop", Name: "prometheus"}}) {
+				t.Errorf("asked %+v", e)
+			}
+			asked++
+			return answer
+		}}
+		const refused = "False Invalid Prometheus can't be asked"
+		for _, step := range []struct {
+			answer error
+			again  time.Duration
+			want   string
+		}{
+			{answer, checkAgain, refused},
+			{errors.New("no answer in time"), checkAgain, refused},
+			{nil, 0, "True Accepted in use"},
+			{answer, 0, "True Accepted in use"}, // from here on its rollouts tell
+		} {
+			answer = step.answer
+			if again := pass(t, p, "shop"); again != step.again {
+				t.Errorf("it goes on in %v, want %v", again, step.again)
+			}
+			if d := cmp.Diff(step.want, accepts(stored(t, c, policy).Status)); d != "" {
+				t.Errorf("after %v (-want +got):\n%s", step.answer, d)
+			}
+			time.Sleep(checkAgain)
+		}
+		if asked != 3 {
+			t.Errorf("asked %d times, want 3", asked)
+		}
+	})
 }

@@ -11,6 +11,9 @@ import (
 	"net/http"
 )
 
+// ErrAccess: Prometheus is there and does not let itself be asked, for something that users can mend, as a wrong password.
+var ErrAccess = errors.New("Prometheus can't be asked") //nolint:staticcheck // a proper name
+
 // accessError says, for users, why a Prometheus can't be asked. It has no address in it.
 type accessError struct{ why string }
 

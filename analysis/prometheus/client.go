@@ -232,7 +232,7 @@ func (c *Client) evaluate(ctx context.Context, expression string, t Target) (mod
 var ErrBadQuery = errors.New("bad query")
 
 // Check asks Prometheus about a user's query before anything depends on it. ErrBadQuery says that the
-// query is wrong, with Prometheus' own words; other errors, that nobody could say.
+// query is wrong, with Prometheus' own words; ErrAccess, that it would not be asked; other errors, that nobody could say.
 func (c *Client) Check(ctx context.Context, q Query) error {
 	expression, err := Render(q.Expression, Target{Namespace: "default", Workload: "web", Candidate: "1", Stable: "0"})
 	if err != nil {
@@ -262,7 +262,7 @@ func reason(err error) error {
 	case errors.Is(err, errTooLarge):
 		return errTooLarge
 	case access(err) != "":
-		return errors.New("Prometheus: " + access(err))
+		return fmt.Errorf("%w: %s", ErrAccess, access(err))
 	}
 	return errors.New("no connection to Prometheus")
 }

@@ -214,7 +214,7 @@ func TestCredentials(t *testing.T) {
 	}
 	plain := httptest.NewServer(open.Config.Handler)
 	defer plain.Close()
-	if got := whatItSays(t, with(t, strings.Replace(plain.URL, "http:", "https:", 1), data("ca.crt", ca))); got != "Prometheus: it does not speak TLS; its address should begin with http://" {
+	if got := whatItSays(t, with(t, strings.Replace(plain.URL, "http:", "https:", 1), data("ca.crt", ca))); got != "Prometheus can't be asked: it does not speak TLS; its address should begin with http://" {
 		t.Errorf("without TLS it says %q", got)
 	}
 }
@@ -227,7 +227,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	for _, code := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, thief.URL+r.URL.Path, code) }))
 		defer s.Close()
-		want := fmt.Sprintf("Prometheus: it redirects (%d), which is not followed; name the address that it redirects to", code)
+		want := fmt.Sprintf("Prometheus can't be asked: it redirects (%d), which is not followed; name the address that it redirects to", code)
 		if got := whatItSays(t, with(t, s.URL, data("ca.crt", ca, "username", "a", "password", "b", "header.X-Scope-OrgID", "c"))); got != want {
 			t.Errorf("it says %q, want %q", got, want)
 		}

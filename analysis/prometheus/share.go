@@ -73,7 +73,7 @@ func missing(err error) string {
 		return "there are more request counters than can be read at once"
 	}
 	if why := access(err); why != "" {
-		return "Prometheus: " + why
+		return ErrAccess.Error() + ": " + why
 	}
 	return ReasonNoAnswer
 }

@@ -66,19 +66,19 @@ func TestSecretsOfPrometheuses(t *testing.T) {
 	}{
 		"the installation's":                  {own, ""},
 		"a policy's":                          {named("shop", "prometheus"), ""},
-		"a wrong one":                         {named("shop", "wrong"), "Prometheus: it refuses the credentials (403 Forbidden)"},
-		"none that is there":                  {named("shop", "gone"), `Prometheus: no credentials: there is no Secret "shop/gone"`},
-		"one that Headgate has no right to":   {named("shop", "forbidden"), `Prometheus: no credentials: Headgate has no right to get Secret "shop/forbidden"`},
-		"one of Headgate's own":               {named("headgate-system", "headgate-certs"), `Prometheus: no credentials: Secrets of namespace "headgate-system" are not for policies`},
-		"one that can't be read for a moment": {named("shop", "slow"), `Prometheus: reading Secret "shop/slow": context deadline exceeded`},
+		"a wrong one":                         {named("shop", "wrong"), "Prometheus can't be asked: it refuses the credentials (403 Forbidden)"},
+		"none that is there":                  {named("shop", "gone"), `Prometheus can't be asked: no credentials: there is no Secret "shop/gone"`},
+		"one that Headgate has no right to":   {named("shop", "forbidden"), `Prometheus can't be asked: no credentials: Headgate has no right to get Secret "shop/forbidden"`},
+		"one of Headgate's own":               {named("headgate-system", "headgate-certs"), `Prometheus can't be asked: no credentials: Secrets of namespace "headgate-system" are not for policies`},
+		"one that can't be read for a moment": {named("shop", "slow"), `Prometheus can't be asked: reading Secret "shop/slow": context deadline exceeded`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := p.check(t.Context(), tc.endpoint, prometheus.Query{Expression: "up"})
 			if (err == nil) != (tc.want == "") || err != nil && err.Error() != tc.want {
 				t.Errorf("the query says %v, want %q", err, tc.want)
 			}
-			if errors.Is(err, prometheus.ErrBadQuery) {
-				t.Error("it is taken for the query's fault")
+			if errors.Is(err, prometheus.ErrBadQuery) || errors.Is(err, prometheus.ErrAccess) != (tc.want != "") {
+				t.Errorf("it is taken for something else: %v", err)
 			}
 			c, err := p.connect(tc.endpoint)
 			if err != nil {
