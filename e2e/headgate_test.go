@@ -54,6 +54,7 @@ func TestHeadgate(t *testing.T) {
 		"Unsplit":      testUnsplit,
 		"Autoscaler":   testAutoscaler,
 		"OwnFaults":    testOwnFaults,
+		"Metrics":      testMetrics,
 	}
 	t.Run("Together", func(t *testing.T) {
 		for name, test := range together {
