@@ -45,6 +45,19 @@ if [[ $failed -eq 1 && $failures -eq 0 ]]; then
   failures=1 # a step without tests, or one that did not come to them
 fi
 
+# What the failed tests said, in short: the whole of it is far above, between thousands of lines.
+said() {
+  local test
+  cat out/tests/*.json | sed -n 's/.*"Action":"fail".*"Test":"\([^"]*\)".*/\1/p' | while read -r test; do
+    cat out/tests/*.json | grep -F "\"Test\":\"$test\"" | sed -n 's|.*"Output":"\(.*\)\\n"}$|\1|p' |
+      grep -A3 --no-group-separator '^ *[a-z0-9_]*\.go:[0-9]*: ' | cut -c1-400 | sed "s|^|$test: |" | head -40
+  done
+}
+if [[ $failures -gt 0 ]]; then
+  printf '\n== What failed\n\n'
+  said || true
+fi
+
 printf '\n== Result, after %dm %02ds\n\n' $((SECONDS / 60)) $((SECONDS % 60))
 printf '%s\n' "${summary[@]}"
 printf '\n%d passed, %d failed\n' "$(count pass)" "$failures"
