@@ -70,6 +70,10 @@ func (s oneServer) Looks(ctx context.Context, at time.Time, targets []prometheus
 	return healthy.Looks(ctx, at, targets)
 }
 
+func (s oneServer) Past(context.Context, prometheus.Target, prometheus.Span) ([]analysis.Look, error) {
+	return nil, nil
+}
+
 // naming is a rollout whose policy names an address; "" names none.
 func naming(t *testing.T, ns, name, url string) *v1alpha1.Rollout {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,10 +43,13 @@ type Endpoint struct {
 	Secret types.NamespacedName
 }
 
-// Counters asks one Prometheus for all targets in one batch; *prometheus.Client does. The result has one
-// look for each target, in their order; the error says why data is missing, for the log.
+// Counters asks one Prometheus; *prometheus.Client does.
 type Counters interface {
+	// Looks asks for all targets in one batch. The result has one look for each, in their order; the error says
+	// why data is missing, for the log.
 	Looks(ctx context.Context, at time.Time, targets []prometheus.Target) ([]analysis.Look, error)
+	// Past makes the looks that would have been made at a target, the oldest first.
+	Past(ctx context.Context, target prometheus.Target, span prometheus.Span) ([]analysis.Look, error)
 }
 
 // Looks runs the analysis of all rollouts: every LookInterval one batch of queries, one look at each,
@@ -99,7 +103,9 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 	}
 	var err error
 	if prom.client != nil {
+		past := l.recall(ctx, now, prom.client, rollouts, targets)
 		looks, err = prom.client.Looks(ctx, now, targets)
+		err = errors.Join(past, err)
 	}
 	for i, r := range rollouts {
 		if looks[i].Missing && looks[i].Reason == prometheus.ReasonNoAnswer {
@@ -175,11 +181,17 @@ func recordedPolicy(s *v1alpha1.RolloutStatus) *v1alpha1.RolloutPolicySpec {
 	return &policy
 }
 
+// known is what the analysis knows of this very rollout. l.mu is held.
+func (l *Looks) known(key types.NamespacedName, s *v1alpha1.RolloutStatus) (judged, bool) {
+	known, ok := l.judged[key]
+	return known, ok && s.Candidate.Hash != "" && known.candidate == s.Candidate.Hash && known.began.Equal(s.StartedAt)
+}
+
 func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, look analysis.Look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, ok := l.judged[key]
-	if !ok || known.candidate != s.Candidate.Hash || !known.began.Equal(s.StartedAt) {
+	known, ok := l.known(key, s)
+	if !ok {
 		known = judged{candidate: s.Candidate.Hash, began: s.StartedAt.DeepCopy(), state: analysis.Restore([]byte(s.JudgeState))}
 	}
 	state, verdict := analysis.Judge(settings(s), known.state, look)
@@ -199,13 +211,16 @@ func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, ok := l.judged[key]
-	if !ok || s.Candidate.Hash == "" || known.candidate != s.Candidate.Hash || !known.began.Equal(s.StartedAt) {
+	known, ok := l.known(key, s)
+	if !ok {
 		return v1alpha1.Verdict{}, ""
 	}
-	text, err := json.Marshal(known.state)
-	if err != nil || len(text) > maxJudgeState { // then a restart costs evidence, never validity
-		text = nil
+	var text []byte
+	if known.state.Looks > 0 { // what was before the rollout is long, and can be asked for again
+		var err error
+		if text, err = json.Marshal(known.state); err != nil || len(text) > maxJudgeState {
+			text = nil // then a restart costs evidence, never validity
+		}
 	}
 	if known.step != s.Step && known.verdict.Result != v1alpha1.ResultFail {
 		return v1alpha1.Verdict{}, string(text)

@@ -23,10 +23,14 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// counters answer every look with the same requests and errors.
+// counters answer every look with the same requests and errors, and know nothing of the past.
 type counters struct {
 	candidate, stable analysis.Counts
 	asked             *[]prometheus.Target
+}
+
+func (counters) Past(context.Context, prometheus.Target, prometheus.Span) ([]analysis.Look, error) {
+	return nil, nil
 }
 
 func (c counters) Looks(_ context.Context, at time.Time, targets []prometheus.Target) ([]analysis.Look, error) {

@@ -142,11 +142,7 @@ func (c *Client) count(ctx context.Context, at time.Time, targets []Target) ([]a
 	if len(unknown) == len(byNamespace(targets)) {
 		out = make([]analysis.Look, len(targets)) // and the memory stays as it is
 	} else {
-		a := parse(vector)
-		before := c.memory.fresh(at)
-		next, increments := before.advance(at, a.samples, about(targets))
-		c.memory = next
-		out = looks(at, targets, a, before, increments, c.config.StaleAfter)
+		c.memory, out = c.memory.look(at, targets, parse(vector), c.config.StaleAfter)
 	}
 	for i, t := range targets {
 		if why, ok := unknown[t.Namespace]; ok {

@@ -5,7 +5,7 @@
 // answers Prometheus' HTTP API will do.
 //
 // At one look it sends one query for the raw request counters of all workloads in a rollout, and one
-// for each of the users' metrics. It never asks for rate() or increase(): those extrapolate, lose the
+// for each of the users' metrics. What was before a rollout is one range query. It never asks for rate() or increase(): those extrapolate, lose the
 // first requests of a new pod, and give fractions; differences of raw counters are exact.
 //
 //	series.go    which series there are, and what each of them counts
@@ -15,10 +15,11 @@
 //	metric.go    the users' queries and the numbers in their answers
 //	users.go     which of them are due, and what a look says of each
 //	client.go    the network edge
+//	past.go      looks at what was, from one range query
 //	share.go     what is asked namespace by namespace when the one query fails
 //	credentials.go, access.go  what a Prometheus asks for, and what is said where it refuses
 //
-// All but the last three lines, their helper limit.go and the asking half of users.go is pure.
+// All but the last four lines, their helper limit.go and the asking half of users.go is pure.
 //
 // A request is counted where it was split, at the sidecar of the pod it came to first. So the pods in
 // the looks are those that split, not those that answered, and both revisions' counters come from the

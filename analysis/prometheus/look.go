@@ -29,6 +29,13 @@ type Target struct {
 
 func (t Target) key() workload { return workload{t.Namespace, t.Workload} }
 
+// look takes in an answer, and makes one Look per target, in their order. m is not changed.
+func (m memory) look(at time.Time, targets []Target, a answer, stale time.Duration) (memory, []analysis.Look) {
+	before := m.fresh(at)
+	next, increments := before.advance(at, a.samples, about(targets))
+	return next, looks(at, targets, a, before, increments, stale)
+}
+
 // looks makes one Look per target, in their order. before is the memory without the answer.
 func looks(at time.Time, targets []Target, a answer, before memory, increments []increment, stale time.Duration) []analysis.Look {
 	out := make([]analysis.Look, len(targets))

@@ -288,6 +288,49 @@ func TestRealPrometheusThatDoesNotScrape(t *testing.T) {
 	}
 }
 
+// What is counted between two moments of the past is what an exporter counted between them.
+func TestRealPrometheusKnowsThePast(t *testing.T) {
+	t.Parallel()
+	e := newExporter(t, "a")
+	s := newServer(t, e)
+	client, err := New(Config{URL: "http://" + s.address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old"}
+	await := func(what string, done func(counted analysis.Counts, known bool) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			past, err := client.Past(t.Context(), target, Span{From: began, To: time.Now(), Every: time.Second})
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			var counted analysis.Counts
+			known := false
+			for _, l := range past {
+				more := total(l.Stable)
+				counted.Requests, counted.Errors = counted.Requests+more.Requests, counted.Errors+more.Errors
+				known = known || !l.Missing
+			}
+			if done(counted, known) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v in %d looks", what, counted, len(past))
+			}
+		}
+	}
+	e.show(t, map[string]map[string]string{"a": {exposed("local", "old", "2"): "1000", exposed("local", "old", "5"): "50"}})
+	await("counting starts", func(counted analysis.Counts, known bool) bool { return known && counted == analysis.Counts{} })
+	e.show(t, map[string]map[string]string{"a": {exposed("local", "old", "2"): "1090", exposed("local", "old", "5"): "53"}})
+	await("traffic", func(counted analysis.Counts, _ bool) bool { return counted == analysis.Counts{Requests: 93, Errors: 3} })
+	e.show(t, map[string]map[string]string{"a": {exposed("local", "old", "2"): "7", exposed("local", "old", "5"): "0"}})
+	await("a sidecar that restarted", func(counted analysis.Counts, _ bool) bool {
+		return counted == analysis.Counts{Requests: 100, Errors: 3}
+	})
+}
+
 func total(pods map[string]analysis.Counts) analysis.Counts {
 	var sum analysis.Counts
 	for _, c := range pods {

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// Span are moments in the past: from From to To, one every Every, in whole seconds. There is at least a second between two
+// moments, and a Prometheus takes at most 11,000 of them.
+type Span struct {
+	From, To time.Time
+	Every    time.Duration
+}
+
+// moments are whole seconds, because what is finer may come back as the millisecond before.
+func (s Span) moments() (out []time.Time) {
+	every := max(s.Every.Truncate(time.Second), time.Second)
+	for at := s.From.Truncate(time.Second); !at.After(s.To); at = at.Add(every) {
+		out = append(out, at)
+	}
+	return out
+}
+
+// Past makes the looks that would have been made at a target in a span, the oldest first, from one range query.
+// Their Step and Weight are the target's; the users' metrics are not part of them. The first has no counts: it
+// is where counting starts. It differs from what Looks has found at the time by what was scraped then and known a moment
+// later. What Looks remembers does not change.
+func (c *Client) Past(ctx context.Context, t Target, s Span) ([]analysis.Look, error) {
+	moments := s.moments()
+	if len(moments) < 2 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
+	defer cancel()
+	targets := []Target{t}
+	v, warnings, err := c.counters.QueryRange(ctx, expression(targets), v1.Range{
+		Start: moments[0], End: moments[len(moments)-1], Step: moments[1].Sub(moments[0]),
+	}, v1.WithTimeout(c.config.QueryTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("querying past request counters: %w", err)
+	}
+	if len(warnings) > 0 {
+		return nil, fmt.Errorf("querying past request counters: partial answer: %s", strings.Join(warnings, "; "))
+	}
+	matrix, ok := v.(model.Matrix)
+	if !ok {
+		return nil, fmt.Errorf("querying past request counters: answer is a %s", v.Type())
+	}
+	var out []analysis.Look
+	var m memory
+	for i, answer := range byMoment(moments, matrix) {
+		var at []analysis.Look
+		m, at = m.look(moments[i], targets, parse(answer), c.config.StaleAfter)
+		out = append(out, at...)
+	}
+	return out, nil
+}
+
+// byMoment turns the answer of a range query into what an instant query would have answered at each moment. A moment without a
+// value has none of the series, as in an instant query.
+func byMoment(moments []time.Time, matrix model.Matrix) []model.Vector {
+	out := make([]model.Vector, len(moments))
+	for _, stream := range matrix {
+		for _, v := range stream.Values {
+			if i, found := slices.BinarySearchFunc(moments, v.Timestamp.Time(), time.Time.Compare); found {
+				out[i] = append(out[i], &model.Sample{Metric: stream.Metric, Value: v.Value, Timestamp: v.Timestamp})
+			}
+		}
+	}
+	return out
+}

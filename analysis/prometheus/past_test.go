@@ -1,0 +1,100 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// stream is a series of an answer to a range query: labels, then seconds and value by turns.
+func stream(labels string, values ...string) string {
+	var points []string
+	for i := 0; i < len(values); i += 2 {
+		points = append(points, fmt.Sprintf(`[%s,%q]`, values[i], values[i+1]))
+	}
+	return fmt.Sprintf(`{"metric":{%s},"values":[%s]}`, labels, strings.Join(points, ","))
+}
+
+// ranging is the client of a server that answers range queries.
+func ranging(t *testing.T, answer func(*http.Request) string) *Client {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/query_range") {
+			t.Errorf("asked for %s", r.URL.Path)
+		}
+		fmt.Fprint(w, answer(r))
+	}))
+	t.Cleanup(server.Close)
+	c, err := New(Config{URL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestPastIsLookAfterLook(t *testing.T) {
+	const labels = `"hg_namespace":"shop","namespace":"shop","hg_workload":"web","hg_port":"8080","hg_hop":"local","hg_revision":"old","envoy_response_code_class":`
+	counter := func(pod, class string) string {
+		return fmt.Sprintf(`"__name__":%q,"pod":%q,%s%q`, requestsName, pod, labels, class)
+	}
+	var asked [3]string
+	c := ranging(t, func(r *http.Request) string {
+		asked = [3]string{r.FormValue("start"), r.FormValue("end"), r.FormValue("step")}
+		return `{"status":"success","data":{"resultType":"matrix","result":[` + strings.Join([]string{
+			stream(counter("a", "2"), "1000", "10", "1060", "70", "1120", "5", "1180", "6"), // restarts after 1060
+			stream(counter("a", "5"), "1060", "2", "1120", "0"),
+			stream(counter("b", "2"), "1060", "100", "1180", "130"), // missed a scrape
+			stream(`"hg_namespace":"shop","hg_workload":"web"`, "1000", "999", "1060", "1059", "1120", "1119", "1180", "1090"),
+		}, ",") + "]}}"
+	})
+	target := shop()
+	got, err := c.Past(t.Context(), target, Span{From: time.Unix(1000, 5e8), To: time.Unix(1185, 0), Every: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([3]string{"1000", "1180", "60"}, asked); diff != "" {
+		t.Errorf("start, end and step (-want +got):\n%s", diff)
+	}
+	none := map[string]analysis.Counts{}
+	look := func(second int64, why string, stable map[string]analysis.Counts) analysis.Look {
+		return analysis.Look{Time: time.Unix(second, 0), Weight: 10, Missing: why != "", Reason: why, Candidate: none, Stable: stable}
+	}
+	want := []analysis.Look{
+		look(1000, "first look at these counters", none),
+		look(1060, "", map[string]analysis.Counts{"a": {Requests: 62, Errors: 2}}),
+		look(1120, "", map[string]analysis.Counts{"a": {Requests: 5}}),
+		look(1180, "not scraped for 90 s", map[string]analysis.Counts{"a": {Requests: 1}, "b": {Requests: 30}}),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("looks (-want +got):\n%s", diff)
+	}
+}
+
+func TestAPastThatCannotBeHadIsAnError(t *testing.T) {
+	span := Span{From: start, To: start.Add(time.Hour), Every: time.Minute}
+	for name, tc := range map[string]struct{ extra, result, want string }{
+		"a part of it": {`,"warnings":["a store is away"]`, `"matrix","result":[]`, "partial answer: a store is away"},
+		"no matrix":    {"", `"vector","result":[]`, "answer is a vector"},
+	} {
+		c := ranging(t, func(*http.Request) string {
+			return fmt.Sprintf(`{"status":"success"%s,"data":{"resultType":%s}}`, tc.extra, tc.result)
+		})
+		if got, err := c.Past(t.Context(), shop(), span); err == nil || !strings.Contains(err.Error(), tc.want) || got != nil {
+			t.Errorf("%s: %v, %v; want an error with %q", name, got, err, tc.want)
+		}
+	}
+	c := ranging(t, func(*http.Request) string { t.Error("asked for one moment"); return "" })
+	if got, err := c.Past(t.Context(), shop(), Span{From: start, To: start.Add(30 * time.Second), Every: time.Minute}); got != nil || err != nil {
+		t.Errorf("one moment has nothing before it: %v, %v", got, err)
+	}
+}

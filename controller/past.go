@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// What the judge is told of the time before a rollout, by which it knows how much stable's pods differ.
+const (
+	// pastFor is how long before the rollout it begins, pastEvery how far its looks are apart: the judge keeps
+	// so many minutes.
+	pastFor, pastEvery = 30 * time.Minute, time.Minute
+	// pastTimeout bounds all its queries at one look. The look itself waits for them.
+	pastTimeout = 2 * time.Second
+	// pastLanes is how many of them run at once.
+	pastLanes = 4
+)
+
+// recall gives the judges of rollouts that begin what was before them, each by one range query. It is tried once: without it the
+// judge has less power, and is as right.
+func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollouts []*v1alpha1.Rollout, targets []prometheus.Target) error {
+	ctx, cancel := context.WithTimeout(ctx, pastTimeout)
+	defer cancel()
+	errs := make([]error, len(rollouts))
+	var group errgroup.Group
+	group.SetLimit(pastLanes)
+	for i, r := range rollouts {
+		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
+		if !l.begins(key, &r.Status) {
+			continue
+		}
+		group.Go(func() error {
+			past, err := from.Past(ctx, targets[i], before(&r.Status, now))
+			if err != nil {
+				errs[i] = fmt.Errorf("looking at the time before the rollout of %s: %w", key, err)
+			}
+			for _, look := range past {
+				look.Step, look.Weight = 0, 0
+				l.judge(key, &r.Status, look)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // errs has them
+	return errors.Join(errs...)
+}
+
+// begins says that nobody has judged this rollout yet, and nothing of it reached the candidate.
+func (l *Looks) begins(key types.NamespacedName, s *v1alpha1.RolloutStatus) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, known := l.known(key, s)
+	return !known && s.Phase == v1alpha1.PhaseStarting && s.WeightInForce == 0 && s.JudgeState == ""
+}
+
+// before is the time before a rollout in which its stable revision was just that.
+func before(s *v1alpha1.RolloutStatus, now time.Time) prometheus.Span {
+	to := now.Add(-LookInterval)
+	from := to.Add(-pastFor)
+	if n := len(s.History); n > 0 && s.History[n-1].EndedAt.After(from) {
+		from = s.History[n-1].EndedAt.Time
+	}
+	return prometheus.Span{From: from, To: to, Every: pastEvery}
+}
