@@ -283,6 +283,21 @@ func (p *pass) observeWeight() {
 		slices.Sort(silent)
 		p.s.Unacknowledged = firstN(silent, 10)
 	}
+	p.noteWeight()
+}
+
+// maxWeights is how many weights are kept of a rollout (the CRD refuses more).
+const maxWeights = 32
+
+// noteWeight keeps since when what has been in force, for whoever looks back.
+func (p *pass) noteWeight() {
+	var last v1alpha1.WeightRecord
+	if n := len(p.s.Weights); n > 0 {
+		last = p.s.Weights[n-1]
+	}
+	if last.Step != p.s.Step || last.Weight != p.s.WeightInForce {
+		p.s.Weights = lastN(append(p.s.Weights, v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: p.s.Step, Weight: p.s.WeightInForce}), maxWeights)
+	}
 }
 
 // acknowledgements names the pods whose connected sidecar has not acknowledged the wanted weight, and says

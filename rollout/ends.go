@@ -363,7 +363,7 @@ func (p *pass) record(outcome v1alpha1.Outcome) {
 	p.s.History = lastN(append(p.s.History, v1alpha1.HistoryEntry{
 		Outcome: outcome, From: p.s.Stable.Hash, To: p.s.Candidate.Hash,
 		StartedAt: started.Rfc3339Copy(), EndedAt: metav1.NewTime(p.o.Now.Truncate(time.Second)),
-		Verdict: p.s.Verdict.DeepCopy(),
+		Weights: slices.Clone(p.s.Weights), Verdict: p.s.Verdict.DeepCopy(),
 	}), 10)
 }
 

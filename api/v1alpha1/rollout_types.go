@@ -141,6 +141,12 @@ type RolloutStatus struct {
 	// WeightInForce is the share that every connected sidecar has acknowledged.
 	// +optional
 	WeightInForce int32 `json:"weightInForce,omitempty"`
+	// Weights are the weights that have been in force in this rollout; newest last, at most 32. Before the first it was 0, of
+	// step 0.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +optional
+	Weights []WeightRecord `json:"weights,omitempty"`
 	// Unacknowledged names sidecars (pods) left out because they were silent for too long; at most 10.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
@@ -186,6 +192,16 @@ type RolloutStatus struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// WeightRecord says since when a weight of a step has been in force.
+type WeightRecord struct {
+	// Since is when every connected sidecar had acknowledged it.
+	Since metav1.MicroTime `json:"since"`
+	// Step is counted from 0.
+	Step int32 `json:"step"`
+	// Weight is the candidate's share of requests, in percent.
+	Weight int32 `json:"weight"`
 }
 
 // Revision names one ReplicaSet of the workload.
@@ -350,6 +366,11 @@ type HistoryEntry struct {
 	// StartedAt and EndedAt bound it.
 	StartedAt metav1.Time `json:"startedAt"`
 	EndedAt   metav1.Time `json:"endedAt"`
+	// Weights are the weights that have been in force; newest last.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +optional
+	Weights []WeightRecord `json:"weights,omitempty"`
 	// Verdict is the last one.
 	// +optional
 	Verdict *Verdict `json:"verdict,omitempty"`
