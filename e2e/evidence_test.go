@@ -6,6 +6,9 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +83,7 @@ func failing(c *harness.Case, w way) {
 		t.Errorf("only %d stable pods were ready at some moment, want %d throughout", least, n)
 	}
 	requireOnlyCandidateFails(t, l.Stop())
+	requireReplayed(c, end.Verdict.Cause)
 
 	after := harness.ToService(enough())
 	after.Requests = 800
@@ -87,6 +91,25 @@ func failing(c *harness.Case, w way) {
 	requireNoFailure(t, "after the roll back", report)
 	if got := report.Versions["errors"].Total(); got != 0 {
 		t.Errorf("%d requests reached the candidate after the roll back", got)
+	}
+}
+
+// requireReplayed checks that the looks of the last rollout can be had afterwards, and that the judge says the same of them.
+func requireReplayed(c *harness.Case, cause string) {
+	c.T.Helper()
+	exported := c.RunHeadgate(c.Ctx, "export", harness.Name, "-n", c.Namespace)
+	if exported.Exit != 0 {
+		c.T.Error(exported)
+		return
+	}
+	looks := filepath.Join(c.T.TempDir(), "looks.jsonl")
+	if err := os.WriteFile(looks, []byte(exported.Stdout), 0o600); err != nil {
+		c.T.Fatal(err)
+	}
+	r := c.RunHeadgate(c.Ctx, "replay", looks)
+	lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
+	if last := lines[len(lines)-1]; r.Exit != 0 || !strings.Contains(last, `"verdict":"Fail"`) || !strings.Contains(last, fmt.Sprintf(`"cause":%q`, cause)) {
+		c.T.Errorf("%s\nwant it to end with a Fail because of %s; the looks were\n%s", r, cause, exported.Stdout)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"slices"
@@ -22,18 +23,21 @@ type line struct {
 	Time      *float64       `json:"time"`
 	Weight    float64        `json:"weight"`
 	Step      float64        `json:"step"`
-	Missing   bool           `json:"missing"`
-	Reason    string         `json:"reason"`
-	Candidate map[string]pod `json:"candidate"`
-	Stable    map[string]pod `json:"stable"`
+	Missing   bool           `json:"missing,omitempty"`
+	Reason    string         `json:"reason,omitempty"`
+	Candidate map[string]pod `json:"candidate,omitzero"`
+	Stable    map[string]pod `json:"stable,omitzero"`
 }
 
 // pod is what one pod counted.
 type pod struct {
-	Requests float64            `json:"requests"`
-	Errors   float64            `json:"errors"`
-	Started  float64            `json:"started"`
-	Slower   map[string]float64 `json:"slower"`
+	Requests float64 `json:"requests"`
+	Errors   float64 `json:"errors"`
+	Started  float64 `json:"started,omitempty"`
+	// Served is of how many requests Slower counts; absent: of Requests. They differ where a request is counted at the
+	// pod that it came to, and timed at the one that answered it.
+	Served *float64           `json:"served,omitempty"`
+	Slower map[string]float64 `json:"slower,omitempty"`
 }
 
 // format is what a line must be, for error messages and help.
@@ -69,15 +73,60 @@ func parse(text []byte) (line, analysis.Look, error) {
 		look.CandidateServed, look.StableServed = map[string]analysis.Served{}, map[string]analysis.Served{}
 	}
 	for name, p := range l.Candidate {
-		look.Candidate[name] = p.counts()
+		p.count(look.Candidate, name)
 		p.serve(look.CandidateServed, name, look.Bounds)
 	}
 	for name, p := range l.Stable {
-		look.Stable[name] = p.counts()
+		p.count(look.Stable, name)
 		p.serve(look.StableServed, name, look.Bounds)
 	}
 	look.CandidatePods = len(l.Candidate)
+	for _, p := range l.Candidate {
+		if p.Served != nil { // then the candidate's pods are those that answered
+			look.CandidatePods = 0
+		}
+	}
 	return l, look, nil
+}
+
+// Write writes a look as a line that Run reads. Time is counted from since. The users' metrics are left out.
+func Write(w io.Writer, l analysis.Look, since time.Time) error {
+	at := l.Time.Sub(since).Seconds()
+	out := line{Time: &at, Weight: float64(l.Weight), Step: float64(l.Step), Missing: l.Missing, Reason: l.Reason}
+	if !l.Missing {
+		out.Candidate = pods(l.Candidate, l.CandidateServed, l.Bounds)
+		out.Stable = pods(l.Stable, l.StableServed, l.Bounds)
+	}
+	text, err := json.Marshal(out)
+	if err != nil {
+		return fmt.Errorf("encoding a look: %w", err)
+	}
+	if _, err := w.Write(append(text, '\n')); err != nil {
+		return fmt.Errorf("writing a look: %w", err)
+	}
+	return nil
+}
+
+// pods are what the pods of a revision counted and answered.
+func pods(counts map[string]analysis.Counts, served map[string]analysis.Served, bounds []float64) map[string]pod {
+	out := map[string]pod{}
+	none := 0.0
+	for name, c := range counts {
+		p := pod{Requests: float64(c.Requests), Errors: float64(c.Errors), Started: float64(c.Started)}
+		if len(bounds) > 0 {
+			p.Served = &none
+		}
+		out[name] = p
+	}
+	for name, s := range served {
+		p, n := out[name], float64(s.Requests)
+		p.Served, p.Slower = &n, map[string]float64{}
+		for i, slower := range s.Slower {
+			p.Slower[strconv.FormatFloat(bounds[i], 'g', -1, 64)] = float64(slower)
+		}
+		out[name] = p
+	}
+	return out
 }
 
 // check says what is wrong with a line.
@@ -110,7 +159,7 @@ func wholeUpTo(most, v float64) bool {
 }
 
 func (p pod) check() error {
-	counts := map[string]float64{"requests": p.Requests, "errors": p.Errors, "started": p.Started}
+	counts := map[string]float64{"requests": p.Requests, "errors": p.Errors, "started": p.Started, "served": p.served()}
 	for bound, n := range p.Slower {
 		counts["slower than "+bound] = n
 	}
@@ -139,17 +188,28 @@ func (l line) bounds() (map[float64]bool, error) {
 	return out, nil
 }
 
-func (p pod) counts() analysis.Counts {
-	return analysis.Counts{Requests: whole(p.Requests), Errors: whole(p.Errors), Started: whole(p.Started)}
+func (p pod) served() float64 {
+	if p.Served == nil {
+		return p.Requests
+	}
+	return *p.Served
 }
 
-// serve adds the pod's latencies. A pod that counts by fewer bounds than others has none, which spoils the
-// look; one without requests has all.
+// count adds what the pod counted; one that only answered has nothing.
+func (p pod) count(into map[string]analysis.Counts, name string) {
+	c := analysis.Counts{Requests: whole(p.Requests), Errors: whole(p.Errors), Started: whole(p.Started)}
+	if p.Served == nil || c != (analysis.Counts{}) {
+		into[name] = c
+	}
+}
+
+// serve adds the pod's latencies, unless it says that it answered nothing. A pod that counts by fewer bounds than
+// others has none, which spoils the look; one without requests has all.
 func (p pod) serve(into map[string]analysis.Served, name string, bounds []float64) {
-	if len(bounds) == 0 {
+	if len(bounds) == 0 || (p.Served != nil && *p.Served == 0) {
 		return
 	}
-	c := analysis.Served{Requests: whole(p.Requests)}
+	c := analysis.Served{Requests: whole(p.served())}
 	byBound := map[float64]uint64{}
 	for text, n := range p.Slower {
 		bound, _ := strconv.ParseFloat(text, 64) // checked before
@@ -157,7 +217,7 @@ func (p pod) serve(into map[string]analysis.Served, name string, bounds []float6
 	}
 	for _, b := range bounds {
 		n, ok := byBound[b]
-		if !ok && p.Requests > 0 {
+		if !ok && p.served() > 0 {
 			c.Slower = nil
 			break
 		}

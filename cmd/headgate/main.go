@@ -40,12 +40,13 @@ func newCommand(out io.Writer) *cobra.Command {
 
 People use kubectl, helm or their GitOps tool as ever; this binary is what the
 chart runs: the control plane ("controller"), the two commands inside pods
-("prepare", "run"), the emergency exit ("release"), and a look back ("replay").`,
+("prepare", "run"), the emergency exit ("release"), and a look back ("export",
+"replay").`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetOut(out)
-	root.AddCommand(newController(), newPrepare(), newRun(), newDrain(), newRelease(), newReplay(), newVersion())
+	root.AddCommand(newController(), newPrepare(), newRun(), newDrain(), newRelease(), newExport(), newReplay(), newVersion())
 	return root
 }
 

@@ -34,14 +34,16 @@ A look has the counts of the time since the look before, by pod; times in second
    "stable":{"pod-b":{"requests":900,"errors":2,"slower":{"0.1":80,"0.5":1}}}}
 
 (in one line). "slower" has how many of the requests took longer than so many
-seconds; without it latency is not judged. A look without data is
+seconds, or of "served" where a pod answers others than it counts; without it
+latency is not judged. A look without data is
 {"time":10,"weight":10,"step":0,"missing":true}; the next may span the gap. Lines
 before the first with a weight above 0 are history: they say how much pods differ.
 
 With - looks are read from standard input, and each is answered at once, so a
 simulator can set step and weight by the verdicts. Without --policy a rollout may
 take an hour, five minutes a step. Users' metrics are not part of looks.`,
-		Example: `  headgate replay incident.jsonl --explain
+		Example: `  headgate export web -n shop | headgate replay - --explain
+  headgate replay incident.jsonl --explain
   headgate replay incident.jsonl --policy policy.yaml | jq -c 'select(.verdict != "Undecided")'
   simulator | headgate replay -`,
 		Args: cobra.ExactArgs(1),

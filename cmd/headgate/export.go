@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/export"
+)
+
+func newExport() *cobra.Command {
+	o := export.Options{}
+	address := ""
+	cmd := &cobra.Command{
+		Use:   "export DEPLOYMENT",
+		Short: "Write the looks of a rollout, to replay them",
+		Long: `Writes what a rollout was judged by, in the format of "headgate replay": first
+the time before it, by which the judge knows how much pods differ, then the
+rollout, look by look. Times are in seconds since it began.
+
+The Rollout's record says which revisions were compared, and which weight was in
+force when; Prometheus, asked again, what was counted. A look may differ a little
+from what was seen at the time, when the last scrapes were still on their way.
+The policy's own metrics are not part of it. The last ten rollouts of a workload
+are on record; how long Prometheus knows them is Prometheus' own setting.`,
+		Example: `  headgate export web -n shop > rollout.jsonl
+  headgate replay rollout.jsonl --explain
+  headgate export web -n shop --back 1 --prometheus https://prometheus.example | headgate replay - --policy stricter.yaml`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config, err := ctrl.GetConfig()
+			if err != nil {
+				return fmt.Errorf("finding the cluster: %w", err)
+			}
+			scheme, err := newScheme()
+			if err != nil {
+				return err
+			}
+			if o.Namespace == "" {
+				rules := clientcmd.NewDefaultClientConfigLoadingRules()
+				if o.Namespace, _, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).Namespace(); err != nil {
+					return fmt.Errorf("finding the namespace: %w", err)
+				}
+			}
+			if o.Client, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+				return fmt.Errorf("connecting to the cluster: %w", err)
+			}
+			if o.Prometheus, err = export.Connect(address, config); err != nil {
+				return err
+			}
+			o.Name, o.Now, o.Out = args[0], time.Now(), cmd.OutOrStdout()
+			return export.Run(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.Namespace, "namespace", "n", "", "namespace of the Deployment; empty: that of the kubeconfig's context")
+	f.IntVar(&o.Back, "back", 0, "how many rollouts came after the one that is meant")
+	f.DurationVar(&o.Interval, "interval", 5*time.Second, "time between two looks, in whole seconds")
+	f.DurationVar(&o.Before, "before", 30*time.Minute, "how much of the time before the rollout comes first")
+	f.StringVar(&address, "prometheus", "headgate-system/headgate-prometheus:9090", "URL of the Prometheus, or NAMESPACE/SERVICE:PORT of one in the cluster")
+	return cmd
+}

@@ -1,0 +1,100 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package export
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/replay"
+)
+
+// Options are what to export. The zero value of what has no default is an error.
+type Options struct {
+	// Client reads the Rollout.
+	Client client.Reader
+	// Prometheus has what was counted.
+	Prometheus Past
+	// Namespace and Name are the workload's.
+	Namespace, Name string
+	// Back is how many rollouts came after the one that is meant; 0: the newest, which may be under way.
+	Back int
+	// Interval is between two looks, in whole seconds. Default 5 s, as in the rollout.
+	Interval time.Duration
+	// Before is how much of the time before the rollout comes first, a look a minute; no more than to the end of the rollout
+	// before. 0: none.
+	Before time.Duration
+	// Now is the end of a rollout that is under way.
+	Now time.Time
+	// Out is where the looks go.
+	Out io.Writer
+}
+
+// Past is a Prometheus; *prometheus.Client is one.
+type Past interface {
+	Past(ctx context.Context, target prometheus.Target, span prometheus.Span) ([]analysis.Look, error)
+}
+
+const (
+	defaultInterval = 5 * time.Second
+	// historyEvery is how far the looks before the rollout are apart, as in the rollout.
+	historyEvery = time.Minute
+)
+
+// Run writes the looks of a rollout.
+func Run(ctx context.Context, o Options) error {
+	var record v1alpha1.Rollout
+	key := client.ObjectKey{Namespace: o.Namespace, Name: o.Name}
+	if err := o.Client.Get(ctx, key, &record); apierrors.IsNotFound(err) {
+		return fmt.Errorf("there is no Rollout %s: expected the name of a Deployment that Headgate has had a rollout of", key)
+	} else if err != nil {
+		return fmt.Errorf("reading the Rollout: %w", err)
+	}
+	r, err := find(&record.Status, o.Back, o.Now)
+	if err != nil {
+		return fmt.Errorf("Rollout %s: %w", key, err)
+	}
+	if o.Interval <= 0 {
+		o.Interval = defaultInterval
+	}
+	target := prometheus.Target{Namespace: o.Namespace, Workload: o.Name, Candidate: r.to, Stable: r.from}
+	before, err := o.Prometheus.Past(ctx, target, r.before(o.Before))
+	if err != nil {
+		return err
+	}
+	during, err := o.Prometheus.Past(ctx, target, prometheus.Span{From: r.began, To: r.ended, Every: o.Interval})
+	if err != nil {
+		return err
+	}
+	known := false
+	for _, look := range append(before, during...) {
+		look.Step, look.Weight = r.at(look.Time)
+		known = known || (look.Weight > 0 && !look.Missing)
+		if err := replay.Write(o.Out, look, r.began); err != nil {
+			return err
+		}
+	}
+	if !known {
+		return fmt.Errorf("Prometheus knows nothing of the rollout from %s to %s at %s: it may keep less, or not be the one that scrapes the sidecars", r.from, r.to, r.began.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// before is the time before a rollout in which its stable revision was just that.
+func (r rollout) before(most time.Duration) prometheus.Span {
+	to := r.began.Add(-defaultInterval)
+	from := to.Add(-most)
+	if r.earlier.After(from) {
+		from = r.earlier
+	}
+	return prometheus.Span{From: from, To: to, Every: historyEvery}
+}

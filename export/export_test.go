@@ -1,0 +1,171 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package export
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/replay"
+)
+
+var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func at(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
+
+func weight(since, step, weight int) v1alpha1.WeightRecord {
+	return v1alpha1.WeightRecord{Since: metav1.NewMicroTime(at(since)), Step: int32(step), Weight: int32(weight)}
+}
+
+func ended(from, to string, start, end int, weights ...v1alpha1.WeightRecord) v1alpha1.HistoryEntry {
+	return v1alpha1.HistoryEntry{From: from, To: to, StartedAt: metav1.NewTime(at(start)), EndedAt: metav1.NewTime(at(end)), Weights: weights}
+}
+
+// counted is a Prometheus by which 100 requests came in each look; half of the candidate's failed after 40 s.
+type counted struct {
+	asked *[]prometheus.Span
+	empty bool
+}
+
+func (c counted) Past(_ context.Context, t prometheus.Target, span prometheus.Span) (out []analysis.Look, _ error) {
+	*c.asked = append(*c.asked, span)
+	for now := span.From; !now.After(span.To); now = now.Add(span.Every) {
+		look := analysis.Look{Time: now, Missing: c.empty, Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{t.Stable + "-1": {Requests: 900}}}
+		if during := now.Sub(began); during >= 40*time.Second {
+			look.Candidate[t.Stable+"-1"] = analysis.Counts{Requests: 100, Errors: 50}
+		} else if during >= 20*time.Second {
+			look.Candidate[t.Stable+"-1"] = analysis.Counts{Requests: 100}
+		}
+		out = append(out, look)
+	}
+	return out, nil
+}
+
+func TestExport(t *testing.T) {
+	underWay := v1alpha1.RolloutStatus{
+		Phase: v1alpha1.PhaseStepping, Stable: v1alpha1.Revision{Hash: "v2"}, Candidate: v1alpha1.Revision{Hash: "v3"}, StartedAt: &metav1.MicroTime{Time: at(0)},
+		Weights: []v1alpha1.WeightRecord{weight(10, 0, 10), weight(30, 1, 25)},
+		History: []v1alpha1.HistoryEntry{ended("v1", "v2", -600, -300, weight(-590, 0, 10), weight(-400, 1, 50))},
+	}
+	over := underWay
+	over.Phase = v1alpha1.PhaseQuarantined
+	over.History = append(over.History[:1:1], ended("v2", "v3", 0, 60, append(underWay.Weights, weight(50, 1, 0))...))
+	untried := underWay
+	untried.Weights = nil
+	for name, tc := range map[string]struct {
+		status v1alpha1.RolloutStatus
+		back   int
+		empty  bool
+		asked  []prometheus.Span
+		looks  []string // some of the lines
+		err    string
+	}{
+		"one under way ends now": {status: underWay,
+			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(45), Every: 5 * time.Second}},
+			looks: []string{
+				`{"time":-300,"weight":0,"step":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
+				`{"time":5,"weight":0,"step":0,"candidate":{},`, `{"time":10,"weight":10,"step":0,`, `{"time":25,"weight":10,"step":0,`,
+				`{"time":30,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
+			},
+		},
+		"one that is over": {status: over,
+			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
+			looks: []string{`{"time":50,"weight":0,"step":1,`, `{"time":60,"weight":0,"step":1,`},
+		},
+		"the one before it": {status: over, back: 1,
+			asked: []prometheus.Span{{From: at(-605 - 1800), To: at(-605), Every: time.Minute}, {From: at(-600), To: at(-300), Every: 5 * time.Second}},
+			looks: []string{`{"time":5,"weight":0,"step":0,`, `{"time":10,"weight":10,"step":0,`, `{"time":300,"weight":50,"step":1,`},
+		},
+		"none that old":                    {status: over, back: 2, err: "it has 2 rollouts on record; expected from 0, the newest, to 1"},
+		"none at all":                      {err: "it has had no rollout yet"},
+		"one without requests":             {status: untried, err: "the candidate got no requests: nothing was judged"},
+		"one that Prometheus knows not of": {status: over, empty: true, err: "Prometheus knows nothing of the rollout from v2 to v3 at 2026-03-01T12:00:00Z"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			asked := []prometheus.Span{}
+			o := options(t, &v1alpha1.Rollout{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Status: tc.status})
+			o.Prometheus, o.Back, o.Out = counted{&asked, tc.empty}, tc.back, &out
+			err := Run(t.Context(), o)
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Fatalf("got %v, want %q", err, tc.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.asked, asked); diff != "" {
+				t.Errorf("asked for (-want +got):\n%s", diff)
+			}
+			for _, line := range tc.looks {
+				if !strings.Contains("\n"+out.String(), "\n"+line) {
+					t.Errorf("there is no line %s in\n%s", line, &out)
+				}
+			}
+			if err := replay.Run(&out, &bytes.Buffer{}, replay.Options{}); err != nil {
+				t.Errorf("it can't be replayed: %v", err)
+			}
+		})
+	}
+}
+
+func options(t *testing.T, records ...*v1alpha1.Rollout) Options {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	b := fake.NewClientBuilder().WithScheme(scheme)
+	for _, r := range records {
+		b = b.WithObjects(r)
+	}
+	return Options{Client: b.Build(), Namespace: "shop", Name: "web", Before: 30 * time.Minute, Now: at(45)}
+}
+
+func TestAWorkloadWithoutARecord(t *testing.T) {
+	if err := Run(t.Context(), options(t)); err == nil || !strings.Contains(err.Error(), "there is no Rollout shop/web: expected the name of a Deployment") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAPrometheusInTheCluster(t *testing.T) {
+	var path, authorization string
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, authorization = r.URL.Path, r.Header.Get("Authorization")
+		fmt.Fprint(w, `{"status":"success","data":{"resultType":"matrix","result":[]}}`)
+	}))
+	defer api.Close()
+	c, err := Connect("monitoring/prometheus-k8s:web", &rest.Config{Host: api.URL, BearerToken: "somebody"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Past(t.Context(), prometheus.Target{Namespace: "shop", Workload: "web"}, prometheus.Span{From: at(0), To: at(60), Every: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	if path != "/api/v1/namespaces/monitoring/services/http:prometheus-k8s:web/proxy/api/v1/query_range" || authorization != "Bearer somebody" {
+		t.Errorf("asked %s with %q", path, authorization)
+	}
+	for _, wrong := range []string{"", "prometheus", "monitoring/prometheus", "a/b/c:1", "monitoring/../secrets:1"} {
+		if _, err := Connect(wrong, &rest.Config{Host: api.URL}); err == nil || !strings.Contains(err.Error(), "expected a URL, or NAMESPACE/SERVICE:PORT") {
+			t.Errorf("%q: %v", wrong, err)
+		}
+	}
+}

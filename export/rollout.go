@@ -1,0 +1,65 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package export
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// rollout is one that is under way, or was.
+type rollout struct {
+	from, to string // pod-template-hashes of stable and candidate
+	began    time.Time
+	ended    time.Time // now, while it is under way
+	weights  []v1alpha1.WeightRecord
+	earlier  time.Time // when the rollout before it ended; zero: there is none on record
+}
+
+// find has the rollout that so many others have followed.
+func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
+	var all []rollout // oldest first
+	var earlier time.Time
+	for _, h := range s.History {
+		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Time, h.Weights, earlier})
+		earlier = h.EndedAt.Time
+	}
+	if underWay(s) {
+		all = append(all, rollout{s.Stable.Hash, s.Candidate.Hash, s.StartedAt.Time, now, s.Weights, earlier})
+	}
+	switch {
+	case len(all) == 0:
+		return rollout{}, errors.New("it has had no rollout yet")
+	case back < 0 || back >= len(all):
+		return rollout{}, fmt.Errorf("it has %d rollouts on record; expected from 0, the newest, to %d", len(all), len(all)-1)
+	}
+	r := all[len(all)-1-back]
+	if len(r.weights) == 0 {
+		return rollout{}, fmt.Errorf("in the rollout from %s to %s the candidate got no requests: nothing was judged", r.from, r.to)
+	}
+	return r, nil
+}
+
+// underWay says that the rollout that the record is about has not got its entry in the history yet.
+func underWay(s *v1alpha1.RolloutStatus) bool {
+	switch s.Phase {
+	case "", v1alpha1.PhaseIdle, v1alpha1.PhaseQuarantined:
+		return false
+	}
+	return s.StartedAt != nil && s.Candidate.Hash != ""
+}
+
+// at is the step and the weight that were in force.
+func (r rollout) at(t time.Time) (step, weight int) {
+	for _, w := range r.weights {
+		if w.Since.After(t) {
+			break
+		}
+		step, weight = int(w.Step), int(w.Weight)
+	}
+	return step, weight
+}

@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+func TestWhatIsWrittenIsRead(t *testing.T) {
+	since := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	counts := func(requests, errors, started uint64) analysis.Counts {
+		return analysis.Counts{Requests: requests, Errors: errors, Started: started}
+	}
+	none := map[string]analysis.Counts{}
+	for name, want := range map[string]analysis.Look{
+		"counts of both": {
+			Time: since.Add(5 * time.Second), Step: 1, Weight: 25, CandidatePods: 1,
+			Candidate: map[string]analysis.Counts{"s": counts(25, 1, 25)}, Stable: map[string]analysis.Counts{"s": counts(75, 0, 0), "n": counts(3, 0, 3)},
+		},
+		"timed at other pods than those that split": {
+			Time: since.Add(5500 * time.Millisecond), Weight: 10, Bounds: []float64{0.01, 0.25},
+			Candidate: map[string]analysis.Counts{"s": counts(10, 0, 10)}, Stable: map[string]analysis.Counts{"s": counts(90, 0, 90)},
+			CandidateServed: map[string]analysis.Served{"n": {Requests: 10, Slower: []uint64{7, 0}}},
+			StableServed:    map[string]analysis.Served{"s": {Requests: 89, Slower: []uint64{50, 2}}},
+		},
+		"before the rollout":     {Time: since.Add(-30 * time.Minute), Candidate: none, Stable: map[string]analysis.Counts{"s": counts(90, 0, 90)}},
+		"nothing was asked for":  {Time: since.Add(time.Second), Weight: 10, Candidate: none, Stable: none},
+		"nothing could be known": {Time: since.Add(time.Second), Weight: 10, Missing: true, Reason: "not scraped for 40 s", Candidate: none, Stable: none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := Write(&b, want, since); err != nil {
+				t.Fatal(err)
+			}
+			text, ended := strings.CutSuffix(b.String(), "\n")
+			_, got, err := parse([]byte(text))
+			if err != nil || !ended || strings.Contains(text, "\n") {
+				t.Fatalf("%s is not one good line: %v", b.String(), err)
+			}
+			want.Time = moment(want.Time.Sub(since).Seconds())
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s\n(-want +got):\n%s", text, diff)
+			}
+		})
+	}
+}
