@@ -56,17 +56,21 @@ func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollou
 	return errors.Join(errs...)
 }
 
-// begins says that nobody has judged this rollout yet, and nothing of it reached the candidate.
+// begins says that nobody has judged this rollout yet. The candidate may have requests already, where its pods were ready before
+// the first look.
 func (l *Looks) begins(key types.NamespacedName, s *v1alpha1.RolloutStatus) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, known := l.known(key, s)
-	return !known && s.Phase == v1alpha1.PhaseStarting && s.WeightInForce == 0 && s.JudgeState == ""
+	return !known && s.JudgeState == ""
 }
 
 // before is the time before a rollout in which its stable revision was just that.
 func before(s *v1alpha1.RolloutStatus, now time.Time) prometheus.Span {
 	to := now.Add(-LookInterval)
+	if s.StartedAt != nil && s.StartedAt.Time.Before(to) {
+		to = s.StartedAt.Time
+	}
 	from := to.Add(-pastFor)
 	if n := len(s.History); n > 0 && s.History[n-1].EndedAt.After(from) {
 		from = s.History[n-1].EndedAt.Time

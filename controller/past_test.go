@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/headgate/headgate/analysis"
@@ -56,8 +57,14 @@ func TestTheJudgeLearnsOnceWhatWasBefore(t *testing.T) {
 			}),
 			[]prometheus.Span{{From: at(-305), To: at(-5), Every: time.Minute}}, 5,
 		},
-		"not when the candidate has had requests": {starting(func(s *v1alpha1.RolloutStatus) { s.Phase, s.WeightInForce = v1alpha1.PhaseStepping, 10 }), nil, 0},
-		"not when it was judged already":          {starting(func(s *v1alpha1.RolloutStatus) { s.JudgeState = "{}" }), nil, 0},
+		"up to the start of one that is not the newest": {
+			starting(func(s *v1alpha1.RolloutStatus) { s.StartedAt = &metav1.MicroTime{Time: at(-60)} }),
+			[]prometheus.Span{{From: at(-60).Add(-30 * time.Minute), To: at(-60), Every: time.Minute}}, 30,
+		},
+		"also when pods were ready before the first look": {
+			starting(func(s *v1alpha1.RolloutStatus) { s.Phase, s.WeightInForce = v1alpha1.PhaseStepping, 10 }), []prometheus.Span{half}, 30,
+		},
+		"not when it was judged already": {starting(func(s *v1alpha1.RolloutStatus) { s.JudgeState = "{}" }), nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var asked []prometheus.Span
@@ -67,14 +74,17 @@ func TestTheJudgeLearnsOnceWhatWasBefore(t *testing.T) {
 				t.Errorf("asked for (-want +got):\n%s", diff)
 			}
 			key := types.NamespacedName{Namespace: tc.rollout.Namespace, Name: tc.rollout.Name}
-			got := 0
-			if h := l.judged[key].state.History; h != nil {
-				got = len(h.Blocks)
+			got, state := 0, l.judged[key].state
+			switch {
+			case state.History != nil:
+				got = len(state.History.Blocks)
+			case len(state.Rates) > 0:
+				got = state.Rates[0].Baseline.Minutes
 			}
 			if got != tc.minutes {
 				t.Errorf("the judge remembers %d minutes, want %d", got, tc.minutes)
 			}
-			if _, text := l.Verdict(key, &tc.rollout.Status); tc.minutes > 0 && text != "" {
+			if _, text := l.Verdict(key, &tc.rollout.Status); state.History != nil && text != "" {
 				t.Errorf("%d bytes are to be recorded of what can be asked for again", len(text))
 			}
 		})
