@@ -66,6 +66,8 @@ func TestExport(t *testing.T) {
 	over := underWay
 	over.Phase = v1alpha1.PhaseQuarantined
 	over.History = append(over.History[:1:1], ended("v2", "v3", 0, 60, append(underWay.Weights, weight(50, 1, 0))...))
+	back := over
+	back.Phase, back.Weights = v1alpha1.PhaseRollingBack, append(underWay.Weights, weight(50, 1, 0))
 	untried := underWay
 	untried.Weights = nil
 	for name, tc := range map[string]struct {
@@ -88,13 +90,17 @@ func TestExport(t *testing.T) {
 			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
 			looks: []string{`{"time":50,"weight":0,"step":1,`, `{"time":60,"weight":0,"step":1,`},
 		},
+		"one that goes back is over": {status: back,
+			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
+			looks: []string{`{"time":60,"weight":0,"step":1,`},
+		},
 		"the one before it": {status: over, back: 1,
 			asked: []prometheus.Span{{From: at(-605 - 1800), To: at(-605), Every: time.Minute}, {From: at(-600), To: at(-300), Every: 5 * time.Second}},
 			looks: []string{`{"time":5,"weight":0,"step":0,`, `{"time":10,"weight":10,"step":0,`, `{"time":300,"weight":50,"step":1,`},
 		},
 		"none that old":                    {status: over, back: 2, err: "it has 2 rollouts on record; expected from 0, the newest, to 1"},
 		"none at all":                      {err: "it has had no rollout yet"},
-		"one without requests":             {status: untried, err: "the candidate got no requests: nothing was judged"},
+		"one without requests":             {status: untried, err: "has no weight on record: the candidate got no requests, or an earlier version"},
 		"one that Prometheus knows not of": {status: over, empty: true, err: "Prometheus knows nothing of the rollout from v2 to v3 at 2026-03-01T12:00:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -39,7 +39,7 @@ func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 	}
 	r := all[len(all)-1-back]
 	if len(r.weights) == 0 {
-		return rollout{}, fmt.Errorf("in the rollout from %s to %s the candidate got no requests: nothing was judged", r.from, r.to)
+		return rollout{}, fmt.Errorf("the rollout from %s to %s has no weight on record: the candidate got no requests, or an earlier version of Headgate had it", r.from, r.to)
 	}
 	return r, nil
 }
@@ -47,7 +47,7 @@ func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 // underWay says that the rollout that the record is about has not got its entry in the history yet.
 func underWay(s *v1alpha1.RolloutStatus) bool {
 	switch s.Phase {
-	case "", v1alpha1.PhaseIdle, v1alpha1.PhaseQuarantined:
+	case "", v1alpha1.PhaseIdle, v1alpha1.PhaseRollingBack, v1alpha1.PhaseQuarantined:
 		return false
 	}
 	return s.StartedAt != nil && s.Candidate.Hash != ""
