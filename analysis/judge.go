@@ -149,12 +149,10 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 func (st *State) begin(s Settings, l Look) {
 	st.Latency.Expected = !s.NoLatency && (len(l.Bounds) > 0 || len(st.Latency.Bounds) > 0)
 	st.Rates = nil
-	st.Latency.Part = s.builtIn(st.Latency.Expected)
 	if !s.NoErrorRate {
-		part := st.Latency.Part
+		part := s.builtIn(st.Latency.Expected)
 		if st.Latency.Expected {
 			part *= errorShare
-			st.Latency.Part -= part
 		}
 		base := baseline(st.History.errorBlocks(), st.Pods.busy(), s.Harm, stablePods(l))
 		st.Rates = []Rate{newRate(CauseErrorRate, 0, part, st.inPlay(), base)}

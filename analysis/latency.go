@@ -34,8 +34,6 @@ type Latency struct {
 	Expected bool `json:"expected,omitempty"`
 	// Chosen says that the bounds are chosen.
 	Chosen bool `json:"chosen,omitempty"`
-	// Part is the part of the rollout's e-value that the bounds share.
-	Part float64 `json:"part,omitempty"`
 	// Missing says that the last look had no latencies, Blind for how long that has been so.
 	Missing bool          `json:"missing,omitempty"`
 	Blind   time.Duration `json:"blind,omitempty"`
@@ -256,9 +254,15 @@ func (st *State) chooseBounds(s Settings, l Look) {
 		bounds = orDefault(len(known) > 0, known, bounds)
 	}
 	bounds = spread(bounds, maxBounds-s.rates())
+	part := 1.0 // the rates before have theirs
+	for i := range st.Rates {
+		if !st.Rates[i].DryRun {
+			part -= st.Rates[i].Share
+		}
+	}
 	for _, bound := range bounds {
 		base := baseline(st.History.slowerBlocks(bound), st.Pods.busy(), s.HarmLatency, stablePods(l))
-		st.Rates = append(st.Rates, newRate(CauseLatency+strconv.FormatFloat(bound, 'g', -1, 64), bound, p.Part/float64(len(bounds)), st.inPlay(), base))
+		st.Rates = append(st.Rates, newRate(CauseLatency+strconv.FormatFloat(bound, 'g', -1, 64), bound, part/float64(len(bounds)), st.inPlay(), base))
 	}
 	p.Chosen, p.Bounds, p.Tails, p.Served = true, nil, nil, 0
 	st.History = nil
@@ -271,7 +275,6 @@ func (p *Latency) clone() Latency {
 		out.Bounds, out.Tails, out.Served = nil, nil, 0
 	}
 	out.Blind = min(max(out.Blind, 0), maxDuration)
-	out.Part = min(max(finite(out.Part), 0), 1)
 	out.Share.clean()
 	return out
 }
