@@ -64,6 +64,14 @@ func (c *Criterion) vote() int {
 	return orDefault(c.Vote > 0 && c.Vote <= decisive, c.Vote, decisive)
 }
 
+// warmUp is for how long the values are ignored. What a rate has counted when it is asked for goes back for its interval.
+func (c *Criterion) warmUp() time.Duration {
+	if c.Rate != nil && c.WarmUp > 0 {
+		return c.WarmUp + c.Interval
+	}
+	return c.WarmUp
+}
+
 // contains says that a value is where it should be. A rate's value is judged elsewhere.
 func (c *Criterion) contains(v MetricValue) bool {
 	switch {

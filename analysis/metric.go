@@ -41,7 +41,7 @@ func (m *Metric) accepted() bool {
 
 // update takes the metric's value at a look dt after the one before, and says whether it counts.
 func (m *Metric) update(c *Criterion, v MetricValue, dt time.Duration) bool {
-	if m.Warm < c.WarmUp {
+	if m.Warm < c.warmUp() {
 		m.Warm = min(m.Warm+dt, maxDuration)
 		return false
 	}

@@ -191,3 +191,18 @@ func TestAUsersRateAcrossWeights(t *testing.T) {
 		}
 	}
 }
+
+// What a rate counted before it was warm is no evidence, also where it is asked for after that.
+func TestARateWithAnIntervalWarmsUp(t *testing.T) {
+	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}, Interval: time.Minute, WarmUp: time.Minute}}}
+	broken := orders(Counts{50, 50, 0}, Counts{450, 1, 0})
+	minute := looks(1, broken).then(looks(11, broken, notDue))
+	st, _ := minute.then(minute).play(s)
+	if n := st.rate("Metric/orders").Total.CandidateRequests; n != 0 {
+		t.Errorf("%d requests were counted, of the warm-up", n)
+	}
+	st, _ = minute.then(minute).then(minute).play(s)
+	if n := st.rate("Metric/orders").Total.CandidateRequests; n != 50 {
+		t.Errorf("%d requests were counted after it, want 50", n)
+	}
+}
