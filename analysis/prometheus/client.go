@@ -127,18 +127,20 @@ func (c *Client) Looks(ctx context.Context, at time.Time, targets []Target) ([]a
 	ctx, cancel := context.WithTimeout(ctx, c.config.BatchTimeout)
 	defer cancel()
 
-	out, err := c.count(ctx, at, targets)
+	out, moment, err := c.count(ctx, at, targets)
 	// Only then: users' queries may be expensive, and must not slow down the one that everybody needs.
-	for i, v := range c.values(ctx, at, targets) {
+	for i, v := range c.values(ctx, at, moment, targets) {
 		out[i].Metrics = v
 	}
 	return out, err
 }
 
-// count asks for the counters.
-func (c *Client) count(ctx context.Context, at time.Time, targets []Target) ([]analysis.Look, error) {
+// count asks for the counters. moment is by Prometheus' clock when it answered; zero: it had no answer.
+func (c *Client) count(ctx context.Context, at time.Time, targets []Target) (out []analysis.Look, moment time.Time, err error) {
 	vector, unknown, err := c.ask(ctx, targets)
-	var out []analysis.Look
+	if len(vector) > 0 {
+		moment = vector[0].Timestamp.Time()
+	}
 	if len(unknown) == len(byNamespace(targets)) {
 		out = make([]analysis.Look, len(targets)) // and the memory stays as it is
 	} else {
@@ -149,7 +151,7 @@ func (c *Client) count(ctx context.Context, at time.Time, targets []Target) ([]a
 			out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Missing: true, Reason: missing(why)}
 		}
 	}
-	return out, err
+	return out, moment, err
 }
 
 // samples sends a query for counters.
@@ -180,8 +182,9 @@ func about(targets []Target) asked {
 	return a
 }
 
-// values asks for the users' metrics of all targets.
-func (c *Client) values(ctx context.Context, at time.Time, targets []Target) [][]analysis.MetricValue {
+// values asks for the users' metrics of all targets, as they were at one moment: what is compared or divided must not
+// have a scrape between them.
+func (c *Client) values(ctx context.Context, at, moment time.Time, targets []Target) [][]analysis.MetricValue {
 	out := make([][]analysis.MetricValue, len(targets))
 	due := c.users.due(at, targets)
 	read := make([]map[string]reads, len(targets))
@@ -193,7 +196,7 @@ func (c *Client) values(ctx context.Context, at time.Time, targets []Target) [][
 				read[i] = map[string]reads{}
 				for _, q := range targets[i].Metrics {
 					if due[userKey{targets[i].key(), q.Name}] {
-						read[i][q.Name] = c.read(ctx, q, targets[i])
+						read[i][q.Name] = c.read(ctx, moment, q, targets[i])
 					}
 				}
 			}
@@ -209,15 +212,15 @@ func (c *Client) values(ctx context.Context, at time.Time, targets []Target) [][
 	return out
 }
 
-// evaluate sends one of the users' queries.
-func (c *Client) evaluate(ctx context.Context, expression string, t Target) (model.Value, v1.Warnings, error) {
+// evaluate sends one of the users' queries. Without a moment Prometheus' own clock decides.
+func (c *Client) evaluate(ctx context.Context, moment time.Time, expression string, t Target) (model.Value, v1.Warnings, error) {
 	rendered, err := Render(expression, t)
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
 	defer cancel()
-	v, warnings, err := c.metrics.Query(ctx, rendered, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	v, warnings, err := c.metrics.Query(ctx, rendered, moment, v1.WithTimeout(c.config.QueryTimeout))
 	if err != nil {
 		return nil, nil, reason(err)
 	}

@@ -68,7 +68,7 @@ type reads struct {
 }
 
 // read asks for one metric.
-func (c *Client) read(ctx context.Context, q Query, t Target) reads {
+func (c *Client) read(ctx context.Context, moment time.Time, q Query, t Target) reads {
 	r := reads{asked: true}
 	if q.Unusable != "" {
 		r.err = errors.New(q.Unusable)
@@ -77,11 +77,11 @@ func (c *Client) read(ctx context.Context, q Query, t Target) reads {
 	stable := t
 	stable.Candidate = t.Stable
 	if q.Denominator != "" {
-		r.samples, r.err = c.counts(ctx, q, t, stable)
+		r.samples, r.err = c.counts(ctx, moment, q, t, stable)
 		return r
 	}
-	if r.value, r.err = c.number(ctx, q.Expression, t); r.err == nil && q.Compared {
-		r.stable, r.err = c.number(ctx, q.Expression, stable)
+	if r.value, r.err = c.number(ctx, moment, q.Expression, t); r.err == nil && q.Compared {
+		r.stable, r.err = c.number(ctx, moment, q.Expression, stable)
 		if r.err != nil {
 			r.err = fmt.Errorf("stable's: %w", r.err)
 		}
@@ -89,8 +89,8 @@ func (c *Client) read(ctx context.Context, q Query, t Target) reads {
 	return r
 }
 
-func (c *Client) number(ctx context.Context, expression string, t Target) (float64, error) {
-	v, _, err := c.evaluate(ctx, expression, t)
+func (c *Client) number(ctx context.Context, moment time.Time, expression string, t Target) (float64, error) {
+	v, _, err := c.evaluate(ctx, moment, expression, t)
 	if err != nil {
 		return 0, err
 	}
@@ -104,11 +104,11 @@ const (
 )
 
 // counts asks for a rate's counters of both revisions: all of them, or none.
-func (c *Client) counts(ctx context.Context, q Query, arms ...Target) ([]sample, error) {
+func (c *Client) counts(ctx context.Context, moment time.Time, q Query, arms ...Target) ([]sample, error) {
 	var out []sample
 	for _, t := range arms {
 		for role, expression := range map[string]string{eventsOf: q.Expression, allOf: q.Denominator} {
-			v, warnings, err := c.evaluate(ctx, expression, t)
+			v, warnings, err := c.evaluate(ctx, moment, expression, t)
 			switch {
 			case err != nil:
 				return nil, err

@@ -6,6 +6,8 @@ package prometheus
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -217,6 +219,44 @@ func TestARateOfSums(t *testing.T) {
 		}
 		if d := cmp.Diff(want, look()); d != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.what, d)
+		}
+	}
+}
+
+// What a user's query is compared with or divided by is asked for at the same moment, however long the answers take: with a scrape
+// between the two, all of its requests would seem to have failed.
+func TestUsersMetricsAreOfOneMoment(t *testing.T) {
+	clock := 1000
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		clock++ // a scrape for each query
+		at := r.FormValue("time")
+		if at == "" {
+			at = strconv.Itoa(clock)
+		}
+		if query := r.FormValue("query"); isCounters(query) {
+			fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"hg_namespace":"shop","hg_workload":"web"},"value":[%s,%q]}]}}`, at, at)
+		} else {
+			fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"pod":%q},"value":[%s,%q]}]}}`, query[len(query)-1:], at, at)
+		}
+	}))
+	t.Cleanup(server.Close)
+	c, err := New(Config{URL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := shop(Query{Name: "succeeded", Expression: "good {{.Revision}}", Denominator: "all {{.Revision}}", HigherIsBetter: true},
+		Query{Name: "age", Expression: "age {{.Revision}}", Compared: true})
+	for i := range 5 {
+		l, err := c.Looks(t.Context(), start.Add(time.Duration(i)*5*time.Second), []Target{target})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rate, age := l[0].Metrics[0], l[0].Metrics[1]
+		if i > 0 && (rate.CandidateCounts["w"].Requests == 0 || rate.CandidateCounts["w"].Errors != 0 || rate.StableCounts["d"].Errors != 0) {
+			t.Errorf("look %d: %+v of the candidate's and %+v of stable's; want none that failed", i, rate.CandidateCounts, rate.StableCounts)
+		}
+		if age.Value != age.Stable {
+			t.Errorf("look %d: the candidate's value is of second %g, stable's of second %g", i, age.Value, age.Stable)
 		}
 	}
 }
