@@ -63,13 +63,15 @@ const MaxNamedCounters = 1 << 20
 // the rollouts it looks at; after a restart the first look is a missing one.
 type Client struct {
 	counters, metrics v1.API
-	// share asks for one namespace's counters when those of all could not be had at once.
+	// share asks for one namespace's counters when those of all could not be had at once, and for the past.
 	share  v1.API
 	config Config
 
 	mu     sync.Mutex // one look at a time
 	memory memory
 	users  users
+
+	large sync.Mutex // one large answer about the past at a time
 }
 
 // New makes a client. It does not connect.

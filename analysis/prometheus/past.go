@@ -5,6 +5,7 @@ package prometheus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ import (
 )
 
 // Span are moments in the past: from From to To, one every Every, in whole seconds. There is at least a second between two
-// moments, and a Prometheus takes at most 11,000 of them.
+// moments.
 type Span struct {
 	From, To time.Time
 	Every    time.Duration
@@ -32,8 +33,12 @@ func (s Span) moments() (out []time.Time) {
 	return out
 }
 
-// Past makes the looks that would have been made at a target in a span, the oldest first, from one range query.
-// Their Step and Weight are the target's; the users' metrics are not part of them. The first has no counts: it
+// maxMoments is how many moments a query is about. A Prometheus takes at most 11,000, and has all their values in memory at once, as
+// we have.
+const maxMoments = 1000
+
+// Past makes the looks that would have been made at a target in a span, the oldest first, from as few range queries as take
+// maxMoments each. Their Step and Weight are the target's; the users' metrics are not part of them. The first has no counts: it
 // is where counting starts. It differs from what Looks has found at the time by what was scraped then and known a moment
 // later. What Looks remembers does not change.
 func (c *Client) Past(ctx context.Context, t Target, s Span) ([]analysis.Look, error) {
@@ -41,30 +46,45 @@ func (c *Client) Past(ctx context.Context, t Target, s Span) ([]analysis.Look, e
 	if len(moments) < 2 {
 		return nil, nil
 	}
+	targets := []Target{t}
+	var out []analysis.Look
+	var m memory
+	for some := range slices.Chunk(moments, maxMoments) {
+		matrix, err := c.rangeOf(ctx, expression(targets), v1.Range{Start: some[0], End: some[len(some)-1], Step: moments[1].Sub(moments[0])})
+		if err != nil {
+			return nil, fmt.Errorf("querying past request counters: %w", err)
+		}
+		for i, answer := range byMoment(some, matrix) {
+			var at []analysis.Look
+			m, at = m.look(some[i], targets, parse(answer), c.config.StaleAfter)
+			out = append(out, at...)
+		}
+	}
+	return out, nil
+}
+
+// rangeOf sends a range query. Several may be under way at once, so each may have a share of the bytes; what takes more comes
+// alone.
+func (c *Client) rangeOf(ctx context.Context, query string, r v1.Range) (model.Matrix, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
 	defer cancel()
-	targets := []Target{t}
-	v, warnings, err := c.counters.QueryRange(ctx, expression(targets), v1.Range{
-		Start: moments[0], End: moments[len(moments)-1], Step: moments[1].Sub(moments[0]),
-	}, v1.WithTimeout(c.config.QueryTimeout))
-	if err != nil {
-		return nil, fmt.Errorf("querying past request counters: %w", err)
+	v, warnings, err := c.share.QueryRange(ctx, query, r, v1.WithTimeout(c.config.QueryTimeout))
+	if errors.Is(err, errTooLarge) {
+		c.large.Lock()
+		defer c.large.Unlock()
+		v, warnings, err = c.counters.QueryRange(ctx, query, r, v1.WithTimeout(c.config.QueryTimeout))
 	}
-	if len(warnings) > 0 {
-		return nil, fmt.Errorf("querying past request counters: partial answer: %s", strings.Join(warnings, "; "))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(warnings) > 0:
+		return nil, fmt.Errorf("partial answer: %s", strings.Join(warnings, "; "))
 	}
 	matrix, ok := v.(model.Matrix)
 	if !ok {
-		return nil, fmt.Errorf("querying past request counters: answer is a %s", v.Type())
+		return nil, fmt.Errorf("answer is a %s", v.Type())
 	}
-	var out []analysis.Look
-	var m memory
-	for i, answer := range byMoment(moments, matrix) {
-		var at []analysis.Look
-		m, at = m.look(moments[i], targets, parse(answer), c.config.StaleAfter)
-		out = append(out, at...)
-	}
-	return out, nil
+	return matrix, nil
 }
 
 // byMoment turns the answer of a range query into what an instant query would have answered at each moment. A moment without a

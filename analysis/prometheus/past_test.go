@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -96,5 +97,53 @@ func TestAPastThatCannotBeHadIsAnError(t *testing.T) {
 	c := ranging(t, func(*http.Request) string { t.Error("asked for one moment"); return "" })
 	if got, err := c.Past(t.Context(), shop(), Span{From: start, To: start.Add(30 * time.Second), Every: time.Minute}); got != nil || err != nil {
 		t.Errorf("one moment has nothing before it: %v, %v", got, err)
+	}
+}
+
+// A rollout may have taken days, of which one query would be refused. What was counted between two queries is not lost.
+func TestALongPastIsAskedForInParts(t *testing.T) {
+	const moments = 2*maxMoments + 1
+	queries := 0
+	c := ranging(t, func(r *http.Request) string {
+		queries++
+		from, _ := strconv.Atoi(r.FormValue("start"))
+		to, _ := strconv.Atoi(r.FormValue("end"))
+		if r.FormValue("step") != "5" || (to-from)/5 >= maxMoments {
+			t.Errorf("asked from %d to %d, every %s s", from, to, r.FormValue("step"))
+		}
+		var values []string
+		for at := from; at <= to; at += 5 {
+			values = append(values, strconv.Itoa(at), strconv.Itoa(at))
+		}
+		labels := `"__name__":"` + requestsName + `","pod":"a","hg_namespace":"shop","namespace":"shop","hg_workload":"web","hg_port":"8080","hg_hop":"local","hg_revision":"old","envoy_response_code_class":"2"`
+		return `{"status":"success","data":{"resultType":"matrix","result":[` + stream(labels, values...) + "]}}"
+	})
+	got, err := c.Past(t.Context(), shop(), Span{From: time.Unix(1000, 0), To: time.Unix(1000+5*(moments-1), 0), Every: 5 * time.Second})
+	if err != nil || len(got) != moments || queries != 3 {
+		t.Fatalf("%d looks by %d queries, %v; want %d by 3", len(got), queries, err, moments)
+	}
+	for i, look := range got {
+		if want := min(5*uint64(i), 5); look.Stable["a"].Requests != want {
+			t.Errorf("look %d has %d requests, want %d", i, look.Stable["a"].Requests, want)
+		}
+	}
+}
+
+// What is larger than the share of several answers at once may still be as large as one.
+func TestALargePast(t *testing.T) {
+	queries := 0
+	c := ranging(t, func(*http.Request) string {
+		queries++
+		return `{"status":"success","data":{"resultType":"matrix","result":[` + stream(`"pod":"`+strings.Repeat("a", 1000)+`"`, "1000", "1") + "]}}"
+	})
+	for limit, fits := range map[int64]bool{2000: true, 900: false} {
+		large, err := New(Config{URL: c.config.URL, MaxCounters: limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		queries = 0
+		if _, err := large.Past(t.Context(), shop(), Span{From: start, To: start.Add(time.Minute), Every: time.Minute}); (err == nil) != fits || queries != 2 {
+			t.Errorf("where %d bytes are allowed: %v after %d queries", limit, err, queries)
+		}
 	}
 }
