@@ -97,7 +97,9 @@ func guarded(t *testing.T, clients *x509.CertPool, allow func(*http.Request) boo
 	}))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail, as they should
 	if clients != nil {
-		s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, MinVersion: tls.VersionTLS12}
+		// With TLS 1.3 the handshake is over for the client before the server has seen its certificate, and the connection
+		// may be gone before the client has read why.
+		s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12}
 	}
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -182,7 +184,7 @@ func TestCredentials(t *testing.T) {
 		"headers besides a token":       {server: tenant, secret: data("ca.crt", ca, "token", "t0ken", "header.X-Scope-OrgID", "shop\n", "header.x-other", "a b")},
 		"another tenant":                {server: tenant, secret: data("ca.crt", ca, "token", "t0ken", "header.X-Scope-OrgID", "bank", "header.x-other", "a b"), wrong: "it refuses the credentials"},
 		"a certificate":                 {server: mutual, secret: data("ca.crt", ca, "tls.crt", certificate, "tls.key", private)},
-		"no certificate where one must": {server: mutual, secret: data("ca.crt", ca), wrong: "it refuses the connection: tls: certificate required"},
+		"no certificate where one must": {server: mutual, secret: data("ca.crt", ca), wrong: "it refuses the connection: tls: "},
 		"a stranger's":                  {server: mutual, secret: data("ca.crt", ca, "tls.crt", strange, "tls.key", strangeKey), wrong: "it refuses the connection: tls: "},
 		"one with another's key":        {server: mutual, secret: data("ca.crt", ca, "tls.crt", certificate, "tls.key", strangeKey), wrong: "tls.crt and tls.key can't be used: tls: private key does not match"},
 		"one without a key":             {server: mutual, secret: data("ca.crt", ca, "tls.crt", certificate), wrong: "tls.crt and tls.key belong together"},
