@@ -286,17 +286,19 @@ func (p *pass) observeWeight() {
 	p.noteWeight()
 }
 
-// maxWeights is how many weights are kept of a rollout (the CRD refuses more).
-const maxWeights = 32
+// maxWeights is how many weights are kept of a rollout (the CRD refuses more): two for each of twenty steps, and those of
+// a promotion, which may be one for each pod.
+const maxWeights = 64
 
-// noteWeight keeps since when what has been in force, for whoever looks back.
+// noteWeight keeps since when what has been in force, for whoever looks back. Where there is no room the newest takes the
+// place of the one before it: the steps matter most.
 func (p *pass) noteWeight() {
 	var last v1alpha1.WeightRecord
 	if n := len(p.s.Weights); n > 0 {
 		last = p.s.Weights[n-1]
 	}
 	if last.Step != p.s.Step || last.Weight != p.s.WeightInForce {
-		p.s.Weights = lastN(append(p.s.Weights, v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: p.s.Step, Weight: p.s.WeightInForce}), maxWeights)
+		p.s.Weights = append(firstN(p.s.Weights, maxWeights-1), v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: p.s.Step, Weight: p.s.WeightInForce})
 	}
 }
 

@@ -141,10 +141,10 @@ type RolloutStatus struct {
 	// WeightInForce is the share that every connected sidecar has acknowledged.
 	// +optional
 	WeightInForce int32 `json:"weightInForce,omitempty"`
-	// Weights are the weights that have been in force in this rollout; newest last, at most 32. Before the first it was 0, of
-	// step 0.
+	// Weights are the weights that have been in force in this rollout; newest last, at most 64: the first ones and the
+	// newest. Before the first it was 0, of step 0.
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Weights []WeightRecord `json:"weights,omitempty"`
 	// Unacknowledged names sidecars (pods) left out because they were silent for too long; at most 10.
@@ -368,7 +368,7 @@ type HistoryEntry struct {
 	EndedAt   metav1.Time `json:"endedAt"`
 	// Weights are the weights that have been in force; newest last.
 	// +listType=atomic
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Weights []WeightRecord `json:"weights,omitempty"`
 	// Verdict is the last one.
