@@ -48,7 +48,7 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 	return out
 }
 
-// metricNumbers are the users' metrics that have a value.
+// metricNumbers are the users' metrics that are no rates.
 func (st *State) metricNumbers(s Settings) (out []MetricEvidence) {
 	for i := range st.Metrics {
 		m := &st.Metrics[i]

@@ -65,15 +65,18 @@ func (l *Looks) begins(key types.NamespacedName, s *v1alpha1.RolloutStatus) bool
 	return !known && s.JudgeState == ""
 }
 
-// before is the time before a rollout in which its stable revision was just that.
+// before is the time before a rollout in which its stable revision was just that. Candidates that came to nothing meanwhile
+// change nothing about it.
 func before(s *v1alpha1.RolloutStatus, now time.Time) prometheus.Span {
 	to := now.Add(-LookInterval)
 	if s.StartedAt != nil && s.StartedAt.Time.Before(to) {
 		to = s.StartedAt.Time
 	}
 	from := to.Add(-pastFor)
-	if n := len(s.History); n > 0 && s.History[n-1].EndedAt.After(from) {
-		from = s.History[n-1].EndedAt.Time
+	for _, h := range s.History {
+		if h.To == s.Stable.Hash && h.EndedAt.After(from) {
+			from = h.EndedAt.Time
+		}
 	}
 	return prometheus.Span{From: from, To: to, Every: pastEvery}
 }

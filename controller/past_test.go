@@ -53,7 +53,7 @@ func TestTheJudgeLearnsOnceWhatWasBefore(t *testing.T) {
 		"as long as the judge remembers": {starting(func(*v1alpha1.RolloutStatus) {}), []prometheus.Span{half}, 30},
 		"not when another version was stable": {
 			starting(func(s *v1alpha1.RolloutStatus) {
-				s.History = []v1alpha1.HistoryEntry{{EndedAt: metaAt(-4000)}, {EndedAt: metaAt(-305)}}
+				s.History = []v1alpha1.HistoryEntry{{To: s.Stable.Hash, EndedAt: metaAt(-4000)}, {To: s.Stable.Hash, EndedAt: metaAt(-305)}, {From: s.Stable.Hash, To: "bad", EndedAt: metaAt(0)}}
 			}),
 			[]prometheus.Span{{From: at(-305), To: at(-5), Every: time.Minute}}, 5,
 		},

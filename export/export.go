@@ -30,8 +30,8 @@ type Options struct {
 	Back int
 	// Interval is between two looks, in whole seconds. Default 5 s, as in the rollout.
 	Interval time.Duration
-	// Before is how much of the time before the rollout comes first, a look a minute; no more than to the end of the rollout
-	// before. 0: none.
+	// Before is how much of the time before the rollout comes first, a look a minute; no more than since its stable revision
+	// became that. 0: none.
 	Before time.Duration
 	// Now is the end of a rollout that is under way.
 	Now time.Time
@@ -93,8 +93,8 @@ func Run(ctx context.Context, o Options) error {
 func (r rollout) before(most time.Duration) prometheus.Span {
 	to := r.began.Add(-defaultInterval)
 	from := to.Add(-most)
-	if r.earlier.After(from) {
-		from = r.earlier
+	if r.stable.After(from) {
+		from = r.stable
 	}
 	return prometheus.Span{From: from, To: to, Every: historyEvery}
 }

@@ -68,11 +68,16 @@ func TestExport(t *testing.T) {
 	over.History = append(over.History[:1:1], ended("v2", "v3", 0, 60, append(underWay.Weights, weight(50, 1, 0))...))
 	back := over
 	back.Phase, back.Weights = v1alpha1.PhaseRollingBack, append(underWay.Weights, weight(50, 1, 0))
+	again := underWay
+	again.History = append(over.History, ended("v2", "bad", 60, 90))
+	again.Candidate.Hash, again.StartedAt = "v4", &metav1.MicroTime{Time: at(90)}
+	again.Weights = []v1alpha1.WeightRecord{weight(95, 0, 10)}
 	untried := underWay
 	untried.Weights = nil
 	for name, tc := range map[string]struct {
 		status v1alpha1.RolloutStatus
 		back   int
+		now    int
 		empty  bool
 		asked  []prometheus.Span
 		looks  []string // some of the lines
@@ -89,6 +94,10 @@ func TestExport(t *testing.T) {
 		"one that is over": {status: over,
 			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
 			looks: []string{`{"time":50,"weight":0,"step":1,`, `{"time":60,"weight":0,"step":1,`},
+		},
+		"one after others that came to nothing": {status: again, now: 100,
+			asked: []prometheus.Span{{From: at(-300), To: at(85), Every: time.Minute}, {From: at(90), To: at(100), Every: 5 * time.Second}},
+			looks: []string{`{"time":5,"weight":10,"step":0,`},
 		},
 		"one that goes back is over": {status: back,
 			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
@@ -107,6 +116,7 @@ func TestExport(t *testing.T) {
 			var out bytes.Buffer
 			asked := []prometheus.Span{}
 			o := options(t, &v1alpha1.Rollout{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Status: tc.status})
+			o.Now = at(max(tc.now, 45))
 			o.Prometheus, o.Back, o.Out = counted{&asked, tc.empty}, tc.back, &out
 			err := Run(t.Context(), o)
 			if tc.err != "" {

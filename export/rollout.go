@@ -17,19 +17,19 @@ type rollout struct {
 	began    time.Time
 	ended    time.Time // now, while it is under way
 	weights  []v1alpha1.WeightRecord
-	earlier  time.Time // when the rollout before it ended; zero: there is none on record
+	stable   time.Time // since when from was stable; zero: since before all that is on record
 }
 
 // find has the rollout that so many others have followed.
 func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 	var all []rollout // oldest first
-	var earlier time.Time
+	stable := map[string]time.Time{}
 	for _, h := range s.History {
-		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Time, h.Weights, earlier})
-		earlier = h.EndedAt.Time
+		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Time, h.Weights, stable[h.From]})
+		stable[h.To] = h.EndedAt.Time // if it came to nothing, no rollout begins from it
 	}
 	if underWay(s) {
-		all = append(all, rollout{s.Stable.Hash, s.Candidate.Hash, s.StartedAt.Time, now, s.Weights, earlier})
+		all = append(all, rollout{s.Stable.Hash, s.Candidate.Hash, s.StartedAt.Time, now, s.Weights, stable[s.Stable.Hash]})
 	}
 	switch {
 	case len(all) == 0:
