@@ -101,6 +101,8 @@ type Line struct {
 }
 
 // MetricRate is a share that is counted: of so many, so many were events.
+//
+// +kubebuilder:validation:XValidation:rule="double(has(self.acceptance) ? self.acceptance.ratio : '2') >= double(has(self.harm) ? self.harm.ratio : '1.25') && double(has(self.acceptance) ? self.acceptance.difference : '0.0075') >= double(has(self.harm) ? self.harm.difference : '0.001')",message="a rate's acceptance must not be below its harm, neither in ratio nor in difference: what is no harm could never be accepted (default: harm 1.25 and 0.001, acceptance 2 and 0.0075)"
 type MetricRate struct {
 	// Numerator selects the counters of events, Denominator those of everything. Raw counters, never rate() or
 	// increase(); best by pod, under the label pod: how much pods differ is then taken into account. Each is asked
@@ -119,7 +121,7 @@ type MetricRate struct {
 	// Harm is the line below which nothing is rolled back. Default: ratio 1.25, difference 0.001.
 	// +optional
 	Harm *RateLine `json:"harm,omitempty"`
-	// Acceptance is the line that must be ruled out to advance; above Harm. Default: ratio 2, difference 0.0075.
+	// Acceptance is the line that must be ruled out to advance; in neither number below Harm's. Default: ratio 2, difference 0.0075.
 	// +optional
 	Acceptance *RateLine `json:"acceptance,omitempty"`
 }
