@@ -135,7 +135,11 @@ func (r *Rate) observe(pods *Pods, values []MetricValue, weight float64) (x arms
 	stable = t.stableSample(pods)
 	totals := t.totals()
 	r.Window.add(totals.CandidateRequests, totals.StableRequests)
-	return totals.errors(), stable, r.Window.share(weight)
+	pi = r.Window.share(weight)
+	if r.StepTotal == (Tally{}) { // the first of the step was counted, in part, at the weight before
+		r.Window = Window{}
+	}
+	return totals.errors(), stable, pi
 }
 
 // compares says that rates are compared on which the verdict rests.

@@ -192,6 +192,21 @@ func TestAUsersRateAcrossWeights(t *testing.T) {
 	}
 }
 
+// The first value of a step, of a rate that is asked for once a minute, was counted at the weight before, and says nothing about the
+// share from there on.
+func TestTheFirstValueOfAStepIsOfTheWeightBefore(t *testing.T) {
+	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}, Interval: time.Minute}}}
+	minute := func(candidate uint64, change func(*Look)) script {
+		value := orders(Counts{Requests: candidate}, Counts{Requests: 300 - candidate})
+		return looks(1, value, change).then(looks(11, value, change, notDue))
+	}
+	second := func(l *Look) { step(1)(l); weight(50)(l) }
+	st, _ := minute(3, weight(1)).then(minute(3, weight(1))).then(minute(3, second)).then(minute(150, second)).play(s)
+	if share := st.rate("Metric/orders").Window.share(0.5); math.Abs(share-0.5) > 0.01 {
+		t.Errorf("the candidate's share is taken for %g, want half", share)
+	}
+}
+
 // What a rate counted before it was warm is no evidence, also where it is asked for after that.
 func TestARateWithAnIntervalWarmsUp(t *testing.T) {
 	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}, Interval: time.Minute, WarmUp: time.Minute}}}
