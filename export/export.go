@@ -61,7 +61,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	r, err := find(&record.Status, o.Back, o.Now)
 	if err != nil {
-		return fmt.Errorf("Rollout %s: %w", key, err)
+		return fmt.Errorf("finding the rollout of %s: %w", key, err)
 	}
 	if o.Interval <= 0 {
 		o.Interval = defaultInterval
@@ -84,7 +84,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	if !known {
-		return fmt.Errorf("Prometheus knows nothing of the rollout from %s to %s at %s: it may keep less, or not be the one that scrapes the sidecars", r.from, r.to, r.began.Format(time.RFC3339))
+		return fmt.Errorf("nothing is known to Prometheus of the rollout from %s to %s at %s: it may keep less, or not be the one that scrapes the sidecars", r.from, r.to, r.began.Format(time.RFC3339))
 	}
 	return nil
 }

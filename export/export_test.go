@@ -110,7 +110,7 @@ func TestExport(t *testing.T) {
 		"none that old":                    {status: over, back: 2, err: "it has 2 rollouts on record; expected from 0, the newest, to 1"},
 		"none at all":                      {err: "it has had no rollout yet"},
 		"one without requests":             {status: untried, err: "has no weight on record: the candidate got no requests, or an earlier version"},
-		"one that Prometheus knows not of": {status: over, empty: true, err: "Prometheus knows nothing of the rollout from v2 to v3 at 2026-03-01T12:00:00Z"},
+		"one that Prometheus knows not of": {status: over, empty: true, err: "nothing is known to Prometheus of the rollout from v2 to v3 at 2026-03-01T12:00:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
