@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -156,12 +157,26 @@ func (c *Client) count(ctx context.Context, at time.Time, targets []Target) (out
 	return out, moment, err
 }
 
-// samples sends a query for counters.
-func samples(ctx context.Context, api v1.API, query string, timeout time.Duration) (model.Vector, error) {
+// send sends a query about a moment; the zero time: now, by Prometheus' own clock, whatever ours says.
+func send(ctx context.Context, api v1.API, query string, at time.Time, timeout time.Duration) (model.Value, v1.Warnings, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	// No time: Prometheus' own clock decides, whatever ours says.
-	v, warnings, err := api.Query(ctx, query, time.Time{}, v1.WithTimeout(timeout))
+	v, warnings, err := api.Query(ctx, query, at, v1.WithTimeout(timeout))
+	if err != nil {
+		return nil, nil, err
+	}
+	if vector, ok := v.(model.Vector); ok && slices.Contains(vector, nil) {
+		return nil, nil, errNull
+	}
+	return v, warnings, nil
+}
+
+// errNull: JSON's null where an answer has elements, which no Prometheus says. But an address that a policy names may be anything.
+var errNull = errors.New("an element of the result is null")
+
+// samples sends a query for counters.
+func samples(ctx context.Context, api v1.API, query string, timeout time.Duration) (model.Vector, error) {
+	v, warnings, err := send(ctx, api, query, time.Time{}, timeout)
 	if err != nil {
 		return nil, fmt.Errorf("querying request counters: %w", err)
 	}
@@ -220,9 +235,7 @@ func (c *Client) evaluate(ctx context.Context, moment time.Time, expression stri
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
-	defer cancel()
-	v, warnings, err := c.metrics.Query(ctx, rendered, moment, v1.WithTimeout(c.config.QueryTimeout))
+	v, warnings, err := send(ctx, c.metrics, rendered, moment, c.config.QueryTimeout)
 	if err != nil {
 		return nil, nil, reason(err)
 	}
@@ -239,9 +252,7 @@ func (c *Client) Check(ctx context.Context, q Query) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadQuery, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.QueryTimeout)
-	defer cancel()
-	_, _, err = c.metrics.Query(ctx, expression, time.Time{}, v1.WithTimeout(c.config.QueryTimeout))
+	_, _, err = send(ctx, c.metrics, expression, time.Time{}, c.config.QueryTimeout)
 	var bad *v1.Error
 	switch {
 	case errors.As(err, &bad) && (bad.Type == v1.ErrBadData || bad.Type == v1.ErrExec):
@@ -262,6 +273,8 @@ func reason(err error) error {
 		return errors.New("no answer in time")
 	case errors.Is(err, errTooLarge):
 		return errTooLarge
+	case errors.Is(err, errNull):
+		return errNull
 	case access(err) != "":
 		return fmt.Errorf("%w: %s", ErrAccess, access(err))
 	}

@@ -129,6 +129,9 @@ func TestAnswersThatAreNone(t *testing.T) {
 		"another type": func(w http.ResponseWriter) {
 			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}`)
 		},
+		"null": func(w http.ResponseWriter) {
+			fmt.Fprint(w, `{"status":"success","data":{"resultType":"vector","result":[null]}}`)
+		},
 		"a partial answer":  func(w http.ResponseWriter) { vector(w, `,"warnings":["store x is down"]`, webCounter("9")) },
 		"no answer in time": never,
 	}
@@ -194,6 +197,8 @@ func TestUsersMetrics(t *testing.T) {
 			never(w)
 		case query == "huge":
 			fmt.Fprintf(w, `{"status":"success","data":"%s"}`, strings.Repeat("x", maxMetric))
+		case query == "null":
+			fmt.Fprint(w, `{"status":"success","data":{"resultType":"vector","result":[null]}}`)
 		case query == "empty":
 			vector(w, "")
 		case query == "bad":
@@ -205,7 +210,8 @@ func TestUsersMetrics(t *testing.T) {
 		}
 	})
 	got, err := c.Looks(t.Context(), start, []Target{shop(
-		Query{Name: "ok", Expression: `ok{w="{{.Workload}}"}`}, Query{Name: "slow", Expression: "slow"}, Query{Name: "huge", Expression: "huge"}, Query{Name: "empty", Expression: "empty"}, Query{Name: "bad", Expression: "bad"}, Query{Name: "typo", Expression: "{{.Typo}}"},
+		Query{Name: "ok", Expression: `ok{w="{{.Workload}}"}`}, Query{Name: "slow", Expression: "slow"}, Query{Name: "huge", Expression: "huge"}, Query{Name: "null", Expression: "null"},
+		Query{Name: "nulls", Expression: "null", Denominator: "null"}, Query{Name: "empty", Expression: "empty"}, Query{Name: "bad", Expression: "bad"}, Query{Name: "typo", Expression: "{{.Typo}}"},
 	)})
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +221,8 @@ func TestUsersMetrics(t *testing.T) {
 		lines = append(lines, fmt.Sprint(m.Name, " ", m.Value, " ", m.Err))
 	}
 	want := []string{
-		"ok 0.25 ", "slow 0 no answer in time", "huge 0 the answer is too large", "empty 0 the result is empty",
+		"ok 0.25 ", "slow 0 no answer in time", "huge 0 the answer is too large", "null 0 an element of the result is null",
+		"nulls 0 an element of the result is null", "empty 0 the result is empty",
 		"bad 0 bad_data: parse error", `typo 0 unknown variable ".Typo"`,
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {

@@ -84,6 +84,9 @@ func (c *Client) rangeOf(ctx context.Context, query string, r v1.Range) (model.M
 	if !ok {
 		return nil, fmt.Errorf("answer is a %s", v.Type())
 	}
+	if slices.Contains(matrix, nil) {
+		return nil, errNull
+	}
 	return matrix, nil
 }
 
