@@ -14,26 +14,36 @@ type within map[string]uint64
 
 // timings gather the latencies of one target.
 type timings struct {
-	// bounds are those that each of its sidecars counts by. Sidecars of two versions may have other ones, and
-	// a bound that one of them lacks must not look like one within which nothing was answered.
-	bounds            map[source]map[string]bool
+	// bounds are those that each of its sidecars' histograms, a series without Code, counts by. Sidecars of two versions may
+	// have other ones, and a bound that one of them lacks must not look like one within which nothing was answered.
+	bounds            map[series]map[string]bool
 	candidate, stable map[string]within
 }
 
-// see notes that a sidecar has a bucket.
+// see notes that a histogram has a bucket.
 func (t *timings) see(s series) {
 	if t.bounds == nil {
-		t.bounds = map[source]map[string]bool{}
+		t.bounds = map[series]map[string]bool{}
 	}
-	if t.bounds[s.source] == nil {
-		t.bounds[s.source] = map[string]bool{}
+	histogram := s
+	histogram.Code = ""
+	if t.bounds[histogram] == nil {
+		t.bounds[histogram] = map[string]bool{}
 	}
-	t.bounds[s.source][s.Code] = true
+	t.bounds[histogram][s.Code] = true
 }
 
-// common are the bounds that all sidecars have that timed anything.
-func (t *timings) common() (out []float64) {
-	for _, b := range latencyBounds() {
+// common are the bounds that all histograms have that timed anything: the sidecars' own or, where those are kept as
+// exponential histograms, the others.
+func (t *timings) common() []float64 {
+	if own := t.among(latencyBounds()); len(own) > 0 {
+		return own
+	}
+	return t.among(exponentialBounds())
+}
+
+func (t *timings) among(bounds []float64) (out []float64) {
+	for _, b := range bounds {
 		everywhere := len(t.bounds) > 0
 		for _, has := range t.bounds {
 			everywhere = everywhere && has[all] && has[boundLabel(b)]

@@ -30,6 +30,7 @@ type exporter struct {
 	mu     sync.Mutex
 	seen   *sync.Cond
 	series map[string]map[string]string // by pod: series as exposed, and value
+	native map[string]http.Handler      // by pod: what it serves instead
 	scrape map[string]int               // by pod: scrapes begun
 }
 
@@ -54,6 +55,12 @@ func (e *exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such pod", http.StatusNotFound)
 		return
 	}
+	if h := e.native[pod]; h != nil {
+		h.ServeHTTP(w, r)
+		return
+	}
+	// The names that have no type have none for a sidecar either, as far as any test here can tell.
+	fmt.Fprintln(w, "# TYPE", nativeName, "histogram")
 	for _, s := range slices.Sorted(maps.Keys(e.series[pod])) {
 		fmt.Fprintln(w, s, e.series[pod][s])
 	}
@@ -100,15 +107,20 @@ type server struct {
 	cmd     *exec.Cmd
 }
 
-func newServer(t *testing.T, e *exporter) *server {
+// newServer starts one, with more settings for its scrapes.
+func newServer(t *testing.T, e *exporter, settings ...string) *server {
 	binary, err := exec.LookPath("prometheus")
 	if err != nil {
 		t.Skip("no prometheus binary on PATH: install the distribution's package to run this test")
 	}
 	var config strings.Builder
-	config.WriteString("global: {scrape_interval: 100ms, scrape_timeout: 100ms}\nscrape_configs:\n- job_name: sidecars\n  static_configs:\n")
+	config.WriteString("global: {scrape_interval: 100ms, scrape_timeout: 100ms}\nscrape_configs:\n- job_name: sidecars\n")
+	for _, s := range settings {
+		config.WriteString("  " + s + "\n")
+	}
+	config.WriteString("  static_configs:\n")
 	for pod := range e.series {
-		fmt.Fprintf(&config, "  - {targets: [%q], labels: {__metrics_path__: %q, namespace: shop, pod: %q}}\n", strings.TrimPrefix(e.URL, "http://"), "/"+pod, pod)
+		fmt.Fprintf(&config, "  - {targets: [%q], labels: {__metrics_path__: %q, namespace: shop, pod: %q, instance: %q}}\n", strings.TrimPrefix(e.URL, "http://"), "/"+pod, pod, pod)
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yml")

@@ -20,6 +20,7 @@ const (
 	connectName  = "envoy_cluster_upstream_cx_connect_fail"
 	startedName  = "envoy_cluster_upstream_rq_total"
 	latencyName  = "envoy_cluster_upstream_rq_time_bucket"
+	nativeName   = "envoy_cluster_upstream_rq_time" // the same histogram as a single series
 
 	labelNamespace = "hg_namespace"
 	labelWorkload  = "hg_workload"
@@ -99,7 +100,10 @@ func expression(targets []Target) string {
 	counters := "{__name__=~" + oneOf(requestsName, grpcName, connectName, startedName) + "," + labels + "}"
 	if timed := slices.DeleteFunc(slices.Clone(targets), func(t Target) bool { return t.NoLatency }); len(timed) > 0 {
 		// A request is timed where it is answered, whichever way it came.
-		counters += " or " + latencyName + "{" + labelBound + "=~" + boundPattern() + "," + labelHop + "=~" + oneOf(hopIn, hopLocal) + of(timed) + "}"
+		answered := labelHop + "=~" + oneOf(hopIn, hopLocal) + of(timed)
+		// The label is for "or", which ignores names: without one a histogram is what startedName already is.
+		counters += " or " + latencyName + "{" + labelBound + "=~" + boundPattern() + "," + answered + "}" +
+			" or label_replace(" + nativeName + "{" + answered + "}," + strconv.Quote(labelBound) + `,"native","","")`
 	}
 	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
 	// failed connections from the start.
@@ -139,13 +143,19 @@ type answer struct {
 // parse sorts the elements of an answer. What does not follow the contract is left out.
 func parse(v model.Vector) answer {
 	a := answer{age: make(map[workload]float64)}
+	native := newUnfolder()
 	for _, e := range v {
 		if e.Metric[model.MetricNameLabel] == "" && e.Metric[labelPod] == "" {
 			key := workload{string(e.Metric[labelNamespace]), string(e.Metric[labelWorkload])}
 			a.age[key] = float64(e.Timestamp)/1000 - float64(e.Value)
 			continue
 		}
-		if s, ok := seriesOf(e.Metric); ok {
+		s, ok := seriesOf(e.Metric)
+		switch {
+		case !ok:
+		case e.Histogram != nil:
+			a.samples = native.unfold(a.samples, s, e.Histogram)
+		default:
 			a.samples = append(a.samples, sample{series: s, Value: float64(e.Value)})
 		}
 	}
