@@ -94,10 +94,18 @@ func (c *Client) rangeOf(ctx context.Context, query string, r v1.Range) (model.M
 // value has none of the series, as in an instant query.
 func byMoment(moments []time.Time, matrix model.Matrix) []model.Vector {
 	out := make([]model.Vector, len(moments))
+	put := func(s model.Sample) {
+		if i, found := slices.BinarySearchFunc(moments, s.Timestamp.Time(), time.Time.Compare); found {
+			out[i] = append(out[i], &s)
+		}
+	}
 	for _, stream := range matrix {
 		for _, v := range stream.Values {
-			if i, found := slices.BinarySearchFunc(moments, v.Timestamp.Time(), time.Time.Compare); found {
-				out[i] = append(out[i], &model.Sample{Metric: stream.Metric, Value: v.Value, Timestamp: v.Timestamp})
+			put(model.Sample{Metric: stream.Metric, Value: v.Value, Timestamp: v.Timestamp})
+		}
+		for _, h := range stream.Histograms {
+			if h.Histogram != nil {
+				put(model.Sample{Metric: stream.Metric, Histogram: h.Histogram, Timestamp: h.Timestamp})
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -145,5 +146,24 @@ func TestALargePast(t *testing.T) {
 		if _, err := large.Past(t.Context(), shop(), Span{From: start, To: start.Add(time.Minute), Every: time.Minute}); (err == nil) != fits || queries != 2 {
 			t.Errorf("where %d bytes are allowed: %v after %d queries", limit, err, queries)
 		}
+	}
+}
+
+func TestAPastOfNativeHistograms(t *testing.T) {
+	histogram := func(second, fast, slow int) string {
+		return fmt.Sprintf(`[%d,{"count":"%d","sum":"1","buckets":[[0,"0","10","%d"],[0,"100","200","%d"]]}]`, second, fast+slow, fast, slow)
+	}
+	c := ranging(t, func(*http.Request) string {
+		return fmt.Sprintf(`{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":%q,%s},"histograms":[%s]}]}}`,
+			nativeName, `"pod":"a","hg_namespace":"shop","namespace":"shop","hg_workload":"web","hg_port":"8080","hg_hop":"local","hg_revision":"old"`,
+			histogram(1000, 100, 7)+","+histogram(1060, 180, 17))
+	})
+	got, err := c.Past(t.Context(), shop(), Span{From: time.Unix(1000, 0), To: time.Unix(1060, 0), Every: time.Minute})
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	served := got[1].StableServed["a"]
+	if at := slices.Index(got[1].Bounds, 0.1); served.Requests != 90 || at < 0 || served.Slower[at] != 10 {
+		t.Errorf("%+v by %v, want 10 of 90 over 0.1 s", served, got[1].Bounds)
 	}
 }
