@@ -71,7 +71,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	during, err := o.Prometheus.Past(ctx, target, prometheus.Span{From: r.began, To: r.ended, Every: o.Interval})
+	during, err := o.Prometheus.Past(ctx, target, r.during(o.Interval))
 	if err != nil {
 		return err
 	}
@@ -87,14 +87,4 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("nothing is known to Prometheus of the rollout from %s to %s at %s: it may keep less, or not be the one that scrapes the sidecars", r.from, r.to, r.began.Format(time.RFC3339))
 	}
 	return nil
-}
-
-// before is the time before a rollout in which its stable revision was just that.
-func (r rollout) before(most time.Duration) prometheus.Span {
-	to := r.began.Add(-defaultInterval)
-	from := to.Add(-most)
-	if r.stable.After(from) {
-		from = r.stable
-	}
-	return prometheus.Span{From: from, To: to, Every: historyEvery}
 }

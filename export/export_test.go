@@ -29,8 +29,9 @@ var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func at(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
 
+// weight is one that came into force a moment before this second, because of a look a moment earlier.
 func weight(since, step, weight int) v1alpha1.WeightRecord {
-	return v1alpha1.WeightRecord{Since: metav1.NewMicroTime(at(since)), Step: int32(step), Weight: int32(weight)}
+	return v1alpha1.WeightRecord{Since: metav1.NewMicroTime(at(since).Add(-300 * time.Millisecond)), Step: int32(step), Weight: int32(weight)}
 }
 
 func ended(from, to string, start, end int, weights ...v1alpha1.WeightRecord) v1alpha1.HistoryEntry {
@@ -66,6 +67,8 @@ func TestExport(t *testing.T) {
 	over := underWay
 	over.Phase = v1alpha1.PhaseQuarantined
 	over.History = append(over.History[:1:1], ended("v2", "v3", 0, 60, append(underWay.Weights, weight(50, 1, 0))...))
+	between := over
+	between.History = append(over.History[:1:1], ended("v2", "v3", 0, 60, append(underWay.Weights, weight(53, 1, 0))...))
 	back := over
 	back.Phase, back.Weights = v1alpha1.PhaseRollingBack, append(underWay.Weights, weight(50, 1, 0))
 	again := underWay
@@ -87,17 +90,21 @@ func TestExport(t *testing.T) {
 			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(45), Every: 5 * time.Second}},
 			looks: []string{
 				`{"time":-300,"weight":0,"step":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
-				`{"time":5,"weight":0,"step":0,"candidate":{},`, `{"time":10,"weight":10,"step":0,`, `{"time":25,"weight":10,"step":0,`,
-				`{"time":30,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
+				`{"time":10,"weight":0,"step":0,"candidate":{},`, `{"time":15,"weight":10,"step":0,`, `{"time":30,"weight":10,"step":0,`,
+				`{"time":35,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
 			},
 		},
 		"one that is over": {status: over,
 			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
-			looks: []string{`{"time":50,"weight":0,"step":1,`, `{"time":60,"weight":0,"step":1,`},
+			looks: []string{`{"time":50,"weight":25,"step":1,`, `{"time":55,"weight":0,"step":1,`, `{"time":60,"weight":0,"step":1,`},
 		},
 		"one after others that came to nothing": {status: again, now: 100,
 			asked: []prometheus.Span{{From: at(-300), To: at(85), Every: time.Minute}, {From: at(90), To: at(100), Every: 5 * time.Second}},
-			looks: []string{`{"time":5,"weight":10,"step":0,`},
+			looks: []string{`{"time":5,"weight":0,"step":0,`, `{"time":10,"weight":10,"step":0,`},
+		},
+		"between the looks of a rollout that failed": {status: between,
+			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(3), To: at(60), Every: 5 * time.Second}},
+			looks: []string{`{"time":53,"weight":25,"step":1,`, `{"time":58,"weight":0,"step":1,`},
 		},
 		"one that goes back is over": {status: back,
 			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
@@ -105,7 +112,7 @@ func TestExport(t *testing.T) {
 		},
 		"the one before it": {status: over, back: 1,
 			asked: []prometheus.Span{{From: at(-605 - 1800), To: at(-605), Every: time.Minute}, {From: at(-600), To: at(-300), Every: 5 * time.Second}},
-			looks: []string{`{"time":5,"weight":0,"step":0,`, `{"time":10,"weight":10,"step":0,`, `{"time":300,"weight":50,"step":1,`},
+			looks: []string{`{"time":10,"weight":0,"step":0,`, `{"time":15,"weight":10,"step":0,`, `{"time":300,"weight":50,"step":1,`},
 		},
 		"none that old":                    {status: over, back: 2, err: "it has 2 rollouts on record; expected from 0, the newest, to 1"},
 		"none at all":                      {err: "it has had no rollout yet"},

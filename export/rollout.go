@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
@@ -53,10 +54,35 @@ func underWay(s *v1alpha1.RolloutStatus) bool {
 	return s.StartedAt != nil && s.Candidate.Hash != ""
 }
 
-// at is the step and the weight that were in force.
-func (r rollout) at(t time.Time) (step, weight int) {
+// before is the time before a rollout in which its stable revision was just that.
+func (r rollout) before(most time.Duration) prometheus.Span {
+	to := r.began.Add(-defaultInterval)
+	from := to.Add(-most)
+	if r.stable.After(from) {
+		from = r.stable
+	}
+	return prometheus.Span{From: from, To: to, Every: historyEvery}
+}
+
+// during is the time of the rollout. One of its looks is at the last change of weight, rounded up to a second: the look that led to
+// it has seen what was counted until then, and without that it may have been another verdict.
+func (r rollout) during(every time.Duration) prometheus.Span {
+	change := r.weights[len(r.weights)-1].Since.Truncate(settle).Add(settle)
+	from := change.Add(-change.Sub(r.began).Truncate(every))
+	to := r.ended
+	if change.After(to) {
+		to = change
+	}
+	return prometheus.Span{From: from, To: to, Every: every}
+}
+
+// settle is how long it takes from a look that changes the weight until the new one is in force.
+const settle = time.Second
+
+// at is the step and the weight that a look was made by.
+func (r rollout) at(look time.Time) (step, weight int) {
 	for _, w := range r.weights {
-		if w.Since.After(t) {
+		if !w.Since.Time.Before(look.Add(-settle)) {
 			break
 		}
 		step, weight = int(w.Step), int(w.Weight)
