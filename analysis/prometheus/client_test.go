@@ -81,7 +81,7 @@ func TestOneQueryForAllWorkloads(t *testing.T) {
 		}
 		for _, part := range []string{`hg_namespace=~"bank|shop"`, `hg_workload=~"api|web\\.v1"`, `hg_hop=~"local|peer|peerconn"`,
 			`or envoy_cluster_upstream_rq_time_bucket{le=~"\\+Inf|10(\\.0)?|20(\\.0)?|`, `,hg_hop=~"in|local"`,
-			`or label_replace(envoy_cluster_upstream_rq_time{hg_hop=~"in|local",`} {
+			`or (label_replace(envoy_cluster_upstream_rq_time{hg_hop=~"in|local",`} {
 			if !strings.Contains(query, part) {
 				t.Errorf("query %s does not contain %s", query, part)
 			}

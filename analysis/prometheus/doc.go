@@ -12,6 +12,7 @@
 //	tracker.go   samples of counters, look after look, to increments: resets, new and vanished series
 //	look.go      increments to the requests and errors of both revisions
 //	latency.go   the same for how long requests took
+//	native.go    histograms that are a single series, as the counters that their buckets would be
 //	metric.go    the users' queries and the numbers in their answers
 //	users.go     which of them are due, and what a look says of each
 //	client.go    the network edge

@@ -5,6 +5,7 @@ package prometheus
 
 import (
 	"math"
+	"slices"
 
 	"github.com/headgate/headgate/analysis"
 )
@@ -14,45 +15,50 @@ type within map[string]uint64
 
 // timings gather the latencies of one target.
 type timings struct {
-	// bounds are those that each of its sidecars' histograms, a series without Code, counts by. Sidecars of two versions may
-	// have other ones, and a bound that one of them lacks must not look like one within which nothing was answered.
-	bounds            map[series]map[string]bool
+	// bounds are those that each of its sidecars' histograms, a series without Code, counts by, a bit each. Sidecars of two
+	// versions may have other ones, and a bound that one of them lacks must not look like one within which nothing was
+	// answered.
+	bounds            map[series]uint32
+	bits              map[string]uint32
 	candidate, stable map[string]within
+}
+
+// bits gives each bound's label a bit.
+func bits() map[string]uint32 {
+	out := map[string]uint32{all: 1}
+	for _, b := range slices.Concat(latencyBounds(), exponentialBounds()) {
+		out[boundLabel(b)] = 1 << len(out)
+	}
+	return out
 }
 
 // see notes that a histogram has a bucket.
 func (t *timings) see(s series) {
 	if t.bounds == nil {
-		t.bounds = map[series]map[string]bool{}
+		t.bounds, t.bits = map[series]uint32{}, bits()
 	}
-	histogram := s
-	histogram.Code = ""
-	if t.bounds[histogram] == nil {
-		t.bounds[histogram] = map[string]bool{}
-	}
-	t.bounds[histogram][s.Code] = true
+	bit := t.bits[s.Code]
+	s.Code = ""
+	t.bounds[s] |= bit
 }
 
-// common are the bounds that all histograms have that timed anything: the sidecars' own or, where those are kept as
-// exponential histograms, the others.
+// common are the bounds that all histograms have that timed anything: the sidecars' own or, where those are not kept,
+// an exponential histogram's.
 func (t *timings) common() []float64 {
-	if own := t.among(latencyBounds()); len(own) > 0 {
+	if len(t.bounds) == 0 {
+		return nil
+	}
+	everywhere := ^uint32(0)
+	for _, has := range t.bounds {
+		everywhere &= has
+	}
+	missing := func(bound float64) bool {
+		return everywhere&t.bits[all] == 0 || everywhere&t.bits[boundLabel(bound)] == 0
+	}
+	if own := slices.DeleteFunc(latencyBounds(), missing); len(own) > 0 {
 		return own
 	}
-	return t.among(exponentialBounds())
-}
-
-func (t *timings) among(bounds []float64) (out []float64) {
-	for _, b := range bounds {
-		everywhere := len(t.bounds) > 0
-		for _, has := range t.bounds {
-			everywhere = everywhere && has[all] && has[boundLabel(b)]
-		}
-		if everywhere {
-			out = append(out, b)
-		}
-	}
-	return out
+	return slices.DeleteFunc(exponentialBounds(), missing)
 }
 
 // add counts one increment of a bucket for the revision that answered.

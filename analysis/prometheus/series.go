@@ -98,17 +98,19 @@ type sample struct {
 func expression(targets []Target) string {
 	labels := labelHop + "=~" + oneOf(hopLocal, hopPeer, hopPeerConn) + of(targets)
 	counters := "{__name__=~" + oneOf(requestsName, grpcName, connectName, startedName) + "," + labels + "}"
+	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
+	// failed connections from the start.
+	rest := "max by(" + labelNamespace + "," + labelWorkload + ") (" +
+		"timestamp(" + requestsName + "{" + labels + "}) or timestamp(" + connectName + "{" + labels + "}))"
 	if timed := slices.DeleteFunc(slices.Clone(targets), func(t Target) bool { return t.NoLatency }); len(timed) > 0 {
 		// A request is timed where it is answered, whichever way it came.
 		answered := labelHop + "=~" + oneOf(hopIn, hopLocal) + of(timed)
-		// The label is for "or", which ignores names: without one a histogram is what startedName already is.
-		counters += " or " + latencyName + "{" + labelBound + "=~" + boundPattern() + "," + answered + "}" +
-			" or label_replace(" + nativeName + "{" + answered + "}," + strconv.Quote(labelBound) + `,"native","","")`
+		counters += " or " + latencyName + "{" + labelBound + "=~" + boundPattern() + "," + answered + "}"
+		// The label is for "or", which ignores names: without it a histogram would be taken for startedName. The parentheses
+		// are for its price, which is that of what is left of it: there is little here unless histograms are native.
+		rest = "(label_replace(" + nativeName + "{" + answered + "}," + strconv.Quote(labelBound) + `,"native","","") or ` + rest + ")"
 	}
-	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
-	// failed connections from the start.
-	return counters + " or max by(" + labelNamespace + "," + labelWorkload + ") (" +
-		"timestamp(" + requestsName + "{" + labels + "}) or timestamp(" + connectName + "{" + labels + "}))"
+	return counters + " or " + rest
 }
 
 // of are the labels, after others, that select what sidecars of the targets expose.
