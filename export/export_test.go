@@ -34,8 +34,9 @@ func weight(since, step, weight int) v1alpha1.WeightRecord {
 	return v1alpha1.WeightRecord{Since: metav1.NewMicroTime(at(since).Add(-300 * time.Millisecond)), Step: int32(step), Weight: int32(weight)}
 }
 
+// ended is a rollout that ended a moment before that second.
 func ended(from, to string, start, end int, weights ...v1alpha1.WeightRecord) v1alpha1.HistoryEntry {
-	return v1alpha1.HistoryEntry{From: from, To: to, StartedAt: metav1.NewTime(at(start)), EndedAt: metav1.NewTime(at(end)), Weights: weights}
+	return v1alpha1.HistoryEntry{From: from, To: to, StartedAt: metav1.NewTime(at(start)), EndedAt: metav1.NewTime(at(end - 1)), Weights: weights}
 }
 
 // counted is a Prometheus by which 100 requests came in each look; half of the candidate's failed after 40 s.
@@ -68,7 +69,7 @@ func TestExport(t *testing.T) {
 	over.Phase = v1alpha1.PhaseQuarantined
 	over.History = append(over.History[:1:1], ended("v2", "v3", 0, 60, append(underWay.Weights, weight(50, 1, 0))...))
 	between := over
-	between.History = append(over.History[:1:1], ended("v2", "v3", 0, 60, append(underWay.Weights, weight(53, 1, 0))...))
+	between.History = append(over.History[:1:1], ended("v2", "v3", 0, 53, underWay.Weights...))
 	back := over
 	back.Phase, back.Weights = v1alpha1.PhaseRollingBack, append(underWay.Weights, weight(50, 1, 0))
 	again := underWay
@@ -87,27 +88,27 @@ func TestExport(t *testing.T) {
 		err    string
 	}{
 		"one under way ends now": {status: underWay,
-			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(45), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(0), To: at(45), Every: 5 * time.Second}},
 			looks: []string{
-				`{"time":-300,"weight":0,"step":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
+				`{"time":-301,"weight":0,"step":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
 				`{"time":10,"weight":0,"step":0,"candidate":{},`, `{"time":15,"weight":10,"step":0,`, `{"time":30,"weight":10,"step":0,`,
 				`{"time":35,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
 			},
 		},
 		"one that is over": {status: over,
-			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
 			looks: []string{`{"time":50,"weight":25,"step":1,`, `{"time":55,"weight":0,"step":1,`, `{"time":60,"weight":0,"step":1,`},
 		},
 		"one after others that came to nothing": {status: again, now: 100,
-			asked: []prometheus.Span{{From: at(-300), To: at(85), Every: time.Minute}, {From: at(90), To: at(100), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-301), To: at(85), Every: time.Minute}, {From: at(90), To: at(100), Every: 5 * time.Second}},
 			looks: []string{`{"time":5,"weight":0,"step":0,`, `{"time":10,"weight":10,"step":0,`},
 		},
-		"between the looks of a rollout that failed": {status: between,
-			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(3), To: at(60), Every: 5 * time.Second}},
-			looks: []string{`{"time":53,"weight":25,"step":1,`, `{"time":58,"weight":0,"step":1,`},
+		"one that failed between two seconds": {status: between,
+			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(3), To: at(53), Every: 5 * time.Second}},
+			looks: []string{`{"time":48,"weight":25,"step":1,`, `{"time":53,"weight":25,"step":1,`},
 		},
 		"one that goes back is over": {status: back,
-			asked: []prometheus.Span{{From: at(-300), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
 			looks: []string{`{"time":60,"weight":0,"step":1,`},
 		},
 		"the one before it": {status: over, back: 1,

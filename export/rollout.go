@@ -16,7 +16,7 @@ import (
 type rollout struct {
 	from, to string // pod-template-hashes of stable and candidate
 	began    time.Time
-	ended    time.Time // now, while it is under way
+	ended    time.Time // rounded up to a second; now, while it is under way
 	weights  []v1alpha1.WeightRecord
 	stable   time.Time // since when from was stable; zero: since before all that is on record
 }
@@ -26,7 +26,7 @@ func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 	var all []rollout // oldest first
 	stable := map[string]time.Time{}
 	for _, h := range s.History {
-		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Time, h.Weights, stable[h.From]})
+		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Add(settle), h.Weights, stable[h.From]})
 		stable[h.To] = h.EndedAt.Time // if it came to nothing, no rollout begins from it
 	}
 	if underWay(s) {
@@ -64,16 +64,18 @@ func (r rollout) before(most time.Duration) prometheus.Span {
 	return prometheus.Span{From: from, To: to, Every: historyEvery}
 }
 
-// during is the time of the rollout. One of its looks is at the last change of weight, rounded up to a second: the look that led to
+// during is the time of the rollout. One of its looks is when the last weight ended, rounded up to a second: the look that led to
 // it has seen what was counted until then, and without that it may have been another verdict.
 func (r rollout) during(every time.Duration) prometheus.Span {
-	change := r.weights[len(r.weights)-1].Since.Truncate(settle).Add(settle)
-	from := change.Add(-change.Sub(r.began).Truncate(every))
-	to := r.ended
-	if change.After(to) {
-		to = change
+	last := r.ended
+	if w := r.weights[len(r.weights)-1]; w.Weight == 0 {
+		last = w.Since.Truncate(settle).Add(settle)
 	}
-	return prometheus.Span{From: from, To: to, Every: every}
+	to := r.ended
+	if last.After(to) {
+		to = last
+	}
+	return prometheus.Span{From: last.Add(-last.Sub(r.began).Truncate(every)), To: to, Every: every}
 }
 
 // settle is how long it takes from a look that changes the weight until the new one is in force.
