@@ -48,6 +48,9 @@ const (
 	defaultMaxCounters = 16 << 20
 	// seriesSize is about how many bytes a series takes in an answer.
 	seriesSize = 300
+	// counterSize is for how many bytes of an answer's limit it may hold a counter. A native histogram is many of them in
+	// few bytes: without it, what an answer may take in memory would not follow from its size.
+	counterSize = seriesSize / 4
 	// maxMetric bounds the answer to a user's query, which holds one number.
 	maxMetric = 64 << 10
 	// lanes is how many namespaces' queries run at once. Within a namespace they run one by one, so
@@ -174,8 +177,8 @@ func send(ctx context.Context, api v1.API, query string, at time.Time, timeout t
 // errNull: JSON's null where an answer has elements, which no Prometheus says. But an address that a policy names may be anything.
 var errNull = errors.New("an element of the result is null")
 
-// samples sends a query for counters.
-func samples(ctx context.Context, api v1.API, query string, timeout time.Duration) (model.Vector, error) {
+// samples sends a query for counters, of which there may be so many.
+func samples(ctx context.Context, api v1.API, query string, timeout time.Duration, most int64) (model.Vector, error) {
 	v, warnings, err := send(ctx, api, query, time.Time{}, timeout)
 	if err != nil {
 		return nil, fmt.Errorf("querying request counters: %w", err)
@@ -187,6 +190,9 @@ func samples(ctx context.Context, api v1.API, query string, timeout time.Duratio
 	out, ok := v.(model.Vector)
 	if !ok {
 		return nil, fmt.Errorf("querying request counters: answer is a %s", v.Type())
+	}
+	if unfolded(out) > most {
+		return nil, fmt.Errorf("querying request counters: %w", errTooLarge)
 	}
 	return out, nil
 }

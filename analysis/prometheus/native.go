@@ -65,6 +65,17 @@ func (u unfolder) unfold(samples []sample, s series, h *model.SampleHistogram) [
 	return samples
 }
 
+// unfolded is about how many counters there are in an answer.
+func unfolded(v model.Vector) (n int64) {
+	each := int64(len(latencyBounds()) + 1)
+	for _, e := range v {
+		if n++; e.Histogram != nil {
+			n += each - 1
+		}
+	}
+	return n
+}
+
 // kinds says of which kinds a histogram may be. Of both only where no request was slower than any bound: then it does
 // not matter, and a sidecar that has answered fast so far must not take away the bounds that all others have.
 func (u unfolder) kinds(buckets model.HistogramBuckets) (custom, exponential bool) {

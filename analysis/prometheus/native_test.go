@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -299,6 +300,22 @@ func TestRecordedAnswers(t *testing.T) {
 				t.Errorf("look (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Small histograms are many counters in few bytes.
+func TestAnAnswerMayHoldSoManyCounters(t *testing.T) {
+	for n, missing := range map[int]string{
+		1000: "no sidecar's counters found",
+		1500: "there are more request counters than can be read at once",
+	} {
+		body := strings.Repeat(`{"metric":{},"histogram":[1,{"count":"0","sum":"0"}]},`, n)
+		c := fake(t, Config{MaxCounters: MaxNamedCounters}, func(w http.ResponseWriter, _ string) {
+			fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[%s]}}`, strings.TrimSuffix(body, ","))
+		})
+		if l, _ := c.Looks(t.Context(), start, []Target{shop()}); l[0].Reason != missing {
+			t.Errorf("%d histograms: %q, want %q", n, l[0].Reason, missing)
+		}
 	}
 }
 

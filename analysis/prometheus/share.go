@@ -23,7 +23,7 @@ const shareLanes = 4
 // and why. What is missing here is covered by the next look; only the first requests of a pod that was
 // created during the gap are not.
 func (c *Client) ask(ctx context.Context, targets []Target) (out model.Vector, unknown map[string]error, err error) {
-	out, err = samples(ctx, c.counters, expression(targets), c.config.QueryTimeout)
+	out, err = samples(ctx, c.counters, expression(targets), c.config.QueryTimeout, c.config.MaxCounters/counterSize)
 	if err == nil {
 		return out, nil, nil
 	}
@@ -41,7 +41,7 @@ func (c *Client) ask(ctx context.Context, targets []Target) (out model.Vector, u
 			for i, index := range indices {
 				some[i] = targets[index]
 			}
-			part, failed := samples(ctx, c.share, expression(some), c.config.QueryTimeout/shareLanes)
+			part, failed := samples(ctx, c.share, expression(some), c.config.QueryTimeout/shareLanes, c.config.MaxCounters/counterSize/shareLanes)
 			mu.Lock()
 			defer mu.Unlock()
 			if failed != nil {
