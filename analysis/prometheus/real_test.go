@@ -59,7 +59,7 @@ func (e *exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	// The names that have no type have none for a sidecar either, as far as any test here can tell.
+	// Only of what is known as a histogram is one converted. No test depends on the types of the others.
 	fmt.Fprintln(w, "# TYPE", nativeName, "histogram")
 	for _, s := range slices.Sorted(maps.Keys(e.series[pod])) {
 		fmt.Fprintln(w, s, e.series[pod][s])
