@@ -41,13 +41,6 @@ func (t strictTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, accessError{why}
 }
 
-// CloseIdleConnections is what an http.Client looks for.
-func (t strictTransport) CloseIdleConnections() {
-	if c, ok := t.next.(interface{ CloseIdleConnections() }); ok {
-		c.CloseIdleConnections()
-	}
-}
-
 func isRefusal(code int) bool {
 	return code == http.StatusUnauthorized || code == http.StatusForbidden
 }

@@ -183,18 +183,34 @@ func samples(ctx context.Context, api v1.API, query string, timeout time.Duratio
 	if err != nil {
 		return nil, fmt.Errorf("querying request counters: %w", err)
 	}
-	// A partial answer would make counters vanish and come back.
-	if len(warnings) > 0 {
-		return nil, fmt.Errorf("querying request counters: partial answer: %s", strings.Join(warnings, "; "))
-	}
-	out, ok := v.(model.Vector)
-	if !ok {
-		return nil, fmt.Errorf("querying request counters: answer is a %s", v.Type())
+	out, err := whole[model.Vector](v, warnings)
+	if err != nil {
+		return nil, fmt.Errorf("querying request counters: %w", err)
 	}
 	if unfolded(out) > most {
 		return nil, fmt.Errorf("querying request counters: %w", errTooLarge)
 	}
 	return out, nil
+}
+
+// whole is an answer of one kind, all of it.
+func whole[T model.Value](v model.Value, warnings v1.Warnings) (out T, err error) {
+	if err := complete(warnings); err != nil {
+		return out, err
+	}
+	out, ok := v.(T)
+	if !ok {
+		return out, fmt.Errorf("answer is a %s", v.Type())
+	}
+	return out, nil
+}
+
+// complete is an error where an answer is only a part: counters would vanish and come back.
+func complete(warnings v1.Warnings) error {
+	if len(warnings) > 0 {
+		return fmt.Errorf("partial answer: %s", strings.Join(warnings, "; "))
+	}
+	return nil
 }
 
 func about(targets []Target) asked {

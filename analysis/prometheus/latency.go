@@ -4,7 +4,6 @@
 package prometheus
 
 import (
-	"math"
 	"slices"
 
 	"github.com/headgate/headgate/analysis"
@@ -77,7 +76,7 @@ func (t *timings) add(target Target, inc increment) {
 	if (*arm)[inc.Pod] == nil {
 		(*arm)[inc.Pod] = within{}
 	}
-	(*arm)[inc.Pod][inc.Code] += uint64(math.Round(min(inc.By, 1<<53)))
+	(*arm)[inc.Pod][inc.Code] += inc.count()
 }
 
 // put sets a look's latencies. A service whose sidecars have never timed a request has none, which is not the

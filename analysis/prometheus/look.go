@@ -5,7 +5,6 @@ package prometheus
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/headgate/headgate/analysis"
@@ -105,7 +104,7 @@ func add(l *analysis.Look, t Target, inc increment) {
 	if !requests && !errors && !inc.started() {
 		return
 	}
-	n := uint64(math.Round(min(inc.By, 1<<53)))
+	n := inc.count()
 	c := arm[inc.Pod]
 	if requests {
 		c.Requests += n

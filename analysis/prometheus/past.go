@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
@@ -22,6 +21,19 @@ import (
 type Span struct {
 	From, To time.Time
 	Every    time.Duration
+}
+
+// beforeEvery is how far the looks before a rollout are apart: the judge keeps minutes.
+const beforeEvery = time.Minute
+
+// Before is the time up to a moment, minute by minute, in which a revision was stable: as far back as most, and no further than
+// since, when it became that; the zero time: it was so all the time.
+func Before(to, since time.Time, most time.Duration) Span {
+	from := to.Add(-most)
+	if since.After(from) {
+		from = since
+	}
+	return Span{From: from, To: to, Every: beforeEvery}
 }
 
 // moments are whole seconds, because what is finer may come back as the millisecond before.
@@ -74,15 +86,12 @@ func (c *Client) rangeOf(ctx context.Context, query string, r v1.Range) (model.M
 		defer c.large.Unlock()
 		v, warnings, err = c.counters.QueryRange(ctx, query, r, v1.WithTimeout(c.config.QueryTimeout))
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case len(warnings) > 0:
-		return nil, fmt.Errorf("partial answer: %s", strings.Join(warnings, "; "))
 	}
-	matrix, ok := v.(model.Matrix)
-	if !ok {
-		return nil, fmt.Errorf("answer is a %s", v.Type())
+	matrix, err := whole[model.Matrix](v, warnings)
+	if err != nil {
+		return nil, err
 	}
 	if slices.Contains(matrix, nil) {
 		return nil, errNull

@@ -45,6 +45,9 @@ type increment struct {
 	By float64
 }
 
+// count is the increment as whole requests.
+func (i increment) count() uint64 { return uint64(math.Round(min(i.By, 1<<53))) }
+
 // knows says that a sidecar was there at an earlier look.
 func (m memory) knows(s source) bool {
 	_, ok := m.sources[s]

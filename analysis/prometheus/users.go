@@ -7,8 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -109,11 +107,11 @@ func (c *Client) counts(ctx context.Context, moment time.Time, q Query, arms ...
 	for _, t := range arms {
 		for role, expression := range map[string]string{eventsOf: q.Expression, allOf: q.Denominator} {
 			v, warnings, err := c.evaluate(ctx, moment, expression, t)
-			switch {
-			case err != nil:
+			if err != nil {
 				return nil, err
-			case len(warnings) > 0: // it would make counters vanish and come back
-				return nil, fmt.Errorf("partial answer: %s", strings.Join(warnings, "; "))
+			}
+			if err := complete(warnings); err != nil {
+				return nil, err
 			}
 			vector, ok := v.(model.Vector)
 			if !ok {
@@ -159,8 +157,7 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 		if inc.Revision == t.Candidate {
 			arm = out.CandidateCounts
 		}
-		n := uint64(math.Round(min(inc.By, 1<<53)))
-		counts := arm[inc.Pod]
+		n, counts := inc.count(), arm[inc.Pod]
 		if inc.Name == allOf {
 			counts.Requests += n
 		} else {

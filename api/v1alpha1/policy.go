@@ -55,6 +55,26 @@ func (s *RolloutPolicySpec) EffectiveQuarantineTTL() time.Duration {
 	return s.QuarantineTTL.Duration
 }
 
+// UnderWay says that a rollout is in this phase, and its end is not decided.
+func (p Phase) UnderWay() bool {
+	switch p {
+	case PhaseStarting, PhaseStepping, PhasePaused, PhasePromoting:
+		return true
+	}
+	return false
+}
+
+// StableSince is when a stable revision (a pod-template-hash) became that, by the past rollouts; the zero time where it was
+// before all of them. Of a revision that was never stable it is when its rollout failed.
+func StableSince(history []HistoryEntry, revision string) (since time.Time) {
+	for _, h := range history {
+		if h.To == revision {
+			since = h.EndedAt.Time
+		}
+	}
+	return since
+}
+
 // CandidateReplicas is k for a step of a workload with n replicas: at least 1, at most n (a workload
 // never needs more candidates than it has pods), and under an autoscaler at most a tenth of n, because
 // pods that are not ready count in its arithmetic.
