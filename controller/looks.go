@@ -124,11 +124,7 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 
 // judgeable says whether a rollout is to be looked at: it has both arms, and its end is not decided.
 func judgeable(s *v1alpha1.RolloutStatus) bool {
-	switch s.Phase {
-	case v1alpha1.PhaseStarting, v1alpha1.PhaseStepping, v1alpha1.PhasePaused, v1alpha1.PhasePromoting:
-		return s.Candidate.Hash != "" && s.Stable.Hash != ""
-	}
-	return false
+	return s.Phase.UnderWay() && s.Candidate.Hash != "" && s.Stable.Hash != ""
 }
 
 // target is what Prometheus is asked about a rollout.
@@ -187,16 +183,24 @@ func (l *Looks) known(key types.NamespacedName, s *v1alpha1.RolloutStatus) (judg
 	return known, ok && s.Candidate.Hash != "" && known.candidate == s.Candidate.Hash && known.began.Equal(s.StartedAt)
 }
 
-func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, look analysis.Look) {
+// judge takes in looks, the oldest first.
+func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, looks ...analysis.Look) {
+	if len(looks) == 0 {
+		return
+	}
+	by := settings(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known, ok := l.known(key, s)
 	if !ok {
 		known = judged{candidate: s.Candidate.Hash, began: s.StartedAt.DeepCopy(), state: analysis.Restore([]byte(s.JudgeState))}
 	}
-	state, verdict := analysis.Judge(settings(s), known.state, look)
-	known.state, known.step, known.verdict = state, s.Step, apiVerdict(verdict)
-	known.looked, known.evidence = look.Time, verdict.Evidence
+	var verdict analysis.Verdict
+	for _, look := range looks {
+		known.state, verdict = analysis.Judge(by, known.state, look)
+		known.looked = look.Time
+	}
+	known.step, known.verdict, known.evidence = s.Step, apiVerdict(verdict), verdict.Evidence
 	if l.judged == nil {
 		l.judged = map[types.NamespacedName]judged{}
 	}

@@ -18,9 +18,8 @@ import (
 
 // What the judge is told of the time before a rollout, by which it knows how much stable's pods differ.
 const (
-	// pastFor is how long before the rollout it begins, pastEvery how far its looks are apart: the judge keeps
-	// so many minutes.
-	pastFor, pastEvery = 30 * time.Minute, time.Minute
+	// pastFor is how long before the rollout it begins: the judge keeps so many minutes.
+	pastFor = 30 * time.Minute
 	// pastTimeout bounds all its queries at one look. The look itself waits for them.
 	pastTimeout = 2 * time.Second
 	// pastLanes is how many of them run at once.
@@ -45,10 +44,10 @@ func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollou
 			if err != nil {
 				errs[i] = fmt.Errorf("looking at the time before the rollout of %s: %w", key, err)
 			}
-			for _, look := range past {
-				look.Step, look.Weight = 0, 0
-				l.judge(key, &r.Status, look)
+			for i := range past {
+				past[i].Step, past[i].Weight = 0, 0
 			}
+			l.judge(key, &r.Status, past...)
 			return nil
 		})
 	}
@@ -72,11 +71,5 @@ func before(s *v1alpha1.RolloutStatus, now time.Time) prometheus.Span {
 	if s.StartedAt != nil && s.StartedAt.Time.Before(to) {
 		to = s.StartedAt.Time
 	}
-	from := to.Add(-pastFor)
-	for _, h := range s.History {
-		if h.To == s.Stable.Hash && h.EndedAt.After(from) {
-			from = h.EndedAt.Time
-		}
-	}
-	return prometheus.Span{From: from, To: to, Every: pastEvery}
+	return prometheus.Before(to, v1alpha1.StableSince(s.History, s.Stable.Hash), pastFor)
 }

@@ -44,12 +44,6 @@ type Past interface {
 	Past(ctx context.Context, target prometheus.Target, span prometheus.Span) ([]analysis.Look, error)
 }
 
-const (
-	defaultInterval = 5 * time.Second
-	// historyEvery is how far the looks before the rollout are apart, as in the rollout.
-	historyEvery = time.Minute
-)
-
 // Run writes the looks of a rollout.
 func Run(ctx context.Context, o Options) error {
 	var record v1alpha1.Rollout
@@ -64,7 +58,7 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("finding the rollout of %s: %w", key, err)
 	}
 	if o.Interval <= 0 {
-		o.Interval = defaultInterval
+		o.Interval = replay.Interval
 	}
 	target := prometheus.Target{Namespace: o.Namespace, Workload: o.Name, Candidate: r.to, Stable: r.from}
 	before, err := o.Prometheus.Past(ctx, target, r.before(o.Before))

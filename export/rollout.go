@@ -10,6 +10,7 @@ import (
 
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/replay"
 )
 
 // rollout is one that is under way, or was.
@@ -24,13 +25,11 @@ type rollout struct {
 // find has the rollout that so many others have followed.
 func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 	var all []rollout // oldest first
-	stable := map[string]time.Time{}
-	for _, h := range s.History {
-		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Add(settle), h.Weights, stable[h.From]})
-		stable[h.To] = h.EndedAt.Time // if it came to nothing, no rollout begins from it
+	for i, h := range s.History {
+		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Add(settle), h.Weights, v1alpha1.StableSince(s.History[:i], h.From)})
 	}
-	if underWay(s) {
-		all = append(all, rollout{s.Stable.Hash, s.Candidate.Hash, s.StartedAt.Time, now, s.Weights, stable[s.Stable.Hash]})
+	if s.Phase.UnderWay() && s.StartedAt != nil && s.Candidate.Hash != "" { // else the history has it
+		all = append(all, rollout{s.Stable.Hash, s.Candidate.Hash, s.StartedAt.Time, now, s.Weights, v1alpha1.StableSince(s.History, s.Stable.Hash)})
 	}
 	switch {
 	case len(all) == 0:
@@ -45,23 +44,9 @@ func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 	return r, nil
 }
 
-// underWay says that the rollout that the record is about has not got its entry in the history yet.
-func underWay(s *v1alpha1.RolloutStatus) bool {
-	switch s.Phase {
-	case "", v1alpha1.PhaseIdle, v1alpha1.PhaseRollingBack, v1alpha1.PhaseQuarantined:
-		return false
-	}
-	return s.StartedAt != nil && s.Candidate.Hash != ""
-}
-
 // before is the time before a rollout in which its stable revision was just that.
 func (r rollout) before(most time.Duration) prometheus.Span {
-	to := r.began.Add(-defaultInterval)
-	from := to.Add(-most)
-	if r.stable.After(from) {
-		from = r.stable
-	}
-	return prometheus.Span{From: from, To: to, Every: historyEvery}
+	return prometheus.Before(r.began.Add(-replay.Interval), r.stable, most)
 }
 
 // during is the time of the rollout. One of its looks is when the last weight ended, rounded up to a second: the look that led to

@@ -13,8 +13,8 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// interval is the planned time between looks.
-const interval = 5 * time.Second
+// Interval is the planned time between looks.
+const Interval = 5 * time.Second
 
 // Policy reads a RolloutPolicy or ClusterRolloutPolicy.
 func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
@@ -31,13 +31,13 @@ func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 // settings are the judge's under a policy, in a step that began so long after the first request of a
 // candidate; without a policy the judge's own. Users' metrics are not recorded in looks.
 func settings(policy *v1alpha1.RolloutPolicySpec, step int, judged time.Duration) analysis.Settings {
-	s := analysis.Settings{Interval: interval}
+	s := analysis.Settings{Interval: Interval}
 	if policy == nil {
 		return s
 	}
 	most := policy.EffectiveMaxDuration()
 	s.Steps = len(policy.EffectiveSteps())
-	s.PlannedLooks = int(most/interval) + 1
+	s.PlannedLooks = int(most/Interval) + 1
 	s.NoErrorRate, s.NoLatency = policy.Analysis.SuccessRate.Disabled, policy.Analysis.Latency.Disabled
 	s.MaxStepTime = s.StepTime(max(most-judged, 0), s.Steps-step)
 	return s
