@@ -80,7 +80,7 @@ func (r *Reconciler) gatherPolicy(ctx context.Context, w *workload) error {
 		return nil
 	}
 	home := ns.Name
-	if strings.HasPrefix(selected.Name, "clusterrolloutpolicy/") {
+	if selected.Cluster {
 		home = ""
 	}
 	// With the templates in it, so that what begins a rollout is what is recorded. What is wrong, the policy says.

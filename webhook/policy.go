@@ -20,6 +20,8 @@ type Selection struct {
 	Spec *v1alpha1.RolloutPolicySpec
 	// Name is "rolloutpolicy/<name>" or "clusterrolloutpolicy/<name>".
 	Name string
+	// Cluster says that it is one of the cluster, not of the workload's namespace.
+	Cluster bool
 	// Conflicts are the names of policies of the same kind that select the workload as well and lose,
 	// oldest first.
 	Conflicts []string
@@ -40,7 +42,9 @@ func SelectPolicy(namespaced []v1alpha1.RolloutPolicy, cluster []v1alpha1.Cluste
 	for i := range cluster {
 		candidates = append(candidates, policyCandidate{"clusterrolloutpolicy/", &cluster[i].ObjectMeta, &cluster[i].Spec})
 	}
-	return selectAmong(candidates, workload)
+	s := selectAmong(candidates, workload)
+	s.Cluster = s.Spec != nil
+	return s
 }
 
 type policyCandidate struct {
