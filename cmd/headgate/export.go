@@ -9,10 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/export"
+	"github.com/headgate/headgate/replay"
 )
 
 func newExport() *cobra.Command {
@@ -35,11 +34,7 @@ are on record; how long Prometheus knows them is Prometheus' own setting.`,
   headgate export web -n shop --back 1 --prometheus https://prometheus.example | headgate replay - --policy stricter.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			config, err := ctrl.GetConfig()
-			if err != nil {
-				return fmt.Errorf("finding the cluster: %w", err)
-			}
-			scheme, err := newScheme()
+			config, c, err := connect()
 			if err != nil {
 				return err
 			}
@@ -49,20 +44,17 @@ are on record; how long Prometheus knows them is Prometheus' own setting.`,
 					return fmt.Errorf("finding the namespace: %w", err)
 				}
 			}
-			if o.Client, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
-				return fmt.Errorf("connecting to the cluster: %w", err)
-			}
 			if o.Prometheus, err = export.Connect(address, config); err != nil {
 				return err
 			}
-			o.Name, o.Now, o.Out = args[0], time.Now(), cmd.OutOrStdout()
+			o.Client, o.Name, o.Now, o.Out = c, args[0], time.Now(), cmd.OutOrStdout()
 			return export.Run(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.Namespace, "namespace", "n", "", "namespace of the Deployment; empty: that of the kubeconfig's context")
 	f.IntVar(&o.Back, "back", 0, "how many rollouts came after the one that is meant")
-	f.DurationVar(&o.Interval, "interval", 5*time.Second, "time between two looks, in whole seconds")
+	f.DurationVar(&o.Interval, "interval", replay.Interval, "time between two looks, in whole seconds")
 	f.DurationVar(&o.Before, "before", 30*time.Minute, "how much of the time before the rollout comes first")
 	f.StringVar(&address, "prometheus", "headgate-system/headgate-prometheus:9090", "URL of the Prometheus, or NAMESPACE/SERVICE:PORT of one in the cluster")
 	return cmd

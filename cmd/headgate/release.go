@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -37,16 +38,9 @@ before that, so updates are plain Kubernetes updates from then on.`,
 			if !all {
 				return fmt.Errorf("say --all: this ends every rollout in the cluster and removes Headgate's webhooks")
 			}
-			config, err := ctrl.GetConfig()
-			if err != nil {
-				return fmt.Errorf("finding the cluster: %w", err)
-			}
-			scheme, err := newScheme()
-			if err != nil {
+			var err error
+			if _, o.Client, err = connect(); err != nil {
 				return err
-			}
-			if o.Client, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
-				return fmt.Errorf("connecting to the cluster: %w", err)
 			}
 			o.Out = cmd.OutOrStdout()
 			return release.All(cmd.Context(), o)
@@ -60,6 +54,23 @@ before that, so updates are plain Kubernetes updates from then on.`,
 	f.StringVar(&o.PolicyBinding, "policy-binding", "headgate-candidates", "name of the validating admission policy's binding")
 	f.DurationVar(&o.Patience, "patience", 60*time.Second, "how long the control plane may take to release by itself")
 	return cmd
+}
+
+// connect reaches the cluster as kubectl does.
+func connect() (*rest.Config, client.Client, error) {
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, nil, fmt.Errorf("finding the cluster: %w", err)
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, nil, fmt.Errorf("connecting to the cluster: %w", err)
+	}
+	return config, c, nil
 }
 
 // newScheme knows Kubernetes' types and Headgate's.
