@@ -10,7 +10,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Modules whose code is checked and tested. e2e/cluster/kubernetes holds only what compiles Kubernetes.
-MODULES := . webhook/validation charts e2e/cluster e2e/demo analysis/simulate/report hack/bench
+MODULES := . webhook/validation charts e2e/cluster e2e/demo analysis/simulate/report hack/bench internal/simulate/fidelity
 
 # Tools at the versions of tools/go.mod, compiled once and then taken from the build cache.
 TOOL = go tool -modfile=$(CURDIR)/tools/go.mod
@@ -30,6 +30,8 @@ FUZZTIME ?= 30s
 SIMULATE ?= 1m
 SOAK ?= 1h
 SEED := $(or $(SEED),$(shell date +%s))
+# How many histories `make fidelity` compares.
+FIDELITY ?= 600
 # Which benchmarks to run, and how many rollouts those on a cluster make.
 BENCH ?= .
 BENCHTIME ?= 10x
@@ -83,6 +85,12 @@ soak: ## The same for SOAK (1h); then break and update at random on a real clust
 	@echo "a random walk on a cluster for $(SOAK), SEED=$(SEED)"
 	@HEADGATE_E2E_WALK=$(SOAK) HEADGATE_E2E_WALK_SEED=$(SEED) GOTESTSUM_FORMAT=standard-verbose \
 		RUN='^TestWalk$$' E2E_TIMEOUT=25h KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh
+
+.PHONY: fidelity
+fidelity: ## Compare the simulation's native controllers with the real ones, in FIDELITY (600) histories from SEED on
+	@echo "$(FIDELITY) histories, SEED=$(SEED)"
+	@HEADGATE_SIMULATE_HISTORIES=$(FIDELITY) HEADGATE_SIMULATE_SEED=$(SEED) \
+		hack/gotest.sh fidelity -count=1 -timeout 25h -v -- internal/simulate/fidelity
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them; RUN=regexp selects

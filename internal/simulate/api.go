@@ -32,6 +32,7 @@ type api struct {
 	now     time.Time
 	version int64
 	uids    int
+	pods    int // how many were made
 	log     map[kind][]change
 	admit   admitter
 	// wrote is told every change, at once.
@@ -80,6 +81,8 @@ func (a *api) create(by string, o client.Object) error {
 	}
 	next := o.DeepCopyObject().(client.Object)
 	if pod, ok := next.(*corev1.Pod); ok {
+		a.pods++
+		pod.Name, pod.Status.Phase = fmt.Sprintf("%s%03d", pod.GenerateName, a.pods), corev1.PodPending
 		admitted, err := a.admit.pod(by, pod)
 		if err != nil {
 			return err

@@ -87,6 +87,7 @@ func (c *deploymentController) status(d *appsv1.Deployment, all []*appsv1.Replic
 		AvailableReplicas: available, UnavailableReplicas: max(0, sum(all, sizeOf)-available),
 		Conditions: slices.Clone(d.Status.Conditions),
 	}
+	s.TerminatingReplicas = terminating(all)
 	if newRS != nil {
 		s.UpdatedReplicas = newRS.Status.Replicas
 	}
@@ -98,26 +99,40 @@ func (c *deploymentController) status(d *appsv1.Deployment, all []*appsv1.Replic
 	return s
 }
 
+// terminating is GetTerminatingReplicaCountForReplicaSets.
+func terminating(all []*appsv1.ReplicaSet) *int32 {
+	n := int32(0)
+	for _, rs := range all {
+		switch t := rs.Status.TerminatingReplicas; {
+		case t != nil:
+			n += *t
+		case rs.Status.ObservedGeneration != 0:
+			return nil
+		}
+	}
+	return &n
+}
+
 // rolloutStatus is syncRolloutStatus.
 func (c *deploymentController) rolloutStatus(d *appsv1.Deployment, all []*appsv1.ReplicaSet, newRS *appsv1.ReplicaSet) error {
 	s := c.status(d, all, newRS)
 	if !hasDeadline(d) {
 		removeCondition(&s, appsv1.DeploymentProgressing)
 	}
-	name := d.Name
+	name := fmt.Sprintf("Deployment %q", d.Name)
 	if newRS != nil {
-		name = newRS.Name
+		name = fmt.Sprintf("ReplicaSet %q", newRS.Name)
 	}
 	cond := progressing(&d.Status)
 	done := s.Replicas == s.UpdatedReplicas && cond != nil && cond.Reason == "NewReplicaSetAvailable"
 	if hasDeadline(d) && !done {
 		switch {
 		case complete(d, &s):
-			c.setCondition(&s, appsv1.DeploymentProgressing, corev1.ConditionTrue, "NewReplicaSetAvailable", fmt.Sprintf("ReplicaSet %q has successfully progressed.", name))
+			c.setCondition(&s, appsv1.DeploymentProgressing, corev1.ConditionTrue, "NewReplicaSetAvailable", name+" has successfully progressed.")
 		case isProgress(&d.Status, &s):
 			c.noteProgress(&s, cond, name)
 		case c.timedOut(d, progressing(&s)):
-			c.setCondition(&s, appsv1.DeploymentProgressing, corev1.ConditionFalse, "ProgressDeadlineExceeded", fmt.Sprintf("ReplicaSet %q has timed out progressing.", name))
+			c.setCondition(&s, appsv1.DeploymentProgressing, corev1.ConditionFalse, "ProgressDeadlineExceeded", name+" has timed out progressing.")
 		}
 	}
 	c.replicaFailure(&s, all)
@@ -136,7 +151,7 @@ func (c *deploymentController) noteProgress(s *appsv1.DeploymentStatus, before *
 	now := metav1.NewTime(c.api.now)
 	next := appsv1.DeploymentCondition{
 		Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, Reason: "ReplicaSetUpdated",
-		Message: fmt.Sprintf("ReplicaSet %q is progressing.", name), LastUpdateTime: now, LastTransitionTime: now,
+		Message: name + " is progressing.", LastUpdateTime: now, LastTransitionTime: now,
 	}
 	if before != nil && before.Status == corev1.ConditionTrue {
 		next.LastTransitionTime = before.LastTransitionTime

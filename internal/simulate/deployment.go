@@ -50,6 +50,14 @@ type deploymentController struct {
 	by   string
 	// due is when it looks again although nothing changed: after a failure, and for progress deadlines.
 	due time.Time
+	// pass is syncDeployment: the model's, but where package fidelity puts the real one in its place.
+	pass func(*appsv1.Deployment) error
+}
+
+func newDeploymentController(a *api) *deploymentController {
+	c := &deploymentController{api: a, view: newView(a), by: "system:serviceaccount:kube-system:deployment-controller"}
+	c.pass = c.syncOne
+	return c
 }
 
 // resync is how often deadlines are looked at.
@@ -66,7 +74,7 @@ func (c *deploymentController) sync(news bool) {
 		if len(d.Spec.Template.Spec.Containers) == 0 {
 			continue // Headgate's own, which only carries a wish
 		}
-		if c.syncOne(d) != nil {
+		if c.pass(d) != nil {
 			c.due = c.api.now // a conflict, a stale cache: again
 		}
 	}
@@ -241,21 +249,19 @@ func setReplicasAnnotations(d *appsv1.Deployment, rs *appsv1.ReplicaSet) bool {
 // Where the status is written in the middle of a pass, the pass goes on with what it had read, so that its
 // last write is a conflict, and the next pass repeats it: as the real one does.
 
-// createNew makes the ReplicaSet of a new template. Its hash is the version's name, so that histories can be
-// read.
+// createNew makes the ReplicaSet of a new template.
 func (c *deploymentController) createNew(d *appsv1.Deployment, old []*appsv1.ReplicaSet, revision int64) (*appsv1.ReplicaSet, error) {
-	hash := versionOf(&d.Spec.Template)
-	template := *d.Spec.Template.DeepCopy()
-	template.Labels = maps.Clone(template.Labels)
-	template.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
 	rs := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: d.Namespace, Name: d.Name + "-" + hash, Labels: template.Labels,
+			Namespace: d.Namespace, Labels: maps.Clone(d.Spec.Template.Labels),
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
 		},
-		Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(0)), MinReadySeconds: d.Spec.MinReadySeconds, Template: template,
-			Selector: &metav1.LabelSelector{MatchLabels: template.Labels}},
+		Spec: appsv1.ReplicaSetSpec{
+			Replicas: new(int32(0)), MinReadySeconds: d.Spec.MinReadySeconds,
+			Template: *d.Spec.Template.DeepCopy(), Selector: d.Spec.Selector.DeepCopy(),
+		},
 	}
+	setHash(rs)
 	*rs.Spec.Replicas = newReplicas(d, with(old, rs), rs)
 	annotateRS(d, rs, revision)
 	setReplicasAnnotations(d, rs)
@@ -271,6 +277,15 @@ func (c *deploymentController) createNew(d *appsv1.Deployment, old []*appsv1.Rep
 		return rs, nil
 	}
 	return rs, c.api.update(c.by, d.DeepCopy(), true)
+}
+
+// setHash makes the version the revision's hash, so that histories can be read.
+func setHash(rs *appsv1.ReplicaSet) {
+	version := versionOf(&rs.Spec.Template)
+	rs.Name = webKey.Name + "-" + version
+	for _, labels := range []map[string]string{rs.Labels, rs.Spec.Template.Labels, rs.Spec.Selector.MatchLabels} {
+		labels[appsv1.DefaultDeploymentUniqueLabelKey] = version
+	}
 }
 
 // newReplicas is NewRSNewReplicas.
@@ -436,11 +451,11 @@ func (c *deploymentController) rolloutRolling(d *appsv1.Deployment, rsList []*ap
 		want = *d.Spec.Replicas
 	}
 	changed, err := c.resize(d, newRS, want, false)
-	if err == nil && !changed {
-		changed, err = c.shrinkOld(d, newRS, old)
-	}
 	if err != nil {
 		return err
+	}
+	if !changed {
+		changed = c.shrinkOld(d, newRS, old)
 	}
 	if !changed && complete(d, &d.Status) {
 		if err := c.cleanup(d, old); err != nil {
@@ -450,47 +465,51 @@ func (c *deploymentController) rolloutRolling(d *appsv1.Deployment, rsList []*ap
 	return c.rolloutStatus(d, with(old, newRS), newRS)
 }
 
-// shrinkOld is reconcileOldReplicaSets: unhealthy pods first, then within maxUnavailable.
-func (c *deploymentController) shrinkOld(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) (bool, error) {
+// shrinkOld is reconcileOldReplicaSets: unhealthy pods first, then within maxUnavailable. It says whether it did anything;
+// a failure on the way counts as nothing.
+func (c *deploymentController) shrinkOld(d *appsv1.Deployment, newRS *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) bool {
 	if sum(old, sizeOf) == 0 {
-		return false, nil
+		return false
 	}
 	_, unavailable := fenceposts(d)
 	least := *d.Spec.Replicas - unavailable
 	spare := sum(with(old, newRS), sizeOf) - least - (sizeOf(newRS) - availableOf(newRS))
 	if spare <= 0 {
-		return false, nil
+		return false
 	}
 	old = active(old)
-	scaled := false
+	shrunk := int32(0)
 	shrink := func(i int, by int32) error {
 		next := old[i].DeepCopy()
-		changed, err := c.resize(d, next, sizeOf(next)-by, false)
+		_, err := c.resize(d, next, sizeOf(next)-by, false)
 		*next.Spec.Replicas -= by
 		next.ResourceVersion = "" // what the update returned
-		old[i], scaled = next, scaled || changed
+		old[i], shrunk = next, shrunk+by
 		return err
 	}
 	for i, rs := range old {
-		less := min(spare, sizeOf(rs)-availableOf(rs))
-		if less <= 0 {
-			continue
+		if spare == 0 {
+			break
 		}
-		if err := shrink(i, less); err != nil {
-			return scaled, err
+		less := min(spare, sizeOf(rs)-availableOf(rs))
+		if less < 0 {
+			return false // a status from before the ReplicaSet was made smaller; all of it waits for the next one
+		}
+		if less > 0 && shrink(i, less) != nil {
+			return false
 		}
 		spare -= less
 	}
 	surplus := sum(with(old, newRS), availableOf) - least
 	for i, rs := range old {
 		if less := min(sizeOf(rs), surplus); less > 0 {
-			if err := shrink(i, less); err != nil {
-				return scaled, err
+			if shrink(i, less) != nil {
+				return false
 			}
 			surplus -= less
 		}
 	}
-	return scaled, nil
+	return shrunk > 0
 }
 
 func (c *deploymentController) rolloutRecreate(d *appsv1.Deployment, rsList []*appsv1.ReplicaSet) error {

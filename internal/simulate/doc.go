@@ -11,7 +11,8 @@
 //	play.go     playing, coming to rest, shortening
 //	oracle*.go  the invariants
 //	api.go, memory.go, client.go        the API server, caches, and clients whose writes go wrong
-//	deployment.go, conditions.go, replicaset.go, kubelet.go, world.go   the native side and the sidecars
+//	deployment.go, conditions.go, replicaset.go, autoscaler.go, kubelet.go, world.go   the native side and the sidecars
+//	native.go   the models compared with other controllers (package fidelity)
 //	replica.go  one process of Headgate
 //	user.go     kubectl and its friends
 //

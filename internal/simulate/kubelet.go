@@ -161,7 +161,7 @@ func (k *kubelets) run(pod *corev1.Pod) {
 // start runs the containers and says whether they are ready.
 func (k *kubelets) start(pod *corev1.Pod, trouble string) bool {
 	s, now := &pod.Status, metav1.NewTime(k.api.now)
-	app := corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}
+	app := corev1.ContainerStatus{Name: appContainer, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}
 	if len(s.ContainerStatuses) > 0 {
 		app = *s.ContainerStatuses[0].DeepCopy()
 	}

@@ -5,7 +5,8 @@ package simulate
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
+	"math"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -15,29 +16,37 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// replicaSetController is the native one. It reads live: in reality its expectations keep it from acting
-// on a cache that has not seen its own work.
+// replicaSetController is the native one, as in pkg/controller/replicaset of Kubernetes 1.36 (the names are those there). It
+// reads live: in reality its expectations keep it from acting on a cache that has not seen its own work.
 type replicaSetController struct {
-	api  *api
-	by   string
-	made int
+	api *api
+	by  string
+	// pass is syncReplicaSet: the model's, but where package fidelity puts the real one in its place.
+	pass func(*appsv1.ReplicaSet) error
 	// seen is the version of the API at which there was nothing to do.
 	seen   int64
 	failed bool
+}
+
+func newReplicaSetController(a *api) *replicaSetController {
+	c := &replicaSetController{api: a, by: "system:serviceaccount:kube-system:replicaset-controller"}
+	c.pass = c.syncOne
+	return c
 }
 
 func (c *replicaSetController) sync() {
 	if c.seen == c.api.version && !c.failed {
 		return
 	}
-	c.failed = false
+	c.seen, c.failed = c.api.version, false
 	for _, o := range c.api.all(replicaSets) {
-		c.syncOne(o.(*appsv1.ReplicaSet))
+		if c.pass(o.(*appsv1.ReplicaSet)) != nil {
+			c.failed = true
+		}
 	}
-	c.seen = c.api.version
 }
 
-// podsOf are the pods that a ReplicaSet owns and that have not ended.
+// podsOf are the pods that a ReplicaSet owns, by name.
 func (a *api) podsOf(rs *appsv1.ReplicaSet) (live, ending []*corev1.Pod) {
 	for _, o := range a.all(pods) {
 		if ref := metav1.GetControllerOf(o); ref == nil || ref.UID != rs.UID {
@@ -52,79 +61,139 @@ func (a *api) podsOf(rs *appsv1.ReplicaSet) (live, ending []*corev1.Pod) {
 	return live, ending
 }
 
-func (c *replicaSetController) syncOne(rs *appsv1.ReplicaSet) {
-	have, _ := c.api.podsOf(rs)
-	var failed error
-	for range int(sizeOf(rs)) - len(have) {
+// syncOne is syncReplicaSet. The status is about the pods that there were before: what it did to them is news to it.
+func (c *replicaSetController) syncOne(rs *appsv1.ReplicaSet) error {
+	live, ending := c.api.podsOf(rs)
+	failed := c.manage(rs, live)
+	return errors.Join(failed, c.writeStatus(rs, live, ending, failed))
+}
+
+// manage is manageReplicas.
+func (c *replicaSetController) manage(rs *appsv1.ReplicaSet, live []*corev1.Pod) error {
+	for range int(sizeOf(rs)) - len(live) {
 		if err := c.createPod(rs); err != nil {
-			failed, c.failed = err, true
-			break
+			return err
 		}
 	}
-	if surplus := len(have) - int(sizeOf(rs)); surplus > 0 {
-		slices.SortStableFunc(have, leastWanted)
-		for _, pod := range have[:surplus] {
-			_ = c.api.remove(c.by, pod, nil)
+	surplus := len(live) - int(sizeOf(rs))
+	if surplus <= 0 {
+		return nil
+	}
+	for _, pod := range c.leastWanted(rs, live)[:surplus] {
+		if err := c.api.remove(c.by, pod, nil); err != nil {
+			return err
 		}
 	}
-	c.writeStatus(rs, failed)
+	return nil
 }
 
 func (c *replicaSetController) createPod(rs *appsv1.ReplicaSet) error {
-	c.made++
 	t := rs.Spec.Template.DeepCopy()
-	pod := &corev1.Pod{ObjectMeta: *t.ObjectMeta.DeepCopy(), Spec: t.Spec}
-	pod.Namespace, pod.Name = rs.Namespace, fmt.Sprintf("%s-%03d", rs.Name, c.made)
+	pod := &corev1.Pod{ObjectMeta: t.ObjectMeta, Spec: t.Spec}
+	pod.Namespace, pod.GenerateName = rs.Namespace, rs.Name+"-"
 	pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(rs, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
-	pod.Status.Phase = corev1.PodPending
 	return c.api.create(c.by, pod)
 }
 
-// leastWanted is ActivePodsWithRanks.Less as far as it matters here: without a node, pending, not ready,
-// younger.
-func leastWanted(a, b *corev1.Pod) int {
-	first := func(x, y bool) int {
-		switch {
-		case x == y:
-			return 0
-		case x:
-			return -1
+// leastWanted is getPodsRankedByRelatedPodsOnSameNode: the pods in the order in which they are deleted. Nobody sets a
+// deletion cost here, and sidecars do not restart. Which of equal pods goes is chance there; here it is the first by name.
+func (c *replicaSetController) leastWanted(rs *appsv1.ReplicaSet, live []*corev1.Pod) []*corev1.Pod {
+	onNode := map[string]int{} // of all the Deployment's pods
+	owner := metav1.GetControllerOf(rs)
+	for _, o := range c.api.all(replicaSets) {
+		if ref := metav1.GetControllerOf(o); owner != nil && ref != nil && ref.UID == owner.UID {
+			related, _ := c.api.podsOf(o.(*appsv1.ReplicaSet))
+			for _, pod := range related {
+				onNode[pod.Spec.NodeName]++
+			}
 		}
-		return 1
 	}
-	return cmp.Or(
-		first(a.Spec.NodeName == "", b.Spec.NodeName == ""),
-		first(a.Status.Phase == corev1.PodPending, b.Status.Phase == corev1.PodPending),
-		first(!isReady(a), !isReady(b)),
-		b.CreationTimestamp.Compare(a.CreationTimestamp.Time),
-		cmp.Compare(b.Name, a.Name),
-	)
+	out := slices.Clone(live)
+	slices.SortStableFunc(out, func(a, b *corev1.Pod) int {
+		return cmp.Or(
+			first(a.Spec.NodeName == "", b.Spec.NodeName == ""),
+			first(a.Status.Phase == corev1.PodPending, b.Status.Phase == corev1.PodPending),
+			first(!isReady(a), !isReady(b)),
+			onNode[b.Spec.NodeName]-onNode[a.Spec.NodeName],
+			c.younger(a, b, readySince(a), readySince(b)),
+			restarts(b)-restarts(a),
+			c.younger(a, b, a.CreationTimestamp, b.CreationTimestamp),
+		)
+	})
+	return out
 }
 
-func (c *replicaSetController) writeStatus(rs *appsv1.ReplicaSet, failed error) {
+// first puts what is so before what is not.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// younger puts first what is so for a much shorter time, in powers of two; what is so for about as long is in the order of
+// the UIDs, and what is so since the same moment in none. A zero time is none.
+func (c *replicaSetController) younger(a, b *corev1.Pod, sinceA, sinceB metav1.Time) int {
+	if sinceA.IsZero() || sinceB.IsZero() || sinceA.Equal(&sinceB) {
+		return 0
+	}
+	age := func(since metav1.Time) int64 {
+		if d := c.api.now.Sub(since.Time); d > 0 {
+			return int64(math.Log2(float64(d)))
+		}
+		return -1
+	}
+	return cmp.Or(cmp.Compare(age(sinceA), age(sinceB)), cmp.Compare(a.UID, b.UID))
+}
+
+// readySince is zero for a pod that is not ready.
+func readySince(pod *corev1.Pod) metav1.Time {
+	if !isReady(pod) {
+		return metav1.Time{}
+	}
+	return condition(pod, corev1.PodReady).LastTransitionTime
+}
+
+func restarts(pod *corev1.Pod) (n int) {
+	for _, s := range pod.Status.ContainerStatuses {
+		n = max(n, int(s.RestartCount))
+	}
+	return n
+}
+
+// writeStatus is calculateStatus and updateReplicaSetStatus.
+func (c *replicaSetController) writeStatus(rs *appsv1.ReplicaSet, live, ending []*corev1.Pod, failed error) error {
 	next := rs.DeepCopy()
-	have, _ := c.api.podsOf(rs)
 	ready := int32(0)
-	for _, pod := range have {
+	for _, pod := range live {
 		if isReady(pod) {
 			ready++
 		}
 	}
-	next.Status.Replicas, next.Status.ReadyReplicas, next.Status.AvailableReplicas = int32(len(have)), ready, ready
-	next.Status.FullyLabeledReplicas, next.Status.ObservedGeneration = int32(len(have)), rs.Generation
+	next.Status.Replicas, next.Status.ReadyReplicas, next.Status.AvailableReplicas = int32(len(live)), ready, ready
+	next.Status.FullyLabeledReplicas, next.Status.TerminatingReplicas = int32(len(live)), new(int32(len(ending)))
+	next.Status.ObservedGeneration = rs.Generation
 	shown := len(rs.Status.Conditions) > 0
 	switch {
 	case failed != nil && !shown:
+		reason := "FailedCreate"
+		if len(live) > int(sizeOf(rs)) {
+			reason = "FailedDelete"
+		}
 		next.Status.Conditions = []appsv1.ReplicaSetCondition{{
-			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: failed.Error(),
+			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: reason, Message: failed.Error(),
 			LastTransitionTime: metav1.NewTime(c.api.now),
 		}}
 	case failed == nil && shown:
 		next.Status.Conditions = nil
 	}
-	if !apiequality.Semantic.DeepEqual(rs.Status, next.Status) {
-		_ = c.api.update(c.by, next, true)
+	if apiequality.Semantic.DeepEqual(rs.Status, next.Status) {
+		return nil
 	}
+	return c.api.update(c.by, next, true)
 }
 
 // collectGarbage removes what has lost its owner.

@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -61,7 +62,7 @@ func (u *user) create(version string) error {
 			Replicas: new(u.replicas), Selector: &metav1.LabelSelector{MatchLabels: labels}, RevisionHistoryLimit: new(int32(10)),
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels},
-				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: version, Ports: []corev1.ContainerPort{{ContainerPort: 8080, Protocol: corev1.ProtocolTCP}}}}},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{app(version)}},
 			},
 		},
 	}
@@ -72,6 +73,13 @@ func (u *user) create(version string) error {
 	u.template = version
 	u.w.oracle.created(version)
 	return nil
+}
+
+func app(version string) corev1.Container {
+	return corev1.Container{
+		Name: appContainer, Image: version, Ports: []corev1.ContainerPort{{ContainerPort: 8080, Protocol: corev1.ProtocolTCP}},
+		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: *apiresource.NewMilliQuantity(cpuRequest, apiresource.DecimalSI)}},
+	}
 }
 
 // errNoWorkload: there is no Deployment to write to.

@@ -4,11 +4,9 @@
 package simulate
 
 import (
-	"math"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -55,10 +53,9 @@ func newWorld() *world {
 	w := &world{api: newAPI(noon), nativeFrozen: until{}}
 	w.chain = &admissionChain{w: w}
 	w.api.admit = w.chain
-	w.native = &deploymentController{api: w.api, view: newView(w.api), by: "system:serviceaccount:kube-system:deployment-controller"}
-	w.sets = &replicaSetController{api: w.api, by: "system:serviceaccount:kube-system:replicaset-controller"}
+	w.native, w.sets = newDeploymentController(w.api), newReplicaSetController(w.api)
 	w.kubelets = &kubelets{api: w.api, trouble: map[string]string{}, sick: map[string]bool{}, down: map[string]bool{}, settled: map[string]settled{}}
-	w.scaler = &autoscaler{w: w}
+	w.scaler = newAutoscaler(w)
 	w.sidecars = &sidecars{w: w, mute: map[string]bool{}, acks: map[string]controller.Ack{}}
 	w.analysis = &analysis{w: w, verdicts: map[string]v1alpha1.Verdict{}}
 	w.user = newUser(w)
@@ -223,80 +220,3 @@ func (a *analysis) Verdict(_ types.NamespacedName, s *v1alpha1.RolloutStatus) (v
 
 // Forget implements controller.Analysis.
 func (a *analysis) Forget(types.NamespacedName) {}
-
-// autoscaler is the HorizontalPodAutoscaler's controller with the real replica calculator's rules for CPU:
-// pods that are not ready are left out when it shrinks, and count as idle when it grows. No stabilisation.
-type autoscaler struct {
-	w *world
-	// load is how many pods' worth of work there is.
-	load float64
-	on   bool
-}
-
-func (s *autoscaler) exists() bool {
-	_, ok := s.w.api.memory["autoscalers"][webKey]
-	return ok
-}
-
-func (s *autoscaler) set(on bool) {
-	hpa := &autoscalingv2.HorizontalPodAutoscaler{
-		ObjectMeta: metav1.ObjectMeta{Namespace: webKey.Namespace, Name: webKey.Name},
-		Spec:       autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: webKey.Name}},
-	}
-	switch {
-	case on && !s.exists():
-		_ = s.w.api.create("user", hpa)
-	case !on && s.exists():
-		_ = s.w.api.remove("user", hpa, nil)
-	}
-	s.on = on
-}
-
-// Bounds of the autoscaler, and the tolerance of the real one.
-const (
-	minReplicas, maxReplicas = 1, 12
-	tolerance                = 0.1
-)
-
-func (s *autoscaler) sync() {
-	d := s.w.deployment()
-	if !s.on || d == nil || *d.Spec.Replicas == 0 || s.load == 0 {
-		return
-	}
-	n := max(minReplicas, min(maxReplicas, s.desired(d)))
-	if n != *d.Spec.Replicas && s.w.api.scale(autoscalerUser, webKey, n) == nil {
-		s.w.user.replicas = *s.w.deployment().Spec.Replicas
-	}
-}
-
-// desired is GetResourceReplicas.
-func (s *autoscaler) desired(d *appsv1.Deployment) int32 {
-	ready, unready := 0, 0
-	for _, o := range s.w.api.all(pods) {
-		pod := o.(*corev1.Pod)
-		switch {
-		case pod.DeletionTimestamp != nil:
-		case isReady(pod):
-			ready++
-		default:
-			unready++
-		}
-	}
-	if ready == 0 {
-		return *d.Spec.Replicas
-	}
-	// What the candidate does besides is no work of the ready ones.
-	ratio := s.load * float64(100-s.w.record().Weight) / 100 / float64(ready)
-	if math.Abs(ratio-1) <= tolerance {
-		return *d.Spec.Replicas
-	}
-	if unready == 0 || ratio < 1 {
-		return int32(math.Ceil(ratio * float64(ready)))
-	}
-	all := float64(ready + unready)
-	again := ratio * float64(ready) / all
-	if math.Abs(again-1) <= tolerance || again < 1 {
-		return *d.Spec.Replicas
-	}
-	return int32(math.Ceil(again * all))
-}
