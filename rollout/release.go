@@ -3,7 +3,11 @@
 
 package rollout
 
-import "github.com/headgate/headgate/api/v1alpha1"
+import (
+	"slices"
+
+	"github.com/headgate/headgate/api/v1alpha1"
+)
 
 // releasedByWebhook: no hold any more on the candidate's template, which the record does not know yet.
 // After a promotion failed, the hold has been over for long and the revert may not be written yet.
@@ -61,9 +65,9 @@ func (p *pass) scaledToZero() bool {
 func (p *pass) releaseBackAtZero() {
 	p.setWeight(0)
 	p.d.Requeue = tick
-	if p.s.Stable.Template == "" {
+	if !p.stableIsKept() {
 		p.release = v1alpha1.ReleaseForward
-		p.because("scaled to zero, and no stable revision is known: forward")
+		p.because("scaled to zero, and there is no stable revision to go back to: forward")
 		return
 	}
 	if !p.isIdle() && !p.failedBefore() {
@@ -71,6 +75,12 @@ func (p *pass) releaseBackAtZero() {
 	}
 	p.release = v1alpha1.ReleaseBack
 	p.because("scaled to zero: the stable template comes back")
+}
+
+// stableIsKept is false where nothing is known to be stable, and where the native controller has deleted its ReplicaSet: with a
+// small revisionHistoryLimit it does so as soon as that has no pods, and with it goes the only copy of the template.
+func (p *pass) stableIsKept() bool {
+	return p.s.Stable.Template != "" && slices.ContainsFunc(p.o.Revisions, func(r Revision) bool { return r.Template == p.s.Stable.Template })
 }
 
 // noteOnce makes a verdict of what happens, and an event the first time.

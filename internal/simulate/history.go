@@ -29,6 +29,7 @@ type action struct {
 // actions are all that can happen.
 var actions = map[string]action{
 	"replicas":  {number(func(w *world, n int32) error { w.user.replicas = n; return nil }), "N, for the creation"},
+	"history":   {number(func(w *world, n int32) error { w.user.history = n; return nil }), "N old revisions are kept, for the creation"},
 	"create":    {text(func(w *world, v string) error { return w.user.create(v) }), "VERSION"},
 	"run":       {run, "DURATION"},
 	"steps":     {number(func(w *world, n int32) error { w.steps(int(n)); return nil }), "N single steps of single actors"},

@@ -310,10 +310,18 @@ func (o *oracle) reasonToRelease(version string, s *v1alpha1.RolloutStatus) stri
 		return "stable serves nobody"
 	case s.Phase == v1alpha1.PhaseIdle && o.trusted[version] != "":
 		return o.trusted[version]
+	case *o.w.deployment().Spec.Replicas == 0 && !o.stored(s.Stable.Hash):
+		return "it is scaled to zero, and stable is in nobody's history any more"
 	case s.Phase == v1alpha1.PhaseStarting && o.unconnected(s.Stable.Hash):
 		return "stable's sidecars are not connected"
 	}
 	return ""
+}
+
+// stored: there is a ReplicaSet of the version.
+func (o *oracle) stored(version string) bool {
+	_, ok := o.w.api.memory[replicaSets][keyOf(webKey.Namespace, webKey.Name+"-"+version)]
+	return ok
 }
 
 // unconnected: most pods of a version have a sidecar that reaches no xDS server.

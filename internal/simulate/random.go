@@ -43,6 +43,9 @@ func (g *generator) begin() {
 	if g.IntN(5) == 0 {
 		g.add("hpa on")
 	}
+	if g.IntN(4) == 0 {
+		g.add("history %d", g.IntN(2))
+	}
 	for _, v := range []string{"v2", "v3"} {
 		if g.IntN(4) == 0 {
 			g.add("trouble %s %s", v, g.trouble())

@@ -26,12 +26,14 @@ type user struct {
 	// fields and replicas are what it wrote last; template is the version it asked for last.
 	fields   v1alpha1.UserFields
 	replicas int32
+	// history is the revisionHistoryLimit.
+	history  int32
 	template string
 	bypasses int
 }
 
 func newUser(w *world) *user {
-	return &user{w: w, replicas: 4, fields: rolling("25%", "25%", 600)}
+	return &user{w: w, replicas: 4, history: 10, fields: rolling("25%", "25%", 600)}
 }
 
 func rolling(surge, unavailable string, deadline int32) v1alpha1.UserFields {
@@ -59,7 +61,7 @@ func (u *user) create(version string) error {
 			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationUpdate}},
 		},
 		Spec: appsv1.DeploymentSpec{
-			Replicas: new(u.replicas), Selector: &metav1.LabelSelector{MatchLabels: labels}, RevisionHistoryLimit: new(int32(10)),
+			Replicas: new(u.replicas), Selector: &metav1.LabelSelector{MatchLabels: labels}, RevisionHistoryLimit: new(u.history),
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels},
 				Spec:       corev1.PodSpec{Containers: []corev1.Container{app(version)}},
