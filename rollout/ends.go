@@ -71,18 +71,22 @@ func canSurge(u v1alpha1.UserFields) bool {
 	return s != "0" && s != "0%"
 }
 
-// holdNow holds an update that the native controller has begun with. k covers the pods that are there already: with
-// less, a user's pause in this moment would have them taken from both versions, and stable would lose some.
+// holdNow holds an update that the native controller has begun with. The rollout begins in the same moment, because the
+// record is written before the hold: a version that the user takes back before the native controller has noted on its
+// ReplicaSet that it is held must not count as an earlier stable one when it comes again.
+//
+// k covers the pods that are there already: with less, a user's pause in this moment would have them taken from both
+// versions, and stable would lose some.
 func (p *pass) holdNow() {
-	n := p.o.Deployment.Replicas
-	k := p.steps()[0].CandidateReplicas(n, p.o.Autoscaled)
+	dep := p.o.Deployment
+	k := p.steps()[0].CandidateReplicas(dep.Replicas, p.o.Autoscaled)
 	all := int32(0)
 	for _, r := range p.o.Revisions {
 		all += r.Replicas
 	}
-	p.d.Hold = &v1alpha1.Hold{K: max(k, all-n), Template: p.o.Deployment.Template, User: p.userFields()}
-	p.d.Requeue = tick
-	p.because("an update slipped past the webhook: hold it now")
+	hold := &v1alpha1.Hold{K: max(k, all-dep.Replicas), Template: dep.Template, User: p.userFields()}
+	p.begin(dep.Template)
+	p.d.Hold = hold
 }
 
 // begin starts a rollout of the held template.

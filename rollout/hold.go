@@ -82,7 +82,7 @@ func (p *pass) finishHold() {
 	default:
 		h := *base // with a release that waits for the user to resume
 		h.Template = p.o.Deployment.Template
-		if !p.o.Deployment.Paused && p.gatesClosed() {
+		if p.o.Deployment.Hold != nil && !p.o.Deployment.Paused && p.gatesClosed() {
 			h.K = max(1, p.s.CandidateReplicas)
 		}
 		p.d.Hold = &h
