@@ -78,9 +78,11 @@ func (p *pass) releaseBackAtZero() {
 }
 
 // stableIsKept is false where nothing is known to be stable, and where the native controller has deleted its ReplicaSet: with a
-// small revisionHistoryLimit it does so as soon as that has no pods, and with it goes the only copy of the template.
+// small revisionHistoryLimit it does so as soon as that has no pods, and with it goes the only copy of the template. The hash
+// decides, as it does for the webhook that would put the template back: a digest of the template may be an older Headgate's.
 func (p *pass) stableIsKept() bool {
-	return p.s.Stable.Template != "" && slices.ContainsFunc(p.o.Revisions, func(r Revision) bool { return r.Template == p.s.Stable.Template })
+	hash := p.s.Stable.Hash
+	return hash != "" && slices.ContainsFunc(p.o.Revisions, func(r Revision) bool { return r.Hash == hash })
 }
 
 // noteOnce makes a verdict of what happens, and an event the first time.

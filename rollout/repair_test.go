@@ -91,19 +91,17 @@ func TestTheCandidateServesWhereStableWasDeleted(t *testing.T) {
 // Growing back from 0 while held makes nothing but candidates, so the hold ends there, one way or the other.
 func TestAtZeroThereMustBeSomethingToGoBackTo(t *testing.T) {
 	for name, tc := range map[string]struct {
-		kept bool
+		kept []rollout.Revision
 		want v1alpha1.Release
 	}{
-		"stable's ReplicaSet is there":              {true, v1alpha1.ReleaseBack},
-		"the history limit has done away with that": {false, v1alpha1.ReleaseForward},
+		"stable's ReplicaSet is there":              {[]rollout.Revision{{Hash: "v1", Template: digest("v1")}}, v1alpha1.ReleaseBack},
+		"its digest is by an older Headgate":        {[]rollout.Revision{{Hash: "v1", Template: "#as computed today"}}, v1alpha1.ReleaseBack},
+		"the history limit has done away with that": {nil, v1alpha1.ReleaseForward},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, o := stableDeleted(time.Time{})
 			o.Deployment.Replicas = 0
-			o.Revisions = []rollout.Revision{{Hash: "v2", Template: digest("v2")}}
-			if tc.kept {
-				o.Revisions = append(o.Revisions, rollout.Revision{Hash: "v1", Template: digest("v1")})
-			}
+			o.Revisions = append(tc.kept, rollout.Revision{Hash: "v2", Template: digest("v2")})
 			d := rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o)
 			if d.Hold == nil || d.Hold.Release != tc.want {
 				t.Errorf("the hold is %+v, want a release %s", d.Hold, tc.want)
