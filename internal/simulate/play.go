@@ -6,6 +6,8 @@ package simulate
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -184,8 +186,7 @@ func (w *world) atRest() {
 	case s.Phase == "" && d.Annotations[v1alpha1.HoldAnnotation] == "":
 		w.oracle.fieldsAre(d) // never concerned Headgate
 	case s.Phase == v1alpha1.PhasePromoting && releasedStatus(s) && !w.completes(d):
-		// The user let out a version that never gets ready: his rolling update does not end, and so the
-		// record goes on following it.
+		// The user let out a version, and his native update does not end: so the record goes on following it.
 	default:
 		w.oracle.violated(ComesToRest, "%s (%s), %s -> %s, %s", s.Phase, s.ResumePhase, s.Stable.Hash, s.Candidate.Hash, brief(d))
 	}
@@ -194,10 +195,22 @@ func (w *world) atRest() {
 	}
 }
 
-// completes says whether the template's pods can get ready.
+// completes says whether a native update to the template ends: its pods can get ready, and the native controller is at it.
 func (w *world) completes(d *appsv1.Deployment) bool {
 	t := w.kubelets.trouble[versionOf(&d.Spec.Template)]
-	return (t == "" || t == healthy) && len(w.kubelets.sick) == 0
+	return (t == "" || t == healthy) && len(w.kubelets.sick) == 0 && !w.stuckNatively(d)
+}
+
+// stuckNatively: with Recreate the native controller does nothing while several versions have pods and N is new. Where no
+// policy counts and the hold is over, these are the user's own fields and pods that serve, and not Headgate's to free.
+func (w *world) stuckNatively(d *appsv1.Deployment) bool {
+	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || w.currentPolicy() != nil || d.Annotations[v1alpha1.HoldAnnotation] != "" {
+		return false
+	}
+	sets := active(w.native.owned(d))
+	return len(sets) > 1 && slices.ContainsFunc(sets, func(rs *appsv1.ReplicaSet) bool {
+		return rs.Annotations[desiredAnnotation] != strconv.Itoa(int(*d.Spec.Replicas))
+	})
 }
 
 // idleSizes: what is in the template serves, and nothing else is left.
