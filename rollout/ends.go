@@ -240,10 +240,9 @@ func (p *pass) supersededNatively() bool {
 func (p *pass) followNative() {
 	if hold := p.lastKnownHold(); hold != nil && !p.gone {
 		// It slipped past the webhook mid-rollout: the fields are still those of the hold.
-		p.setWeight(0) // the candidate's pods are on their way out, natively
+		p.supersede()
+		p.begin(p.o.Deployment.Template) // before the hold, as in holdNow
 		p.d.Hold = &v1alpha1.Hold{K: hold.K, Template: p.o.Deployment.Template, User: hold.User}
-		p.d.Requeue = tick
-		p.because("a third template slipped past the webhook: hold it now")
 		return
 	}
 	p.recordUnlessEnded(v1alpha1.OutcomeSuperseded)
