@@ -189,8 +189,9 @@ func (r *request) isEarlierStable(rs *appsv1.ReplicaSet) bool {
 		return wasStable(rs, nil)
 	}
 	hash := hashOf(rs)
+	candidate := r.record.Candidate.Hash == hash || r.record.Candidate.Template == r.digest() // its hash may not be known yet
 	rejected := r.record.Rejected != nil && (r.record.Rejected.Revision == hash || r.record.Rejected.Template == r.digest())
-	return hash != r.record.Candidate.Hash && !rejected && wasStable(rs, r.record.History)
+	return !candidate && !rejected && wasStable(rs, r.record.History)
 }
 
 // cannotHold is row 6: a hold would not work. The user learns why, and what would change it.

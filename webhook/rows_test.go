@@ -260,6 +260,10 @@ func TestRow5EarlierStable(t *testing.T) {
 		"a candidate that got nowhere still has its gate closed": {
 			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v1", 0, rsGate(closed)), replicaSet("v2", 10)), withRecord(stable2)), want: heldV1,
 		},
+		"a candidate that only the record knows was never stable": {
+			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v1", 0), replicaSet("v2", 10)), withRecord(stable2,
+				func(r *v1alpha1.Rollout) { r.Status.Candidate.Template = revision("v1").Template })), want: heldV1,
+		},
 		"a rejected version is not an earlier stable one, even with an open gate": {
 			in: update(v2, with(v2, setTemplate("v1")), both, withRecord(stable2, rejected("v1", noon.Add(-time.Hour)))), want: heldV1,
 		},
