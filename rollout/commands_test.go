@@ -58,9 +58,10 @@ var commands = map[string]func(*script, args) error{
 	// Time. tick 1s: one look after it. run 30s: a look each second, printing changes. clock -1h: it jumps.
 	"tick": (*script).tick,
 	"run":  (*script).run,
-	// away 60s: nothing of Headgate is there, webhooks and all.
-	"away":  (*script).away,
-	"clock": (*script).clock,
+	// away 60s: nothing of Headgate is there, webhooks and all. unseen 1s: only the controller does not look.
+	"away":   (*script).away,
+	"unseen": (*script).unseen,
+	"clock":  (*script).clock,
 	// show prints the pods and the fields; stale decides once about an older generation.
 	"show":  func(s *script, _ args) error { s.looked = true; s.out.WriteString(s.w.String()); return nil },
 	"stale": (*script).stale,
@@ -336,15 +337,20 @@ func (s *script) verdict(a args) error {
 }
 
 func (s *script) away(a args) error {
-	d, err := time.ParseDuration(a[0])
 	s.w.podWebhookDown = true
-	for end := s.w.now.Add(d); s.w.now.Before(end); {
-		s.w.now = s.w.now.Add(time.Second)
-		s.w.settle()
-	}
+	err := s.unseen(a)
 	s.w.podWebhookDown = false
 	if !s.w.downSince.IsZero() {
 		s.w.downSince = s.w.now // a control plane that has just started does not know since when
+	}
+	return err
+}
+
+func (s *script) unseen(a args) error {
+	d, err := time.ParseDuration(a[0])
+	for end := s.w.now.Add(d); s.w.now.Before(end); {
+		s.w.now = s.w.now.Add(time.Second)
+		s.w.settle()
 	}
 	return err
 }

@@ -95,6 +95,7 @@ func onePass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, 
 	p.spendWishes()
 	p.showFailure()
 	p.repair()
+	p.noteSlipped()
 	p.tidy()
 	return p.d
 }

@@ -374,12 +374,34 @@ func (p *pass) record(outcome v1alpha1.Outcome) {
 // nothing to split): one that was rejected once must not look rejected, or tidy would delete it from the
 // native history.
 func (p *pass) recordNative(to v1alpha1.Revision) {
-	if p.s.Stable.Hash == "" || p.s.Stable.Hash == to.Hash {
-		return
+	if p.s.Stable.Hash != "" && p.s.Stable.Hash != to.Hash {
+		p.recordUntried(v1alpha1.OutcomeReleased, to.Hash)
 	}
+}
+
+// noteSlipped puts versions into the history that slipped past the webhook and were superseded before a rollout of theirs
+// began: all their pods wait behind closed gates, so that they have served nobody. Nothing else would tell them from a
+// version older than Headgate, which was stable: an undo would lead there, and they would go out at once.
+func (p *pass) noteSlipped() {
+	for _, r := range p.o.Revisions {
+		waiting := r.count(func(pod Pod) bool { return pod.Gated && !pod.GateOpen })
+		if waiting > 0 && int(waiting) == len(r.Pods) && r.Template != p.o.Deployment.Template && !p.knows(r) {
+			p.recordUntried(v1alpha1.OutcomeSuperseded, r.Hash)
+		}
+	}
+}
+
+// knows: the record says what the revision is, or what became of it. It knows nothing before it knows what is stable.
+func (p *pass) knows(r Revision) bool {
+	return p.s.Stable.Hash == "" || r.Hash == p.s.Stable.Hash || r.Hash == p.s.Candidate.Hash || r.Template == p.s.Candidate.Template ||
+		slices.ContainsFunc(p.s.History, func(h v1alpha1.HistoryEntry) bool { return r.Hash == h.From || r.Hash == h.To })
+}
+
+// recordUntried notes the end of a version that no rollout was about.
+func (p *pass) recordUntried(outcome v1alpha1.Outcome, to string) {
 	now := metav1.NewTime(p.o.Now.Truncate(time.Second))
 	p.s.History = lastN(append(p.s.History, v1alpha1.HistoryEntry{
-		Outcome: v1alpha1.OutcomeReleased, From: p.s.Stable.Hash, To: to.Hash, StartedAt: now, EndedAt: now,
+		Outcome: outcome, From: p.s.Stable.Hash, To: to, StartedAt: now, EndedAt: now,
 	}), 10)
 }
 
