@@ -134,11 +134,12 @@ func (p *pass) weightIsGone() bool {
 	return p.noWeight()
 }
 
+// stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back.
 func (p *pass) stableDown() bool {
 	since := p.o.StableDownSince
 	down := !since.IsZero() && p.o.Now.Sub(since) >= stableDownFor
-	return (down || p.rescued()) && p.o.Deployment.Hold != nil &&
-		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() && p.candidate.readyButGate() > 0
+	return (down || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
+		(p.candidate.readyButGate() > 0 || !p.stableIsKept())
 }
 
 // rescued: the candidate serves in stable's place, and the release waits for the user to resume. The native

@@ -88,6 +88,27 @@ func TestTheCandidateServesWhereStableWasDeleted(t *testing.T) {
 	}
 }
 
+// A candidate that is not ready waits for a stable version that is only down, not for one that can't come back.
+func TestNothingIsHeldForAStableVersionThatIsGone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		kept []rollout.Revision
+		want v1alpha1.Release
+	}{
+		"its ReplicaSet is there": {[]rollout.Revision{{Hash: "v1", Template: digest("v1"), Replicas: 2, Desired: 2}}, ""},
+		"its ReplicaSet is gone":  {nil, v1alpha1.ReleaseForward},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, o := stableDeleted(start.Add(-time.Minute))
+			o.Revisions[0].Pods[0].ReadyButGate = false
+			o.Revisions = append(o.Revisions, tc.kept...)
+			d := rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o)
+			if d.Hold == nil || d.Hold.Release != tc.want {
+				t.Errorf("the hold is %+v, want the release %q", d.Hold, tc.want)
+			}
+		})
+	}
+}
+
 // Growing back from 0 while held makes nothing but candidates, so the hold ends there, one way or the other.
 func TestAtZeroThereMustBeSomethingToGoBackTo(t *testing.T) {
 	for name, tc := range map[string]struct {
