@@ -48,9 +48,20 @@ type apiClient struct {
 	skip  int
 	// failed counts writes that met a fault.
 	failed int
-	late   []func() error
+	// late are writes that arrive later, arriving the one that does just now.
+	late     []lateWrite
+	arriving lateWrite
+	// mayGoOut is the oracle's.
+	mayGoOut func() string
 	// tamper, if set, changes what is written, and says whether it is: a bug that is built in.
 	tamper func(o client.Object) bool
+}
+
+// lateWrite is a write on its way. mayGoOut is what the oracle said when it was sent: by the time that it arrives, the policy
+// that was missing may be there again, and nobody can call it back.
+type lateWrite struct {
+	do       func() error
+	mayGoOut string
 }
 
 // Get implements client.Client.
@@ -84,7 +95,7 @@ func (c *apiClient) write(o client.Object, do func(client.Object) error) error {
 		return errNoAnswer
 	case faultLate:
 		later := o.DeepCopyObject().(client.Object)
-		c.late = append(c.late, func() error { return do(later) })
+		c.late = append(c.late, lateWrite{func() error { return do(later) }, c.mayGoOut()})
 		return errNoAnswer
 	case faultCrashAfter:
 		if err := do(o); err != nil {
@@ -102,9 +113,10 @@ func (c *apiClient) write(o client.Object, do func(client.Object) error) error {
 func (c *apiClient) arrive() {
 	late := c.late
 	c.late = nil
-	for _, do := range late {
-		_ = do()
+	for _, c.arriving = range late {
+		_ = c.arriving.do()
 	}
+	c.arriving = lateWrite{}
 }
 
 // Create implements client.Client.

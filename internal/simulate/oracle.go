@@ -276,6 +276,8 @@ func (o *oracle) reasonToOpen(by, row, version string, d *appsv1.Deployment) str
 	switch {
 	case o.mayGoOut() != "":
 		return o.mayGoOut()
+	case by == controllerUser && o.w.acting.client.arriving.mayGoOut != "":
+		return o.w.acting.client.arriving.mayGoOut + ", when the write was sent"
 	case by == controllerUser:
 		return o.reasonToRelease(version, s)
 	case row == string(webhook.RowBypass) && d.Annotations[v1alpha1.BypassAnnotation] != "":
