@@ -29,14 +29,14 @@ func (p *pass) recordedHold() *v1alpha1.Hold {
 
 // held: the Deployment's three fields are those of the hold. So too when the annotation was wiped by
 // hand: only a gate that the webhook has opened says that the user's fields are back, and not even that
-// when the release waited for a resume; then the fields themselves tell. In a promotion the user's fields
-// say enough: a webhook of somebody else may drop what ours says about the gate.
+// when the release waited for a resume; then the fields themselves tell. In a promotion and at rest the user's
+// fields say enough: a webhook of somebody else may drop what ours says about the gate.
 func (p *pass) held() bool {
 	dep := p.o.Deployment
 	if dep.Hold != nil || p.recordedHold() == nil {
 		return dep.Hold != nil
 	}
-	released := dep.Gate == v1alpha1.GateOpen || (p.s.Phase == v1alpha1.PhasePromoting && !dep.Paused)
+	released := dep.Gate == v1alpha1.GateOpen || (p.s.Phase == v1alpha1.PhasePromoting && !dep.Paused) || p.isIdle()
 	return !released || isRendered(dep.User)
 }
 

@@ -109,6 +109,28 @@ func TestNothingIsHeldForAStableVersionThatIsGone(t *testing.T) {
 	}
 }
 
+// A hold that the webhook has ended, before somebody wiped what said so, is not ended again with fields from before.
+func TestFieldsThatAreBackAreNotGivenBackAgain(t *testing.T) {
+	status, o := stableDeleted(time.Time{})
+	status.Hold = o.Deployment.Hold.String()
+	o.Revisions = append(o.Revisions, rollout.Revision{Hash: "v1", Template: digest("v1"), Replicas: 2, Desired: 2})
+	o.Deployment.Template, o.Deployment.Hold, o.Deployment.Gate = digest("v1"), nil, ""
+	for name, tc := range map[string]struct {
+		fields v1alpha1.UserFields
+		ended  bool
+	}{
+		"the hold's fields are there": {heldFields(1), true},
+		"the user's fields are there": {v1alpha1.UserFields{StrategyType: "RollingUpdate", ProgressDeadlineSeconds: new(int32(300))}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Deployment.User = tc.fields
+			if d := rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o); (d.Hold != nil) != tc.ended {
+				t.Errorf("the hold is %+v, want one that ends: %t", d.Hold, tc.ended)
+			}
+		})
+	}
+}
+
 // Growing back from 0 while held makes nothing but candidates, so the hold ends there, one way or the other.
 func TestAtZeroThereMustBeSomethingToGoBackTo(t *testing.T) {
 	for name, tc := range map[string]struct {
