@@ -201,10 +201,11 @@ func (w *world) completes(d *appsv1.Deployment) bool {
 	return (t == "" || t == healthy) && len(w.kubelets.sick) == 0 && !w.stuckNatively(d)
 }
 
-// stuckNatively: with Recreate the native controller does nothing while several versions have pods and N is new. Where no
-// policy counts and the hold is over, these are the user's own fields and pods that serve, and not Headgate's to free.
+// stuckNatively: with Recreate the native controller does nothing while several versions have pods and N is new. Where an
+// update goes out that is not held, these are the user's own fields and pods that serve, and not Headgate's to free.
 func (w *world) stuckNatively(d *appsv1.Deployment) bool {
-	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || w.currentPolicy() != nil || d.Annotations[v1alpha1.HoldAnnotation] != "" {
+	held := d.Annotations[v1alpha1.HoldAnnotation] != "" || versionOf(&d.Spec.Template) == w.record().Stable.Hash
+	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || held {
 		return false
 	}
 	sets := active(w.native.owned(d))
