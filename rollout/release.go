@@ -116,6 +116,9 @@ func (p *pass) policyGone() bool {
 func (p *pass) releaseByPolicy() {
 	p.d.Requeue = tick
 	switch {
+	case p.failedBefore() && !p.stableIsKept():
+		p.release = v1alpha1.ReleaseForward
+		p.because("no policy any more, and no stable version to go back to: forward, though the candidate failed")
 	case p.failedBefore() && !p.fromPromotion() && !p.weightIsGone():
 		p.because("no policy any more, and the candidate failed: waiting for weight 0 to be acknowledged")
 	case p.failedBefore():

@@ -109,6 +109,15 @@ func TestNothingIsHeldForAStableVersionThatIsGone(t *testing.T) {
 	}
 }
 
+// Where no policy counts every hold ends, also that of a version that failed when nothing is left to go back to.
+func TestWithoutAPolicyNothingIsHeldForAStableVersionThatIsGone(t *testing.T) {
+	status, o := stableDeleted(time.Time{})
+	status.Phase = v1alpha1.PhaseRollingBack
+	if d := rollout.Decide(nil, status, o); d.Hold == nil || d.Hold.Release != v1alpha1.ReleaseForward {
+		t.Errorf("the hold is %+v, want it released forward", d.Hold)
+	}
+}
+
 // A hold that the webhook has ended, before somebody wiped what said so, is not ended again with fields from before.
 func TestFieldsThatAreBackAreNotGivenBackAgain(t *testing.T) {
 	status, o := stableDeleted(time.Time{})
