@@ -187,6 +187,8 @@ func (w *world) atRest() {
 		w.oracle.fieldsAre(d) // never concerned Headgate
 	case s.Phase == v1alpha1.PhasePromoting && releasedStatus(s) && !w.completes(d):
 		// The user let out a version, and his native update does not end: so the record goes on following it.
+	case s.Phase == v1alpha1.PhaseRollingBack && s.ResumePhase == v1alpha1.PhasePromoting && versionOf(&d.Spec.Template) == s.Stable.Hash && !w.completes(d):
+		w.oracle.fieldsAre(d) // nor does the way back from a promotion, if stable's pods can't get ready any more
 	default:
 		w.oracle.violated(ComesToRest, "%s (%s), %s -> %s, %s", s.Phase, s.ResumePhase, s.Stable.Hash, s.Candidate.Hash, brief(d))
 	}
