@@ -51,6 +51,7 @@ func (r *Reconciler) apply(ctx context.Context, w *workload, d rollout.Decision)
 		r.writeHold(ctx, w, d),
 		r.deletePods(ctx, w, d),
 		r.resize(ctx, w, d),
+		r.noteReplicas(ctx, w, d),
 		r.deleteRevisions(ctx, w, d),
 		r.wake(ctx, w, d),
 	)
@@ -229,6 +230,23 @@ func (r *Reconciler) resize(ctx context.Context, w *workload, d rollout.Decision
 		noteMost(next, w.deployment, d.Hold)
 		if err := r.Client.Update(ctx, next); err != nil {
 			return fmt.Errorf("scaling revision %s to %d: %w", size.Revision, size.Replicas, err)
+		}
+	}
+	return nil
+}
+
+// noteReplicas notes N, and with it that there may be no more pods: with Recreate, where this is needed, there never are.
+func (r *Reconciler) noteReplicas(ctx context.Context, w *workload, d rollout.Decision) error {
+	for _, hash := range d.NoteReplicas {
+		rs := w.replicaSet(hash)
+		if rs == nil || w.deployment.Spec.Replicas == nil {
+			continue
+		}
+		next, n := rs.DeepCopy(), strconv.Itoa(int(*w.deployment.Spec.Replicas))
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, desiredAnnotation, n)
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, maxAnnotation, n)
+		if err := r.Client.Update(ctx, next); err != nil {
+			return fmt.Errorf("noting %s replicas on revision %s: %w", n, hash, err)
 		}
 	}
 	return nil

@@ -314,6 +314,28 @@ func TestResizeNotesTheMostPodsThatThereMayBe(t *testing.T) {
 	}
 }
 
+// With Recreate the Deployment controller may wait for its own note of N.
+func TestNIsNotedAsTheDeploymentControllerNotesIt(t *testing.T) {
+	r, w, _ := worldOf(t, record(), replicaSet(stableHash, "v1", 2), replicaSet(candidateHash, "v2", 1))
+	w.deployment.Spec.Replicas = ptr(int32(7))
+	d := decided(w, func(d *rollout.Decision) { d.NoteReplicas = []string{stableHash, "gone"} })
+	if err := r.noteReplicas(t.Context(), w, d); err != nil {
+		t.Fatal(err)
+	}
+	got := stored(t, r.Client, replicaSet(stableHash, "", 0))
+	want := map[string]string{desiredAnnotation: "7", maxAnnotation: "7"}
+	if diff := cmp.Diff(want, got.Annotations); diff != "" || *got.Spec.Replicas != 2 {
+		t.Errorf("%d replicas, want 2 as before; annotations (-want +got):\n%s", *got.Spec.Replicas, diff)
+	}
+	got.Annotations["somebody"] = "writes"
+	if err := r.Client.Update(t.Context(), got); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.noteReplicas(t.Context(), w, d); !apierrors.IsConflict(err) {
+		t.Errorf("noting N on a stale ReplicaSet gives %v, want a conflict", err)
+	}
+}
+
 func TestStaleReplicaSetsAreLeftAlone(t *testing.T) {
 	r, w, _ := worldOf(t, record(), replicaSet(stableHash, "v1", 3), replicaSet("ccc", "v3", 0))
 	for _, hash := range []string{stableHash, "ccc"} { // somebody writes after they were read

@@ -112,6 +112,11 @@ func TestObservedRevision(t *testing.T) {
 }
 
 func TestConcerned(t *testing.T) {
+	waiting := func(n int32) *appsv1.ReplicaSet {
+		rs := replicaSet(candidateHash, "v2", n)
+		rs.Annotations[v1alpha1.GateAnnotation] = string(v1alpha1.GateClosed)
+		return rs
+	}
 	held := deployment()
 	held.Annotations = map[string]string{v1alpha1.HoldAnnotation: "{"}
 	idle := record()
@@ -126,6 +131,8 @@ func TestConcerned(t *testing.T) {
 		"no policy, a record that says nothing": {workload{deployment: deployment(), record: &v1alpha1.Rollout{}}, false},
 		"no policy, a rollout under way":        {workload{deployment: deployment(), record: record()}, true},
 		"no policy, a hold, even an unreadable": {workload{deployment: held}, true},
+		"no policy, a candidate is left over":   {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{waiting(1)}}, true},
+		"no policy, nothing of a candidate":     {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{waiting(0), replicaSet(stableHash, "v1", 4)}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := tc.w.concerned(); got != tc.want {

@@ -22,6 +22,9 @@ type Decision struct {
 	CloseGates []string
 	// Sizes are the sizes that ReplicaSets should have, raises first; nil where native logic alone decides.
 	Sizes []Size
+	// NoteReplicas are revisions on whose ReplicaSet N is to be noted as the Deployment controller notes it, which waits for
+	// that in vain.
+	NoteReplicas []string
 	// DeletePods are candidate pods without a gate, and, before a retry, those that failed.
 	DeletePods []string
 	// DeleteRevisions are empty ReplicaSets of rejected, superseded and aborted candidates.

@@ -41,24 +41,21 @@ func (p *pass) repair() {
 	p.d.Sizes = append(raise, lower...)
 }
 
-// freeRecreate removes what a hold has left over, where the native controller never would: with Recreate, and a new N
-// that it has not noted yet, it does nothing but scale, and scales none of several. An undo to stable and a scale in the
-// same moment would leave both versions' pods for ever, with the old N, and no later update would go out.
+// freeRecreate goes on where the Deployment controller would never: with Recreate, and a new N that it has not noted yet on
+// every ReplicaSet with pods, it does nothing but scale, and scales none of several, nor one that has N pods already. A hold
+// leaves that over where Recreate and another N come in the same moment: pods of both versions would stay for ever, and
+// no later update would go out. Once N is noted, what the user asked for goes its native way.
 func (p *pass) freeRecreate() {
 	dep := p.o.Deployment
-	recreates := dep.Hold == nil && !dep.Paused && dep.User.StrategyType == "Recreate" && dep.Template == p.s.Stable.Template
-	if !p.isIdle() || !recreates || !dep.Current || p.nativeIsDone() {
+	if p.held() || dep.Paused || dep.User.StrategyType != "Recreate" || !dep.Current {
 		return
 	}
 	for _, r := range p.o.Revisions {
-		if r.Hash != p.s.Stable.Hash && r.Replicas > 0 && r.count(mayServe) == 0 {
-			p.d.Sizes = append(p.d.Sizes, Size{r.Hash, 0})
+		if p.lacksN(r) {
+			p.d.NoteReplicas = append(p.d.NoteReplicas, r.Hash)
 		}
 	}
 }
-
-// mayServe: a pod is ready, or nothing of Headgate's keeps it from getting ready.
-func mayServe(pod Pod) bool { return pod.Ready || !pod.Gated }
 
 // mayRepair says whether the sizes are Headgate's to keep. Where stable's ReplicaSet was deleted by hand, the
 // native controller gives its pods to the candidate, and taking them away would only make it repeat that.
@@ -73,10 +70,11 @@ func (p *pass) mayRepair() bool {
 // that has pods with the latest N in mind.
 func (p *pass) nativeIsDone() bool {
 	dep := p.o.Deployment
-	return dep.Current && !slices.ContainsFunc(p.o.Revisions, func(r Revision) bool {
-		return r.Replicas > 0 && r.Desired != dep.Replicas
-	})
+	return dep.Current && !slices.ContainsFunc(p.o.Revisions, p.lacksN)
 }
+
+// lacksN: the ReplicaSet has pods, and the Deployment controller has not scaled it with the latest N in mind.
+func (p *pass) lacksN(r Revision) bool { return r.Replicas > 0 && r.Desired != p.o.Deployment.Replicas }
 
 // tidy deletes the empty ReplicaSets of candidates that never became stable, so that native history
 // holds what was stable, and `rollout undo` always means abort or go back. Pods that are on their way out

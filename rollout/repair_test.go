@@ -162,19 +162,23 @@ func TestAtZeroThereMustBeSomethingToGoBackTo(t *testing.T) {
 	}
 }
 
-// With Recreate the native controller does nothing while several versions have pods and N is new.
-func TestACandidateThatIsLeftOverMakesRoomForRecreate(t *testing.T) {
-	removed := []rollout.Size{{Revision: "v2", Replicas: 0}}
+// With Recreate the native controller does nothing while several versions have pods, or one as many as N, and N is new.
+func TestNIsNotedWhereRecreateWaitsForIt(t *testing.T) {
+	both := []string{"v1", "v2"}
 	for name, tc := range map[string]struct {
-		change func(*rollout.Observation)
-		want   []rollout.Size
+		change func(*v1alpha1.RolloutStatus, *rollout.Observation)
+		want   []string
 	}{
-		"it is stuck":                 {func(*rollout.Observation) {}, removed},
-		"N is noted":                  {func(o *rollout.Observation) { o.Revisions[0].Desired, o.Revisions[1].Desired = 1, 1 }, nil},
-		"it scales, without Recreate": {func(o *rollout.Observation) { o.Deployment.User = userFields() }, nil},
-		"it will, after the resume":   {func(o *rollout.Observation) { o.Deployment.Paused = true }, nil},
-		"the pod serves":              {func(o *rollout.Observation) { o.Revisions[1].Pods[0].Ready = true }, nil},
-		"the pod is the user's":       {func(o *rollout.Observation) { o.Revisions[1].Pods[0].Gated = false }, nil},
+		"a candidate is left over": {func(*v1alpha1.RolloutStatus, *rollout.Observation) {}, both},
+		"one has N pods already":   {func(_ *v1alpha1.RolloutStatus, o *rollout.Observation) { o.Revisions[0].Replicas = 0 }, []string{"v2"}},
+		"an update goes out": {func(s *v1alpha1.RolloutStatus, o *rollout.Observation) {
+			s.Phase, s.Candidate = v1alpha1.PhasePromoting, v1alpha1.Revision{Hash: "v2", Template: digest("v2")}
+			o.Deployment.Template = digest("v2")
+		}, both},
+		"N is noted":                  {func(_ *v1alpha1.RolloutStatus, o *rollout.Observation) { o.Deployment.Replicas = 4 }, nil},
+		"it scales, without Recreate": {func(_ *v1alpha1.RolloutStatus, o *rollout.Observation) { o.Deployment.User = userFields() }, nil},
+		"it will, after the resume":   {func(_ *v1alpha1.RolloutStatus, o *rollout.Observation) { o.Deployment.Paused = true }, nil},
+		"it has not looked yet":       {func(_ *v1alpha1.RolloutStatus, o *rollout.Observation) { o.Deployment.Current = false }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status := v1alpha1.RolloutStatus{DeploymentUID: "uid-1", Phase: v1alpha1.PhaseIdle, Stable: v1alpha1.Revision{Hash: "v1", Template: digest("v1")}}
@@ -185,12 +189,16 @@ func TestACandidateThatIsLeftOverMakesRoomForRecreate(t *testing.T) {
 				},
 				Revisions: []rollout.Revision{
 					{Hash: "v1", Template: digest("v1"), Replicas: 4, Desired: 4},
-					{Hash: "v2", Template: digest("v2"), Replicas: 1, Desired: 4, Pods: []rollout.Pod{{Name: "v2-1", Gated: true, ReadyButGate: true, NodeReady: true}}},
+					{Hash: "v2", Template: digest("v2"), Replicas: 1, Desired: 4},
 				},
 			}
-			tc.change(&o)
-			if diff := cmp.Diff(tc.want, rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o).Sizes); diff != "" {
-				t.Errorf("sizes (-want +got):\n%s", diff)
+			tc.change(&status, &o)
+			d := rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o)
+			if diff := cmp.Diff(tc.want, d.NoteReplicas); diff != "" {
+				t.Errorf("N is noted on (-want +got):\n%s", diff)
+			}
+			if len(d.Sizes) > 0 {
+				t.Errorf("sizes %v, which native logic alone decides here", d.Sizes)
 			}
 		})
 	}

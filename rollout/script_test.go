@@ -173,6 +173,7 @@ func describe(before status, o rollout.Observation, d rollout.Decision) decision
 		sizes = append(sizes, fmt.Sprintf("%s=%d", size.Revision, size.Replicas))
 	}
 	list("sizes", sizes)
+	list("note N on", d.NoteReplicas)
 	list("delete pods", d.DeletePods)
 	list("delete revisions", d.DeleteRevisions)
 	if !slices.Equal(d.Status.Unacknowledged, before.Unacknowledged) {

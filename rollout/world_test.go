@@ -294,6 +294,9 @@ func (w *world) apply(d rollout.Decision) {
 	for _, s := range d.Sizes {
 		w.version(s.Revision).size = s.Replicas
 	}
+	if len(d.NoteReplicas) > 0 {
+		w.noted = w.n
+	}
 }
 
 // String is the pods that there are, for `show`.

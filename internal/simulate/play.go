@@ -204,10 +204,10 @@ func (w *world) completes(d *appsv1.Deployment) bool {
 }
 
 // stuckNatively: with Recreate the native controller does nothing while several versions have pods and N is new. Where an
-// update goes out that is not held, these are the user's own fields and pods that serve, and not Headgate's to free.
+// update goes out without a policy, these are the user's own fields and pods that serve, and not Headgate's to free.
 func (w *world) stuckNatively(d *appsv1.Deployment) bool {
-	held := d.Annotations[v1alpha1.HoldAnnotation] != "" || versionOf(&d.Spec.Template) == w.record().Stable.Hash
-	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || held {
+	concerned := w.currentPolicy() != nil || d.Annotations[v1alpha1.HoldAnnotation] != "" || versionOf(&d.Spec.Template) == w.record().Stable.Hash
+	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || concerned {
 		return false
 	}
 	sets := active(w.native.owned(d))
