@@ -22,6 +22,8 @@ func (p *pass) idle() {
 	dep := p.o.Deployment
 	current := p.o.byTemplate(dep.Template)
 	switch {
+	case p.slippedUnmanaged():
+		p.releaseUnmanaged()
 	case dep.Hold != nil:
 		p.begin(dep.Template)
 	case p.slippedPast(current):
@@ -57,6 +59,23 @@ func (p *pass) slippedPast(current v1alpha1.Revision) bool {
 	dep := p.o.Deployment
 	return !p.gone && p.s.Stable.Hash != "" && dep.Template != p.s.Stable.Template && current.Hash != "" &&
 		p.o.NoSplit == "" && canSurge(p.userFields()) && dep.Gate == "" && dep.Replicas > 0 && !dep.Paused && !dep.Complete
+}
+
+// slippedUnmanaged: the hold is about another template than the one that slipped past the webhook, which no policy selects.
+// Nobody gates its pods, and the webhook would have let it out at once. (With a hold of its own it waits, because a
+// chart that is re-created takes its policy away for some seconds.)
+func (p *pass) slippedUnmanaged() bool {
+	dep := p.o.Deployment
+	return p.gone && dep.Hold != nil && dep.Hold.Template != dep.Template
+}
+
+func (p *pass) releaseUnmanaged() {
+	p.d.Requeue = tick
+	if r := p.s.Rejected; r != nil && r.Template == p.o.Deployment.Template && p.stableIsKept() {
+		p.endHold(v1alpha1.ReleaseBack, "a version that failed before slipped past, and no policy selects it: back")
+		return
+	}
+	p.endHold(v1alpha1.ReleaseForward, "a version slipped past, and no policy selects it: forward")
 }
 
 // canSurge: with Recreate, or without any surge, there is never a candidate next to stable.

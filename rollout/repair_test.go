@@ -203,3 +203,33 @@ func TestNIsNotedWhereRecreateWaitsForIt(t *testing.T) {
 		})
 	}
 }
+
+// What slips past the webhook while no policy selects the workload is none of Headgate's: nobody gates its pods.
+func TestWhatSlipsPastWithoutAPolicyIsLetOut(t *testing.T) {
+	for name, tc := range map[string]struct {
+		policy   *v1alpha1.RolloutPolicySpec
+		held     string
+		rejected string
+		want     v1alpha1.Release
+	}{
+		"no policy":                           {nil, "v2", "", v1alpha1.ReleaseForward},
+		"a suspended one":                     {&v1alpha1.RolloutPolicySpec{Suspend: true}, "v2", "", v1alpha1.ReleaseForward},
+		"it failed before":                    {nil, "v2", "v3", v1alpha1.ReleaseBack},
+		"the webhook held it a moment before": {nil, "v3", "", ""},
+		"a policy selects it":                 {&v1alpha1.RolloutPolicySpec{}, "v2", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, o := stableDeleted(time.Time{})
+			if tc.rejected != "" {
+				status.Rejected = &v1alpha1.Rejection{Template: digest(tc.rejected)}
+			}
+			o.PolicyGoneSince = start.Add(-time.Second)
+			o.Deployment.Template, o.Deployment.Hold.Template = digest("v3"), digest(tc.held)
+			o.Revisions = append(o.Revisions, rollout.Revision{Hash: "v1", Template: digest("v1"), Replicas: 2, Desired: 2})
+			d := rollout.Decide(tc.policy, status, o)
+			if d.Hold == nil || d.Hold.Release != tc.want || d.Hold.Template != digest("v3") {
+				t.Errorf("the hold is %+v, want one of v3 with the release %q", d.Hold, tc.want)
+			}
+		})
+	}
+}
