@@ -156,6 +156,8 @@ var rules = []rule{
 	{(*pass).supersededByHold, (*pass).supersede},
 	// A third template went out without a hold (bypass, an earlier stable revision, Recreate).
 	{(*pass).supersededNatively, (*pass).followNative},
+	// What had been let out was taken back and applied again, and the webhook holds it now.
+	{(*pass).heldAgain, (*pass).supersede},
 	// The webhook released the candidate (bypass, policy gone, stable down).
 	{(*pass).releasedByWebhook, (*pass).followRelease},
 	// No policy any more, or suspended: forward when nothing speaks against it, else back.

@@ -18,6 +18,14 @@ func (p *pass) releasedByWebhook() bool {
 		p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion()
 }
 
+// heldAgain: a version that goes out without a verdict has a new hold. So it is when the user puts another version in its
+// place, and then this one again, before anybody has seen that.
+func (p *pass) heldAgain() bool {
+	hold := p.o.Deployment.Hold
+	return p.s.Phase == v1alpha1.PhasePromoting && p.released() && hold != nil && hold.Release == "" &&
+		hold.Template == p.o.Deployment.Template && p.o.Deployment.Gate == v1alpha1.GateClosed
+}
+
 func (p *pass) followRelease() {
 	why := p.whyReleased()
 	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: causeReleased, Message: "released without a verdict: " + why}

@@ -233,3 +233,29 @@ func TestWhatSlipsPastWithoutAPolicyIsLetOut(t *testing.T) {
 		})
 	}
 }
+
+// A version that was let out, taken back and applied again is a candidate again, whether or not anybody saw that.
+func TestWhatWasLetOutAndIsHeldAgainIsACandidate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hold *v1alpha1.Hold
+		gate v1alpha1.Gate
+		want v1alpha1.Phase
+	}{
+		"held again":             {&v1alpha1.Hold{K: 1, Template: digest("v2")}, v1alpha1.GateClosed, v1alpha1.PhasePaused},
+		"it waits for a resume":  {&v1alpha1.Hold{K: 1, Template: digest("v2"), Release: v1alpha1.ReleaseForward}, v1alpha1.GateOpen, v1alpha1.PhasePromoting},
+		"the hold ended already": {nil, v1alpha1.GateOpen, v1alpha1.PhasePromoting},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, o := stableDeleted(time.Time{})
+			status.Phase, status.Verdict = v1alpha1.PhasePromoting, &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: "Released"}
+			o.Deployment.Paused, o.Deployment.Hold, o.Deployment.Gate = true, tc.hold, tc.gate
+			d := rollout.Decide(&v1alpha1.RolloutPolicySpec{}, status, o)
+			if d.Status.Phase != tc.want {
+				t.Errorf("it is %s, want %s", d.Status.Phase, tc.want)
+			}
+			if opened := len(d.OpenGates) > 0; opened != (tc.want == v1alpha1.PhasePromoting) {
+				t.Errorf("gates opened: %v", d.OpenGates)
+			}
+		})
+	}
+}
