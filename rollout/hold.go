@@ -129,10 +129,10 @@ func (p *pass) lastHold(base *v1alpha1.Hold) *v1alpha1.Hold {
 }
 
 // finishGates: stable's gates are open in every phase, the candidate's closed where it must not serve by
-// itself. In a roll back they close after weight 0.
+// itself. In a roll back they close after weight 0, and what serves already keeps its gates until stable has its pods.
 func (p *pass) finishGates() {
 	p.openGates(p.stable)
-	if !p.gatesClosed() || p.rescue || p.rescued() {
+	if !p.gatesClosed() || p.rescue || p.rescued() || p.servesUngated() {
 		return
 	}
 	if p.s.Phase == v1alpha1.PhaseRollingBack && !p.noWeight() {

@@ -63,7 +63,7 @@ func (p *pass) mayRepair() bool {
 	dep := p.o.Deployment
 	return p.gatesClosed() && !dep.Paused && dep.Hold != nil && p.release == "" && dep.Replicas != 0 &&
 		p.s.Stable.Hash != "" && p.stable.Desired != -1 && p.candidate.Desired != -1 && !p.mixed() &&
-		p.candidate.count(func(pod Pod) bool { return !pod.Gated && pod.Ready }) == 0 // native logic counts them
+		p.candidate.count(func(pod Pod) bool { return !pod.Gated && pod.Ready })+p.leftOver() == 0 // native logic counts them
 }
 
 // nativeIsDone: the Deployment controller has seen the latest generation, and has scaled every ReplicaSet

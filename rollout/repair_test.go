@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/rollout"
@@ -255,6 +256,36 @@ func TestWhatWasLetOutAndIsHeldAgainIsACandidate(t *testing.T) {
 			}
 			if opened := len(d.OpenGates) > 0; opened != (tc.want == v1alpha1.PhasePromoting) {
 				t.Errorf("gates opened: %v", d.OpenGates)
+			}
+		})
+	}
+}
+
+// Pods that served before a rollout began, because stable served nobody, go on until stable has its pods: native logic has
+// counted them.
+func TestWhatServedBeforeTheRolloutKeepsItsGates(t *testing.T) {
+	for name, tc := range map[string]struct {
+		stable int32
+		closed []string
+	}{
+		"stable has too few": {1, nil},
+		"stable is whole":    {2, []string{"v2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, o := stableDeleted(time.Time{})
+			status.Phase, o.Deployment.Paused = v1alpha1.PhasePaused, true
+			began := metav1.NewMicroTime(start.Add(-time.Minute))
+			status.StartedAt = &began
+			serves := rollout.Pod{Gated: true, GateOpen: true, Ready: true, ReadyButGate: true, NodeReady: true, CreatedAt: start.Add(-time.Hour)}
+			stable := rollout.Revision{Hash: "v1", Template: digest("v1"), Replicas: 2, Desired: 2}
+			for range tc.stable {
+				stable.Pods = append(stable.Pods, serves)
+			}
+			o.Revisions[0].Pods = []rollout.Pod{serves, serves}
+			o.Revisions = append(o.Revisions, stable)
+			d := rollout.Decide(&v1alpha1.RolloutPolicySpec{Suspend: true}, status, o)
+			if diff := cmp.Diff(tc.closed, d.CloseGates); diff != "" {
+				t.Errorf("gates closed (-want +got):\n%s", diff)
 			}
 		})
 	}
