@@ -61,9 +61,10 @@ type oracle struct {
 	violation *Violation
 	uid       types.UID
 
-	// trusted are the versions that may serve, and why; wasStable those that have been stable.
-	trusted   map[string]string
-	wasStable map[string]bool
+	// trusted are the versions that may serve, and why; wereTrusted those that could at some time; wasStable those that have
+	// been stable.
+	trusted                map[string]string
+	wereTrusted, wasStable map[string]bool
 	// exempt are pods that were let in while nobody could close their gate, with the number of clean passes
 	// of the controller since they are ready.
 	exempt map[string]int
@@ -97,7 +98,7 @@ func newOracle(w *world) *oracle {
 }
 
 func (o *oracle) reset() {
-	o.trusted, o.wasStable = map[string]string{}, map[string]bool{}
+	o.trusted, o.wereTrusted, o.wasStable = map[string]string{}, map[string]bool{}, map[string]bool{}
 	o.exempt, o.ungated, o.sizes, o.fails = map[string]int{}, map[string]bool{}, nil, 0
 	o.zeros, o.starving, o.forgotten = 0, 0, false
 	o.unreadyTaken, o.unreadyTakenAt = 0, time.Time{}
@@ -128,7 +129,7 @@ func (o *oracle) trust(version, why string) {
 	if o.trusted[version] == "" {
 		o.log("%s may serve: %s", version, why)
 	}
-	o.trusted[version] = why
+	o.trusted[version], o.wereTrusted[version] = why, true
 }
 
 // wrote is told every write.
@@ -159,12 +160,11 @@ func (o *oracle) wrote(by string, before, after client.Object) {
 	}
 }
 
-// letOut is the newest revision but the template's if the user let it out without a verdict, and it is not
-// stable yet, or not again; empty otherwise.
+// letOut is the newest revision but the template's if the user asked for it after stable, and let it out without a verdict
+// or went back to it; empty otherwise.
 func (o *oracle) letOut() string {
 	before := o.w.previous(o.w.deployment())
-	if before == nil || o.trusted[hashOf(before)] == "" ||
-		(o.wasStable[hashOf(before)] && before.GetAnnotations()[v1alpha1.GateAnnotation] != string(v1alpha1.GateOpen)) {
+	if before == nil || o.trusted[hashOf(before)] == "" || !o.stored(o.w.record().Stable.Hash) {
 		return ""
 	}
 	return hashOf(before)
@@ -284,6 +284,8 @@ func (o *oracle) reasonToOpen(by, row, version string, d *appsv1.Deployment) str
 		return "bypassed"
 	case row == string(webhook.RowStable) && version == s.Stable.Hash, o.wasStable[version]:
 		return "it was stable"
+	case row == string(webhook.RowEarlierStable) && o.forgotten && o.wereTrusted[version]:
+		return "it was let out before, and only the record knew how that ended"
 	case row == string(webhook.RowCannotHold) && o.cannotHold(d):
 		return "it can't be held"
 	case row == string(webhook.RowStableDown) && o.servingStable() == 0:

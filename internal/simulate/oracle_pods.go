@@ -110,25 +110,32 @@ func (o *oracle) holds(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
 
 // thirdServing counts ready pods that are not stable's nor came with the hold: a promotion, or a version that the user
 // had let out, was under way when the candidate came, which may be that version itself. Native logic alone keeps these
-// pods and stable's together (DESIGN.md §5, "once a gate was open").
+// pods and stable's together (DESIGN.md §5, "once a gate was open"). When N changes it shares it out among all of them, ready
+// or not.
 func (o *oracle) thirdServing(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) (n int32) {
 	for _, x := range o.w.api.all(pods) {
 		pod := x.(*corev1.Pod)
-		if v := hashOf(pod); v != s.Stable.Hash && (v != versionOf(&d.Spec.Template) || o.ungated[pod.Name]) && pod.DeletionTimestamp == nil && isReady(pod) {
+		v, sharesN := hashOf(pod), o.trusted[hashOf(pod)] != "" && o.scaled()
+		if v != s.Stable.Hash && (v != versionOf(&d.Spec.Template) || o.ungated[pod.Name]) && pod.DeletionTimestamp == nil && (isReady(pod) || sharesN) {
 			n++
 		}
 	}
 	return n
 }
 
-// beingShrunk is by how many pods there are more than k of versions that nobody let out, while N has just changed. When k
+// scaled: N has just changed.
+func (o *oracle) scaled() bool {
+	return len(o.sizes) > 1 && o.w.api.now.Sub(o.sizes[len(o.sizes)-2].until) <= 15*time.Second
+}
+
+// beingShrunk is by how many pods there are more than the hold's fields allow of versions that nobody let out, while N has
+// just changed. While the user has paused, a new k is not in the fields yet, and repair has to wait. When k
 // is lowered the annotation comes first, because the native controller would raise the ReplicaSet again; and when a third
 // version comes, the second one's pods may outlive pods of stable that are not ready. A change of N in that moment makes
 // the native controller share out the smaller total among the sizes that there are, and what rounding leaves over goes at
 // the expense of the largest, which is stable. Repair gives the pods back in its next pass.
 func (o *oracle) beingShrunk(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) int32 {
-	h, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation])
-	if err != nil || h == nil || len(o.sizes) < 2 || o.w.api.now.Sub(o.sizes[len(o.sizes)-2].until) > 15*time.Second {
+	if d.Annotations[v1alpha1.HoldAnnotation] == "" || !o.scaled() {
 		return 0
 	}
 	held := int32(0)
@@ -137,7 +144,8 @@ func (o *oracle) beingShrunk(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) in
 			held += sizeOf(rs)
 		}
 	}
-	return max(0, held-h.K)
+	allowed, _ := fenceposts(d)
+	return max(0, held-allowed)
 }
 
 // resized: the native controller makes stable smaller. Where a third version has come and the second one has pods yet, it

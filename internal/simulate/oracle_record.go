@@ -36,10 +36,28 @@ func (o *oracle) recordWritten(before, after *v1alpha1.RolloutStatus) {
 }
 
 func (o *oracle) stableIs(version string) {
+	if o.trusted[version] == "" && o.servesAlone(version) {
+		o.trust(version, "nothing else serves, since before it was held")
+	}
 	if o.trusted[version] == "" {
 		o.violated(OnlyJudgedServes, "%s was recorded as stable, and nobody has judged it", version)
 	}
 	o.wasStable[version] = true
+}
+
+// servesAlone: all that serves is of this version, and did so before it was held, or came while nobody could close its gate.
+func (o *oracle) servesAlone(version string) bool {
+	serving := 0
+	for _, x := range o.w.api.all(pods) {
+		switch pod := x.(*corev1.Pod); {
+		case !isReady(pod) || pod.DeletionTimestamp != nil:
+		case hashOf(pod) != version || !o.ungated[pod.Name]:
+			return false
+		default:
+			serving++
+		}
+	}
+	return serving > 0
 }
 
 // isRejected: rolled back, and its promotion had not begun.
@@ -123,10 +141,15 @@ func atWork(s *v1alpha1.RolloutStatus) bool {
 	return false
 }
 
-// servesUngated: a pod of the candidate that came without a gate is still there and ready.
+// servesUngated: a pod of the candidate that came without a gate is still there and ready. It has to be, as long as stable
+// has too few: then the stable template is back, and native logic takes it away.
 func (o *oracle) servesUngated(name string, s *v1alpha1.RolloutStatus) bool {
 	pod, ok := o.w.api.memory[pods][keyOf("shop", name)].(*corev1.Pod)
 	if !ok || pod.DeletionTimestamp != nil || !isReady(pod) {
+		return false
+	}
+	goesBack := s.Phase == v1alpha1.PhaseRollingBack && s.ResumePhase == v1alpha1.PhasePromoting
+	if goesBack && int32(o.servingStable()) < *o.w.deployment().Spec.Replicas {
 		return false
 	}
 	return o.trusted[hashOf(pod)] == "" && hashOf(pod) != s.Stable.Hash && s.Candidate.Hash == hashOf(pod)
