@@ -196,6 +196,9 @@ func (o *oracle) deploymentWritten(by string, before, after *appsv1.Deployment) 
 	version, old := versionOf(&after.Spec.Template), versionOf(&before.Spec.Template)
 	digest := webhook.TemplateDigest(after.Spec.Template)
 	o.versions[digest] = version
+	if version != old {
+		o.superseded(old)
+	}
 	gate, was := webhook.GateOf(after.Annotations, digest), webhook.GateOf(before.Annotations, digest)
 	switch {
 	case gate == was && gate != "":
@@ -280,18 +283,25 @@ func (o *oracle) reasonToOpen(by, row, version string, d *appsv1.Deployment) str
 		return o.w.acting.client.arriving.mayGoOut + ", when the write was sent"
 	case by == controllerUser:
 		return o.reasonToRelease(version, s)
-	case row == string(webhook.RowBypass) && d.Annotations[v1alpha1.BypassAnnotation] != "":
-		return "bypassed"
-	case row == string(webhook.RowStable) && version == s.Stable.Hash, o.wasStable[version]:
+	case version == s.Stable.Hash, o.wasStable[version]:
 		return "it was stable"
-	case row == string(webhook.RowEarlierStable) && o.forgotten && o.wereTrusted[version]:
+	}
+	return o.reasonOf(webhook.Row(row), version, d)
+}
+
+// reasonOf is what a row of the webhook's has for a reason.
+func (o *oracle) reasonOf(row webhook.Row, version string, d *appsv1.Deployment) string {
+	switch {
+	case row == webhook.RowBypass && d.Annotations[v1alpha1.BypassAnnotation] != "":
+		return "bypassed"
+	case row == webhook.RowEarlierStable && o.forgotten && o.wereTrusted[version]:
 		return "it was let out before, and only the record knew how that ended"
-	case row == string(webhook.RowCannotHold) && o.cannotHold(d):
+	case row == webhook.RowCannotHold && o.cannotHold(d):
 		return "it can't be held"
-	case row == string(webhook.RowStableDown) && o.servingStable() == 0:
+	case row == webhook.RowStableDown && o.servingStable() == 0:
 		return "stable serves nobody"
-	case row == string(webhook.RowUnmanaged), row == string(webhook.RowForeign):
-		return o.lately(row)
+	case row == webhook.RowUnmanaged, row == webhook.RowForeign:
+		return o.lately(string(row))
 	}
 	return ""
 }

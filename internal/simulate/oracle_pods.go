@@ -30,6 +30,15 @@ func (o *oracle) closed(version string) {
 	}
 }
 
+// superseded: where a version was let out, and the decision to hold it again never came to its ReplicaSet, native logic keeps
+// its pods as it did before.
+func (o *oracle) superseded(version string) {
+	rs, ok := o.w.api.memory[replicaSets][keyOf(webKey.Namespace, webKey.Name+"-"+version)].(*appsv1.ReplicaSet)
+	if ok && o.wereTrusted[version] && webhook.GateOf(rs.Annotations, webhook.TemplateDigest(rs.Spec.Template)) == v1alpha1.GateOpen {
+		o.trust(version, "it was let out, and held again for nobody to see")
+	}
+}
+
 func (o *oracle) podWritten(by string, before, after *corev1.Pod) {
 	switch {
 	case before == nil:

@@ -185,10 +185,8 @@ func (w *world) atRest() {
 		w.quarantined(d, s)
 	case s.Phase == "" && d.Annotations[v1alpha1.HoldAnnotation] == "":
 		w.oracle.fieldsAre(d) // never concerned Headgate
-	case s.Phase == v1alpha1.PhasePromoting && releasedStatus(s) && !w.completes(d):
-		// The user let out a version, and his native update does not end: so the record goes on following it.
-	case s.Phase == v1alpha1.PhaseRollingBack && s.ResumePhase == v1alpha1.PhasePromoting && versionOf(&d.Spec.Template) == s.Stable.Hash && !w.completes(d):
-		w.oracle.fieldsAre(d) // nor does the way back from a promotion, if stable's pods can't get ready any more
+	case w.goesNatively(d, s) && !w.completes(d):
+		w.oracle.fieldsAre(d) // his native update does not end, and so the record goes on following it
 	default:
 		w.oracle.violated(ComesToRest, "%s (%s), %s -> %s, %s", s.Phase, s.ResumePhase, s.Stable.Hash, s.Candidate.Hash, brief(d))
 	}
@@ -197,21 +195,30 @@ func (w *world) atRest() {
 	}
 }
 
+// goesNatively: the user let out a version, or the stable one is put back after a promotion.
+func (w *world) goesNatively(d *appsv1.Deployment, s *v1alpha1.RolloutStatus) bool {
+	letOut := s.Phase == v1alpha1.PhasePromoting && releasedStatus(s)
+	goesBack := s.Phase == v1alpha1.PhaseRollingBack && s.ResumePhase == v1alpha1.PhasePromoting && versionOf(&d.Spec.Template) == s.Stable.Hash
+	return letOut || goesBack
+}
+
 // completes says whether a native update to the template ends: its pods can get ready, and the native controller is at it.
 func (w *world) completes(d *appsv1.Deployment) bool {
 	t := w.kubelets.trouble[versionOf(&d.Spec.Template)]
 	return (t == "" || t == healthy) && len(w.kubelets.sick) == 0 && !w.stuckNatively(d)
 }
 
-// stuckNatively: with Recreate the native controller does nothing while several versions have pods and N is new. Where an
-// update goes out without a policy, these are the user's own fields and pods that serve, and not Headgate's to free.
+// stuckNatively: with Recreate the native controller does nothing while several versions have pods and N is new. Where no
+// policy counts and no gate is left closed, these are the user's own fields and pods that serve, and not Headgate's to free.
 func (w *world) stuckNatively(d *appsv1.Deployment) bool {
-	concerned := w.currentPolicy() != nil || d.Annotations[v1alpha1.HoldAnnotation] != "" || versionOf(&d.Spec.Template) == w.record().Stable.Hash
-	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || concerned {
+	sets := active(w.native.owned(d))
+	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || len(sets) < 2 || w.currentPolicy() != nil {
 		return false
 	}
-	sets := active(w.native.owned(d))
-	return len(sets) > 1 && slices.ContainsFunc(sets, func(rs *appsv1.ReplicaSet) bool {
+	held := slices.ContainsFunc(sets, func(rs *appsv1.ReplicaSet) bool {
+		return rs.Annotations[v1alpha1.GateAnnotation] == string(v1alpha1.GateClosed)
+	})
+	return !held && slices.ContainsFunc(sets, func(rs *appsv1.ReplicaSet) bool {
 		return rs.Annotations[desiredAnnotation] != strconv.Itoa(int(*d.Spec.Replicas))
 	})
 }
