@@ -13,8 +13,8 @@ import (
 const stateVersion = 2
 
 // State is what the judge knows from all looks so far: below 48 KB as JSON, however long the rollout and
-// however many pods.
-// The zero value is a new rollout. Losing it (see Restore) costs evidence, never validity. Nobody but
+// however many pods, unless their names are much longer than Kubernetes makes them.
+// The zero value is a new rollout. Losing it (see Forgotten) costs evidence, never validity. Nobody but
 // Judge changes it.
 type State struct {
 	// Version is 0 before the first look.
@@ -63,10 +63,15 @@ type State struct {
 	Failed *Verdict `json:"failed,omitempty"`
 }
 
-// Restore reads a stored State. Empty text and the zero State are a new rollout. Text that can't be read, or that another
-// version wrote, gives the state of a rollout whose beginning was lost: whatever mass its harm
-// processes had put into play is gone, and of the rest only the part of each look still to come is
-// used. So the whole rollout stays within alpha, however often a state is lost.
+// Forgotten is the state of a rollout whose beginning was lost: whatever mass its harm processes had put
+// into play is gone, and of the rest only the part of each look still to come is used. So the whole
+// rollout stays within alpha, however often a state is lost.
+func Forgotten() State {
+	return State{Version: stateVersion, Lost: true, Injected: firstMass + stepsMass}
+}
+
+// Restore reads a stored State. Empty text and the zero State are a new rollout; text that can't be read, or
+// that another version wrote, is one that was Forgotten.
 func Restore(text []byte) State {
 	if len(text) == 0 {
 		return State{}
@@ -77,7 +82,7 @@ func Restore(text []byte) State {
 		return State{}
 	}
 	if err != nil || st.Version != stateVersion {
-		return State{Version: stateVersion, Lost: true, Injected: firstMass + stepsMass}
+		return Forgotten()
 	}
 	return st
 }

@@ -219,17 +219,24 @@ func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1
 	if !ok {
 		return v1alpha1.Verdict{}, ""
 	}
-	var text []byte
+	text := ""
 	if known.state.Looks > 0 { // what was before the rollout is long, and can be asked for again
-		var err error
-		if text, err = json.Marshal(known.state); err != nil || len(text) > maxJudgeState {
-			text = nil // then a restart costs evidence, never validity
-		}
+		text = stateText(known.state)
 	}
 	if known.step != s.Step && known.verdict.Result != v1alpha1.ResultFail {
-		return v1alpha1.Verdict{}, string(text)
+		return v1alpha1.Verdict{}, text
 	}
-	return known.verdict, string(text)
+	return known.verdict, text
+}
+
+// stateText is a judge's state as the record keeps it. In place of one for which there is no room it says that something was lost:
+// nothing at all would be a new rollout after a restart, with another chance to fail a good candidate.
+func stateText(s analysis.State) string {
+	text, err := json.Marshal(s)
+	if err != nil || len(text) > maxJudgeState {
+		text, _ = json.Marshal(analysis.Forgotten()) // a constant
+	}
+	return string(text)
 }
 
 // Forget drops what is known about a workload.

@@ -146,6 +146,24 @@ func TestStateIsRestoredFromTheRecord(t *testing.T) {
 	}
 }
 
+// A state that is too large is as good as lost after a restart. Without the mark it would be a new rollout.
+func TestAStateThatDoesNotFitIsKeptAsLost(t *testing.T) {
+	long := strings.Repeat("p", maxJudgeState)
+	l := &Looks{}
+	s := record().Status
+	l.judge(webKey, &s, analysis.Look{
+		Time: at(5), Weight: 10,
+		Candidate: map[string]analysis.Counts{"new": {Requests: 100}}, Stable: map[string]analysis.Counts{long: {Requests: 900}},
+	})
+	v, state := l.Verdict(webKey, &s)
+	if v.Evidence == nil || v.Evidence.Looks != 1 {
+		t.Errorf("until then the evidence is %+v, want that of the look", v.Evidence)
+	}
+	if kept := analysis.Restore([]byte(state)); len(state) > maxJudgeState || !kept.Lost || kept.Looks != 0 {
+		t.Errorf("%d bytes are kept, with lost %t and %d looks", len(state), kept.Lost, kept.Looks)
+	}
+}
+
 func TestMissingPrometheusIsMissingData(t *testing.T) {
 	l, _ := watching(t, nil, record())
 	lookFrom(t, l, 5, 20)
