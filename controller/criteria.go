@@ -23,11 +23,13 @@ func query(m *v1alpha1.Metric) prometheus.Query {
 		q.Expression, q.Denominator = m.Rate.Numerator, m.Rate.Denominator
 		q.HigherIsBetter = m.Rate.Better == v1alpha1.BetterHigher
 	}
-	switch wrong := invalidMetric(m); {
+	switch wrong, out := invalidMetric(m), m.ImpossibleBounds(); {
 	case m.Template != nil: // else what it says would be in the record
 		q.Unusable = fmt.Sprintf("its template %q could not be used when the rollout began", m.Template.Name)
 	case wrong != "":
 		q.Unusable = "its query can't be used: " + wrong
+	case out != "": // else it would fail every candidate
+		q.Unusable = "no value of it could be good: " + out
 	}
 	return q
 }

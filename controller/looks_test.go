@@ -287,6 +287,10 @@ func TestAQueryThatMakesNoSenseIsMissing(t *testing.T) {
 	if q := query(same); q.Unusable != "" {
 		t.Errorf("it is not asked: %s", q.Unusable)
 	}
+	same.ComparedToStable.Min = &v1alpha1.Line{Ratio: ptr("3")}
+	if q := query(same); !strings.HasPrefix(q.Unusable, "no value of it could be good: min is above max, whatever stable's value is") {
+		t.Errorf("no value could be within its bounds, and it says %q", q.Unusable)
+	}
 }
 
 // Without the policy nobody knows what was to be judged, so nothing is, and the rollout says so.

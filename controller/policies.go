@@ -249,6 +249,9 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 		if wrong := invalidMetric(m); wrong != "" {
 			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
 		}
+		if wrong := m.ImpossibleBounds(); wrong != "" {
+			return fmt.Sprintf("no value of metric %q could be good: %s", m.Name, wrong)
+		}
 	}
 	return ""
 }

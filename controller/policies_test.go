@@ -48,6 +48,8 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 	badVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "sum(orders{pod=\"{{.Pod}}\"})"}}}
 	badSelector := policyIn("shop", "bad", 0)
 	badSelector.Spec.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Near"}}
+	upsideDown := policyIn("shop", "bad", 0)
+	upsideDown.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "up", Range: &v1alpha1.Range{Min: ptr("2"), Max: ptr("1")}}}}
 	goodVariable := policyIn("shop", "good", 0)
 	goodVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "sum(orders{rev=\"{{.Revision}}\"})"}}}
 	for name, tc := range map[string]struct {
@@ -96,6 +98,9 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 				"bad": `False Invalid the query of metric "orders" can't be used`,
 				"new": "True Conflict rolloutpolicy/shop/bad selects shop/web too; it is older and wins",
 			},
+		},
+		"bounds that no value can be within": {
+			[]client.Object{upsideDown}, map[string]string{"bad": `False Invalid no value of metric "orders" could be good`},
 		},
 		"a selector that can't be parsed": {
 			[]client.Object{badSelector, workloadIn("shop", "web")}, map[string]string{"bad": "False Invalid the selector selects nothing"},

@@ -25,7 +25,34 @@ func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 	if p.Kind != "RolloutPolicy" && p.Kind != "ClusterRolloutPolicy" {
 		return nil, fmt.Errorf("reading the policy: kind is %q; expected RolloutPolicy or ClusterRolloutPolicy", p.Kind)
 	}
+	if err := check(&p.Spec); err != nil {
+		return nil, fmt.Errorf("reading the policy: %w", err)
+	}
 	return &p.Spec, nil
+}
+
+// check says what the API server would refuse of a policy's steps, time and bounds: whoever tries a policy here wants to use it there.
+func check(p *v1alpha1.RolloutPolicySpec) error {
+	last := int32(0)
+	for i, s := range p.Steps {
+		switch {
+		case s.Weight < 0 || s.Weight > 99:
+			return fmt.Errorf("steps[%d].weight is %d; expected 0 to 99", i, s.Weight)
+		case s.Weight < last:
+			return fmt.Errorf("steps[%d].weight is %d, after %d; order the steps by weight", i, s.Weight, last)
+		}
+		last = s.Weight
+	}
+	if d := p.MaxDuration; d != nil && (d.Duration < 0 || d.Duration%time.Second != 0) {
+		return fmt.Errorf("maxDuration is %s; expected hours, minutes and whole seconds, like 4m", d.Duration)
+	}
+	for i := range p.Analysis.Metrics {
+		m := &p.Analysis.Metrics[i]
+		if wrong := m.ImpossibleBounds(); wrong != "" {
+			return fmt.Errorf("no value of metric %q could be good: %s", m.Name, wrong)
+		}
+	}
+	return nil
 }
 
 // settings are the judge's under a policy, in a step that began so long after the first request of a

@@ -85,33 +85,38 @@ func TestValidation(t *testing.T) {
 		"a rate with a query":              {spec: `{analysis: {metrics: [{name: a, query: up, ` + rate + `}]}}`, want: []string{"a rate a numerator and a denominator instead"}},
 		"a metric with all there is to say": {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {min: {difference: "-1"}, max: {ratio: "1.2", difference: "5"}},
 			dryRun: true, interval: 4m, warmUp: 1m, weight: 1}]}}`},
-		"a comparison without bounds":             {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {}}]}}`, want: []string{"a comparison needs min, max or both"}},
-		"a bound that is none":                    {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {max: {}}}]}}`, want: []string{"a bound needs a ratio, a difference or both"}},
-		"a negative ratio":                        {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {max: {ratio: "-1"}}}]}}`, want: []string{"max.ratio", "should match"}},
-		"three rates":                             {spec: `{analysis: {metrics: [{name: a, ` + rate + `}, {name: b, ` + rate + `}, {name: c, ` + rate + `}]}}`},
-		"four rates":                              {spec: `{analysis: {metrics: [{name: a, ` + rate + `}, {name: b, ` + rate + `}, {name: c, ` + rate + `}, {name: d, ` + rate + `}]}}`, want: []string{"at most 3 metrics can be rates"}},
-		"a rate without a denominator":            {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x}}]}}`, want: []string{"rate.denominator", "Required"}},
-		"a rate that is better sideways":          {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, better: Sideways}}]}}`, want: []string{"rate.better", `"Lower", "Higher"`}},
-		"a rate with lines":                       {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "1", difference: "0.001"}, acceptance: {ratio: "1000", difference: "1"}}}]}}`},
-		"a rate whose harm could not be accepted": {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "1.25", difference: "0.05"}}}]}}`, want: []string{"a rate's acceptance must not be below its harm"}},
-		"a rate's acceptance below harm":          {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1.2", difference: "0.05"}}}]}}`, want: []string{"a rate's acceptance must not be below its harm"}},
-		"a rate's ratio below 1":                  {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "0.9", difference: "0.001"}}}]}}`, want: []string{"a rate's ratio must be from 1 to 1000"}},
-		"a rate's difference of none":             {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1", difference: "0.0"}}}]}}`, want: []string{"a rate's difference must be above 0, and 1 at most"}},
-		"a rate's difference in percent":          {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1", difference: "5"}}}]}}`, want: []string{"a rate's difference must be above 0, and 1 at most"}},
-		"an interval below all looks":             {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, interval: 4s}]}}`, want: []string{"an interval must be from 5s to 4m"}},
-		"an interval beyond all steps":            {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, interval: 5m}]}}`, want: []string{"an interval must be from 5s to 4m"}},
-		"a vote of nothing":                       {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, weight: 0}]}}`, want: []string{"weight", "greater than or equal to 1"}},
-		"a metric from a template":                {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: "api|web"}]}, range: {max: "3"}, weight: 5}]}}`},
-		"a template and a query":                  {spec: `{analysis: {metrics: [{name: a, template: {name: x}, query: up}]}}`, want: []string{"what is asked comes from the template"}},
-		"a template of no kind":                   {spec: `{analysis: {metrics: [{name: a, template: {name: x, kind: Secret}}]}}`, want: []string{"template.kind", `"MetricTemplate", "ClusterMetricTemplate"`}},
-		"an argument that ends a string":          {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: 'a"} or x{a="'}]}}]}}`, want: []string{"arguments[0].value", "should match"}},
-		"an argument with a backtick":             {spec: "{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: 'a`b'}]}}]}}", want: []string{"arguments[0].value", "should match"}},
-		"two arguments of one name":               {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: a}, {name: job, value: b}]}}]}}`, want: []string{"arguments[1]", "Duplicate value"}},
-		"a query beyond all bounds":               {spec: `{analysis: {metrics: [{name: a, query: "` + strings.Repeat("x", 4097) + `", range: {min: "1"}}]}}`, want: []string{"query", "Too long"}},
-		"queries up to the bound":                 {spec: `{analysis: {metrics: [` + longMetrics(4) + `]}}`},
-		"queries beyond it together":              {spec: `{analysis: {metrics: [` + longMetrics(4) + `, {name: a, ` + rate + `}]}}`, want: []string{"spec.analysis.metrics", "the queries of all metrics together must not be longer than 16384 characters"}},
-		"a metric's name in capitals":             {spec: `{analysis: {metrics: [{name: Conversion, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[0].name", "should match"}},
-		"two metrics of one name":                 {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}}, {name: a, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[1]", "Duplicate value"}},
+		"a comparison without bounds":                             {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {}}]}}`, want: []string{"a comparison needs min, max or both"}},
+		"a comparison that is upside down":                        {spec: compared(`min: {ratio: "1.2"}, max: {ratio: "0.8"}`), want: []string{"comparedToStable", "min must not be above max", "lower min's ratio or difference"}},
+		"upside down by the difference":                           {spec: compared(`min: {difference: "5"}, max: {difference: "-1"}`), want: []string{"min must not be above max"}},
+		"upside down beside a default":                            {spec: compared(`min: {ratio: "1.1"}, max: {difference: "0"}`), want: []string{"min must not be above max"}},
+		"a comparison with one value":                             {spec: compared(`min: {ratio: "1"}, max: {difference: "0.0"}`)},
+		"a comparison that some values of stable's make possible": {spec: compared(`min: {ratio: "0.5"}, max: {difference: "-3"}`)},
+		"a bound that is none":                                    {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {max: {}}}]}}`, want: []string{"a bound needs a ratio, a difference or both"}},
+		"a negative ratio":                                        {spec: `{analysis: {metrics: [{name: a, query: up, comparedToStable: {max: {ratio: "-1"}}}]}}`, want: []string{"max.ratio", "should match"}},
+		"three rates":                                             {spec: `{analysis: {metrics: [{name: a, ` + rate + `}, {name: b, ` + rate + `}, {name: c, ` + rate + `}]}}`},
+		"four rates":                                              {spec: `{analysis: {metrics: [{name: a, ` + rate + `}, {name: b, ` + rate + `}, {name: c, ` + rate + `}, {name: d, ` + rate + `}]}}`, want: []string{"at most 3 metrics can be rates"}},
+		"a rate without a denominator":                            {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x}}]}}`, want: []string{"rate.denominator", "Required"}},
+		"a rate that is better sideways":                          {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, better: Sideways}}]}}`, want: []string{"rate.better", `"Lower", "Higher"`}},
+		"a rate with lines":                                       {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "1", difference: "0.001"}, acceptance: {ratio: "1000", difference: "1"}}}]}}`},
+		"a rate whose harm could not be accepted":                 {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "1.25", difference: "0.05"}}}]}}`, want: []string{"a rate's acceptance must not be below its harm"}},
+		"a rate's acceptance below harm":                          {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1.2", difference: "0.05"}}}]}}`, want: []string{"a rate's acceptance must not be below its harm"}},
+		"a rate's ratio below 1":                                  {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, harm: {ratio: "0.9", difference: "0.001"}}}]}}`, want: []string{"a rate's ratio must be from 1 to 1000"}},
+		"a rate's difference of none":                             {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1", difference: "0.0"}}}]}}`, want: []string{"a rate's difference must be above 0, and 1 at most"}},
+		"a rate's difference in percent":                          {spec: `{analysis: {metrics: [{name: a, rate: {numerator: x, denominator: z, acceptance: {ratio: "1", difference: "5"}}}]}}`, want: []string{"a rate's difference must be above 0, and 1 at most"}},
+		"an interval below all looks":                             {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, interval: 4s}]}}`, want: []string{"an interval must be from 5s to 4m"}},
+		"an interval beyond all steps":                            {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, interval: 5m}]}}`, want: []string{"an interval must be from 5s to 4m"}},
+		"a vote of nothing":                                       {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}, weight: 0}]}}`, want: []string{"weight", "greater than or equal to 1"}},
+		"a metric from a template":                                {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: "api|web"}]}, range: {max: "3"}, weight: 5}]}}`},
+		"a template and a query":                                  {spec: `{analysis: {metrics: [{name: a, template: {name: x}, query: up}]}}`, want: []string{"what is asked comes from the template"}},
+		"a template of no kind":                                   {spec: `{analysis: {metrics: [{name: a, template: {name: x, kind: Secret}}]}}`, want: []string{"template.kind", `"MetricTemplate", "ClusterMetricTemplate"`}},
+		"an argument that ends a string":                          {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: 'a"} or x{a="'}]}}]}}`, want: []string{"arguments[0].value", "should match"}},
+		"an argument with a backtick":                             {spec: "{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: 'a`b'}]}}]}}", want: []string{"arguments[0].value", "should match"}},
+		"two arguments of one name":                               {spec: `{analysis: {metrics: [{name: a, template: {name: x, arguments: [{name: job, value: a}, {name: job, value: b}]}}]}}`, want: []string{"arguments[1]", "Duplicate value"}},
+		"a query beyond all bounds":                               {spec: `{analysis: {metrics: [{name: a, query: "` + strings.Repeat("x", 4097) + `", range: {min: "1"}}]}}`, want: []string{"query", "Too long"}},
+		"queries up to the bound":                                 {spec: `{analysis: {metrics: [` + longMetrics(4) + `]}}`},
+		"queries beyond it together":                              {spec: `{analysis: {metrics: [` + longMetrics(4) + `, {name: a, ` + rate + `}]}}`, want: []string{"spec.analysis.metrics", "the queries of all metrics together must not be longer than 16384 characters"}},
+		"a metric's name in capitals":                             {spec: `{analysis: {metrics: [{name: Conversion, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[0].name", "should match"}},
+		"two metrics of one name":                                 {spec: `{analysis: {metrics: [{name: a, query: up, range: {min: "1"}}, {name: a, query: up, range: {min: "1"}}]}}`, want: []string{"metrics[1]", "Duplicate value"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			check(t, c, "RolloutPolicy", tc.spec, tc.want)
@@ -209,6 +214,10 @@ suspend: true
 `
 
 const rate = `rate: {numerator: "x{r='{{.Revision}}'}", denominator: "y{r='{{.Revision}}'}"}`
+
+func compared(bounds string) string {
+	return `{analysis: {metrics: [{name: conversion, query: up, comparedToStable: {` + bounds + `}}]}}`
+}
 
 func metric(bounds string) string {
 	return `{analysis: {metrics: [{name: conversion, query: up, range: ` + bounds + `}]}}`

@@ -74,6 +74,7 @@ type MetricSpec struct {
 // Comparison bounds the candidate's value by stable's, inclusive.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.min) || has(self.max)",message="a comparison needs min, max or both"
+// +kubebuilder:validation:XValidation:rule="!has(self.min) || !has(self.max) || double(has(self.min.ratio) ? self.min.ratio : '1') < double(has(self.max.ratio) ? self.max.ratio : '1') || double(has(self.min.difference) ? self.min.difference : '0') < double(has(self.max.difference) ? self.max.difference : '0') || double(has(self.min.ratio) ? self.min.ratio : '1') == double(has(self.max.ratio) ? self.max.ratio : '1') && double(has(self.min.difference) ? self.min.difference : '0') == double(has(self.max.difference) ? self.max.difference : '0')",message="min must not be above max, whatever stable's value is: lower min's ratio or difference, or raise max's (default: ratio 1, difference 0)"
 type Comparison struct {
 	// Min is the least that the candidate's value may be.
 	// +optional

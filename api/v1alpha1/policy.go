@@ -4,6 +4,8 @@
 package v1alpha1
 
 import (
+	"fmt"
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -105,4 +107,32 @@ func (s *MetricSpec) Queries() []*string {
 		out = append(out, &s.Rate.Numerator, &s.Rate.Denominator)
 	}
 	return out
+}
+
+// ImpossibleBounds says why no value could be within a metric's bounds; empty: some could. The API server refuses such a metric, but it sees
+// no files, and its definitions may be older than that rule.
+func (s *MetricSpec) ImpossibleBounds() string {
+	if r := s.Range; r != nil && r.Min != nil && r.Max != nil && decimal(r.Min, 0) > decimal(r.Max, 0) {
+		return fmt.Sprintf("its range is upside down: min is %s and max %s; lower min or raise max", *r.Min, *r.Max)
+	}
+	if c := s.ComparedToStable; c != nil && c.Min != nil && c.Max != nil {
+		ratio := decimal(c.Min.Ratio, 1) - decimal(c.Max.Ratio, 1)
+		difference := decimal(c.Min.Difference, 0) - decimal(c.Max.Difference, 0)
+		if ratio >= 0 && difference >= 0 && ratio+difference > 0 {
+			return "min is above max, whatever stable's value is; lower min's ratio or difference, or raise max's (default: ratio 1, difference 0)"
+		}
+	}
+	return ""
+}
+
+// decimal is the number in a string of the API's, or the default where there is none.
+func decimal(s *string, def float64) float64 {
+	if s == nil {
+		return def
+	}
+	v, err := strconv.ParseFloat(*s, 64)
+	if err != nil { // the API server takes numbers only
+		return def
+	}
+	return v
 }
