@@ -135,10 +135,13 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 		switch {
 		case r.Bound > 0:
 			o.arms, o.pods, o.pi = lat.observe(st, &l, i, weight)
+			o.alone = st.Latency.Share.alone()
 		case r.isMetric():
 			o.arms, o.pods, o.pi = r.observe(&st.Pods, l.Metrics, weight)
+			o.alone = r.Window.alone()
 		default:
 			o.arms, o.pods, o.pi = t.errors(), l.stableSample(&st.Pods), st.Share.share(weight)
+			o.alone = st.Share.alone()
 		}
 		r.update(&s, &o)
 	}

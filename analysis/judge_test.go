@@ -61,6 +61,8 @@ func bad(l *Look) { l.Candidate = map[string]Counts{"a": {Requests: 100, Errors:
 
 func idle(l *Look) { l.Candidate, l.Stable = nil, nil }
 
+func alone(l *Look) { l.Stable = nil }
+
 func silent(l *Look) { l.Candidate = nil }
 
 func outage(l *Look) {
@@ -113,6 +115,9 @@ func TestJudge(t *testing.T) {
 		"weight 0 compares nothing":                             {looks: looks(30, weight(0), bad), want: Undecided, says: "gets no requests yet"},
 		"weight 0 is not blind":                                 {looks: looks(30, weight(0), missing), want: Undecided},
 		"weight 100 has nobody to compare with":                 {settings: short, looks: looks(30, weight(100), func(l *Look) { l.Stable = nil }), want: Inconclusive},
+		"a candidate alone has nobody to compare with":          {settings: short, looks: looks(30, bad, alone), want: Hold, cause: CauseNotAccepted},
+		"nor when stable is gone after a while":                 {settings: short, looks: looks(4).then(looks(20, func(l *Look) { l.Candidate["a"] = Counts{Requests: 400, Errors: 400} }, alone)), want: Hold, cause: CauseNotAccepted},
+		"a bad candidate fails where stable is back":            {looks: looks(8, bad, alone).then(looks(4, bad)), want: Fail, cause: CauseErrorRate},
 		"a new step is accepted afresh":                         {looks: looks(20).then(looks(5, step(1), weight(25))), want: Undecided},
 		"the old step's time does not count":                    {settings: short, looks: looks(14, idle).then(looks(14, step(1), weight(25), idle)), want: Undecided},
 		"plenty of data that accepts nothing holds": {settings: short, looks: looks(15, func(l *Look) {

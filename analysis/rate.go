@@ -69,9 +69,10 @@ func newRate(name string, bound, share, injected float64, base Baseline) Rate {
 // observation is what one look has for one rate.
 type observation struct {
 	arms
-	pods sample        // of stable, by slot
-	pi   float64       // the candidate's share of the requests
-	span time.Duration // how long the look covers
+	pods  sample        // of stable, by slot
+	pi    float64       // the candidate's share of the requests
+	alone bool          // stable had none of them
+	span  time.Duration // how long the look covers
 
 	look       int64   // its number
 	mass       float64 // put into play before it
@@ -102,8 +103,12 @@ func (r *Rate) update(s *Settings, o *observation) {
 	harm, acceptance := r.margins(s)
 	harm, acceptance = harm.inflated(inflate), acceptance.inflated(inflate)
 
-	r.Fast.update(o.arms, o.pi, harm, o.mass, phi, limit(s.Alpha, r.Share*fastWeight, minLooksToFail))
-	r.Gross.update(o.arms, o.pi, grossMargin, o.mass, 1, limit(s.Alpha, r.Share*grossWeight, minLooksToFail))
+	fast, gross := limit(s.Alpha, r.Share*fastWeight, minLooksToFail), limit(s.Alpha, r.Share*grossWeight, minLooksToFail)
+	if o.alone { // nothing is known that could speak against the candidate
+		fast, gross = 0, 0
+	}
+	r.Fast.update(o.arms, o.pi, harm, o.mass, phi, fast)
+	r.Gross.update(o.arms, o.pi, grossMargin, o.mass, 1, gross)
 	r.Outlier.update(o.arms, &o.pods, o.mass, o.span, usual{
 		margin: harm, baseline: &r.Baseline, candidate: o.candidates, pods: o.slots,
 		limit: limit(s.Alpha, r.Share*outlierWeight, minMinutesToFail),

@@ -37,22 +37,34 @@ func (w *Window) clean() {
 	}
 }
 
-// share is the candidate's share of requests: what was counted in the shortest window that holds
-// enough, drawn a little towards the nominal weight. Always strictly between 0 and 1.
+// recent is what both arms had in the shortest window that holds enough.
+func (w *Window) recent() (candidate, stable float64) {
+	for i := range w.Len {
+		if candidate+stable >= shareEnough && (i == 1 || i == 4 || i == 12) {
+			break
+		}
+		at := w.Requests[(w.Next-1-i+2*shareLooks)%shareLooks]
+		candidate += float64(at[0])
+		stable += float64(at[1])
+	}
+	return candidate, stable
+}
+
+// share is the candidate's share of requests: what was counted recently, drawn a little towards the nominal
+// weight. Always strictly between 0 and 1.
 //
 // The share of one look alone says nothing where a look holds one request; the weight alone is wrong
 // where the real split differs from it (retries, sticky routes), and harmless candidates would fail.
 func (w *Window) share(weight float64) float64 {
-	var c, s float64
-	for i := range w.Len {
-		if c+s >= shareEnough && (i == 1 || i == 4 || i == 12) {
-			break
-		}
-		at := w.Requests[(w.Next-1-i+2*shareLooks)%shareLooks]
-		c += float64(at[0])
-		s += float64(at[1])
-	}
+	c, s := w.recent()
 	return inside((c + sharePrior*weight) / (c + s + sharePrior))
+}
+
+// alone says that the candidate had requests recently and stable had none. There is nothing to compare with then, and
+// only the weight's part in the share makes it look otherwise.
+func (w *Window) alone() bool {
+	c, s := w.recent()
+	return c > 0 && s <= 0
 }
 
 // inside keeps a share where its logarithm and its odds are finite.
