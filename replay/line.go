@@ -31,9 +31,9 @@ type line struct {
 
 // pod is what one pod counted.
 type pod struct {
-	Requests float64 `json:"requests"`
-	Errors   float64 `json:"errors"`
-	Started  float64 `json:"started,omitempty"`
+	Requests *float64 `json:"requests"` // nil: it was forgotten, which is not the same as none
+	Errors   float64  `json:"errors"`
+	Started  float64  `json:"started,omitempty"`
 	// Served is of how many requests Slower counts; absent: of Requests. They differ where a request is counted at the
 	// pod that it came to, and timed at the one that answered it.
 	Served *float64           `json:"served,omitempty"`
@@ -112,14 +112,19 @@ func pods(counts map[string]analysis.Counts, served map[string]analysis.Served, 
 	out := map[string]pod{}
 	none := 0.0
 	for name, c := range counts {
-		p := pod{Requests: float64(c.Requests), Errors: float64(c.Errors), Started: float64(c.Started)}
+		requests := float64(c.Requests)
+		p := pod{Requests: &requests, Errors: float64(c.Errors), Started: float64(c.Started)}
 		if len(bounds) > 0 {
 			p.Served = &none
 		}
 		out[name] = p
 	}
 	for name, s := range served {
-		p, n := out[name], float64(s.Requests)
+		p, counted := out[name]
+		if !counted {
+			p.Requests = &none
+		}
+		n := float64(s.Requests)
 		p.Served, p.Slower = &n, map[string]float64{}
 		for i, slower := range s.Slower {
 			p.Slower[strconv.FormatFloat(bounds[i], 'g', -1, 64)] = float64(slower)
@@ -159,7 +164,10 @@ func wholeUpTo(most, v float64) bool {
 }
 
 func (p pod) check() error {
-	counts := map[string]float64{"requests": p.Requests, "errors": p.Errors, "started": p.Started, "served": p.served()}
+	if p.Requests == nil {
+		return errors.New(`"requests" is missing; expected how many were completed at this look, which may be 0`)
+	}
+	counts := map[string]float64{"requests": *p.Requests, "errors": p.Errors, "started": p.Started, "served": p.served()}
 	for bound, n := range p.Slower {
 		counts["slower than "+bound] = n
 	}
@@ -176,28 +184,33 @@ func (l line) bounds() (map[float64]bool, error) {
 	out := map[float64]bool{}
 	for _, pods := range []map[string]pod{l.Candidate, l.Stable} {
 		for name, p := range pods {
+			own := map[float64]bool{}
 			for text := range p.Slower {
 				bound, err := strconv.ParseFloat(text, 64)
 				if err != nil || !(bound > 0) || math.IsInf(bound, 0) {
 					return nil, fmt.Errorf(`pod %q: "slower" has %q; expected seconds above 0, like "0.25"`, name, text)
 				}
-				out[bound] = true
+				if own[bound] {
+					return nil, fmt.Errorf(`pod %q: "slower" has %g s twice, in different words; expected each bound once`, name, bound)
+				}
+				own[bound], out[bound] = true, true
 			}
 		}
 	}
 	return out, nil
 }
 
+// served is of how many requests Slower counts. Requests is there; see check.
 func (p pod) served() float64 {
 	if p.Served == nil {
-		return p.Requests
+		return *p.Requests
 	}
 	return *p.Served
 }
 
 // count adds what the pod counted; one that only answered has nothing.
 func (p pod) count(into map[string]analysis.Counts, name string) {
-	c := analysis.Counts{Requests: whole(p.Requests), Errors: whole(p.Errors), Started: whole(p.Started)}
+	c := analysis.Counts{Requests: whole(*p.Requests), Errors: whole(p.Errors), Started: whole(p.Started)}
 	if p.Served == nil || c != (analysis.Counts{}) {
 		into[name] = c
 	}

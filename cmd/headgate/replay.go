@@ -33,11 +33,12 @@ A look has the counts of the time since the look before, by pod; times in second
    "candidate":{"pod-a":{"requests":100,"errors":1,"slower":{"0.1":9,"0.5":0}}},
    "stable":{"pod-b":{"requests":900,"errors":2,"slower":{"0.1":80,"0.5":1}}}}
 
-(in one line). "slower" has how many of the requests took longer than so many
-seconds, or of "served" where a pod answers others than it counts; without it
-latency is not judged. A look without data is
-{"time":10,"weight":10,"step":0,"missing":true}; the next may span the gap. Lines
-before the first with a weight above 0 are history: they say how much pods differ.
+(in one line; errors may be left out where there are none). "slower" has how many
+of the requests took longer than so many seconds, or of "served" where a pod
+answers others than it counts; without it latency is not judged. A look without
+data is {"time":10,"weight":10,"step":0,"missing":true}; the next may span the
+gap. Lines before the first with a weight above 0 are history: they say how much
+pods differ.
 
 With - looks are read from standard input, and each is answered at once, so a
 simulator can set step and weight by the verdicts. Without --policy a rollout may
