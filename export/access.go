@@ -4,13 +4,18 @@
 package export
 
 import (
+	"context"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/analysis/prometheus"
 )
@@ -20,19 +25,28 @@ const (
 	queryTimeout = time.Minute
 	// maxAnswer is what an hour of a thousand pods takes, about.
 	maxAnswer = 1 << 30
+	// maxCredential is what a whole Secret may have.
+	maxCredential = 1 << 20
 )
 
 // service is how a Service is named: NAMESPACE/NAME:PORT.
 var service = regexp.MustCompile(`^([a-z0-9-]+)/([a-z0-9-]+):([a-z0-9-]+)$`)
 
 // Connect makes a client for the Prometheus at a URL, or for that of a Service, NAMESPACE/NAME:PORT, which the API
-// server is asked to reach.
-func Connect(address string, cluster *rest.Config) (*prometheus.Client, error) {
+// server is asked to reach. credentials are what the URL asks for; nil: nothing.
+func Connect(address string, cluster *rest.Config, credentials prometheus.ReadSecret) (*prometheus.Client, error) {
 	config := prometheus.Config{URL: address, QueryTimeout: queryTimeout, MaxCounters: maxAnswer}
-	if !strings.Contains(address, "://") {
+	if strings.Contains(address, "://") {
+		if credentials != nil {
+			config.Transport = prometheus.Authenticated(credentials)
+		}
+	} else {
 		parts := service.FindStringSubmatch(address)
 		if parts == nil {
 			return nil, fmt.Errorf("the Prometheus is %q; expected a URL, or NAMESPACE/SERVICE:PORT of one in the cluster", address)
+		}
+		if credentials != nil {
+			return nil, fmt.Errorf("the Prometheus is %q; credentials need its URL, because the API server passes none on", address)
 		}
 		base, _, err := rest.DefaultServerUrlFor(cluster)
 		if err != nil {
@@ -44,4 +58,43 @@ func Connect(address string, cluster *rest.Config) (*prometheus.Client, error) {
 		config.URL = base.JoinPath("api/v1/namespaces", parts[1], "services", "http:"+url.PathEscape(parts[2])+":"+parts[3], "proxy").String()
 	}
 	return prometheus.New(config)
+}
+
+// Secret are the credentials in a Secret of the cluster, NAMESPACE/NAME, with the keys that docs/analysis.md lists.
+func Secret(c client.Reader, name string) (prometheus.ReadSecret, error) {
+	namespace, secret, ok := strings.Cut(name, "/")
+	if !ok || namespace == "" || secret == "" {
+		return nil, fmt.Errorf("the Secret is %q; expected NAMESPACE/NAME", name)
+	}
+	return func(ctx context.Context) (map[string][]byte, error) {
+		var s corev1.Secret
+		if err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: secret}, &s); err != nil {
+			return nil, fmt.Errorf("reading Secret %q: %w", name, err)
+		}
+		return s.Data, nil
+	}, nil
+}
+
+// Directory are the credentials in files that have the names of such a Secret's keys, as in a volume of one.
+func Directory(path string) prometheus.ReadSecret {
+	return func(context.Context) (map[string][]byte, error) {
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the credentials: %w", err)
+		}
+		data := map[string][]byte{}
+		for _, entry := range entries {
+			file := filepath.Join(path, entry.Name())
+			info, err := os.Stat(file) // a volume has links to its files
+			if err != nil || !info.Mode().IsRegular() || info.Size() > maxCredential {
+				continue
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return nil, fmt.Errorf("reading the credentials: %w", err)
+			}
+			data[entry.Name()] = text
+		}
+		return data, nil
+	}
 }

@@ -7,5 +7,5 @@
 //
 //	rollout.go  a record to the rollouts it has, and what was in force when
 //	export.go   asks for the looks and writes them
-//	access.go   reaches a Prometheus inside the cluster
+//	access.go   reaches a Prometheus inside the cluster, or one that asks who you are
 package export

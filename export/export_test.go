@@ -6,14 +6,18 @@ package export
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -177,7 +181,7 @@ func TestAPrometheusInTheCluster(t *testing.T) {
 		fmt.Fprint(w, `{"status":"success","data":{"resultType":"matrix","result":[]}}`)
 	}))
 	defer api.Close()
-	c, err := Connect("monitoring/prometheus-k8s:web", &rest.Config{Host: api.URL, BearerToken: "somebody"})
+	c, err := Connect("monitoring/prometheus-k8s:web", &rest.Config{Host: api.URL, BearerToken: "somebody"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +192,73 @@ func TestAPrometheusInTheCluster(t *testing.T) {
 		t.Errorf("asked %s with %q", path, authorization)
 	}
 	for _, wrong := range []string{"", "prometheus", "monitoring/prometheus", "a/b/c:1", "monitoring/../secrets:1"} {
-		if _, err := Connect(wrong, &rest.Config{Host: api.URL}); err == nil || !strings.Contains(err.Error(), "expected a URL, or NAMESPACE/SERVICE:PORT") {
+		if _, err := Connect(wrong, &rest.Config{Host: api.URL}, nil); err == nil || !strings.Contains(err.Error(), "expected a URL, or NAMESPACE/SERVICE:PORT") {
+			t.Errorf("%q: %v", wrong, err)
+		}
+	}
+}
+
+// What a Prometheus asks for comes from a Secret or from files, and goes to its URL alone.
+func TestAPrometheusThatAsksWhoYouAre(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer t0ken" || r.Header.Get("X-Scope-OrgID") != "shop" {
+			http.Error(w, "no", http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, `{"status":"success","data":{"resultType":"matrix","result":[]}}`)
+	}))
+	defer server.Close()
+	data := map[string][]byte{
+		"token": []byte("t0ken\n"), "header.X-Scope-OrgID": []byte("shop\n"),
+		"ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+	}
+	c := fake.NewClientBuilder().WithObjects(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "mimir"}, Data: data}).Build()
+	volume := t.TempDir() // as a Secret is mounted: links to files in a directory
+	if err := os.Mkdir(filepath.Join(volume, "..data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range data {
+		if err := os.WriteFile(filepath.Join(volume, "..data", key), value, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join("..data", key), filepath.Join(volume, key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := func(name string) prometheus.ReadSecret {
+		read, err := Secret(c, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return read
+	}
+	for name, tc := range map[string]struct {
+		credentials prometheus.ReadSecret
+		want        string // part of the error; empty: none
+	}{
+		"a Secret":                      {secret("shop/mimir"), ""},
+		"a Secret that is not there":    {secret("shop/thanos"), `reading Secret "shop/thanos"`},
+		"files":                         {Directory(volume), ""},
+		"a directory that is not there": {Directory(filepath.Join(volume, "none")), "reading the credentials"},
+		"a directory without any":       {Directory(t.TempDir()), "it has none of the keys"},
+		"nothing":                       {nil, "certificate signed by unknown authority"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			prom, err := Connect(server.URL, &rest.Config{}, tc.credentials)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = prom.Past(t.Context(), prometheus.Target{Namespace: "shop", Workload: "web"}, prometheus.Span{From: at(0), To: at(60), Every: time.Second})
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+	if _, err := Connect("monitoring/prometheus:web", &rest.Config{}, secret("shop/mimir")); err == nil || !strings.Contains(err.Error(), "credentials need its URL") {
+		t.Errorf("through the API server: %v", err)
+	}
+	for _, wrong := range []string{"", "mimir", "shop/", "/mimir"} {
+		if _, err := Secret(c, wrong); err == nil || !strings.Contains(err.Error(), "expected NAMESPACE/NAME") {
 			t.Errorf("%q: %v", wrong, err)
 		}
 	}

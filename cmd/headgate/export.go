@@ -10,13 +10,14 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/export"
 	"github.com/headgate/headgate/replay"
 )
 
 func newExport() *cobra.Command {
 	o := export.Options{}
-	address := ""
+	address, secret, directory := "", "", ""
 	cmd := &cobra.Command{
 		Use:   "export DEPLOYMENT",
 		Short: "Write the looks of a rollout, to replay them",
@@ -28,10 +29,16 @@ The Rollout's record says which revisions were compared, and which weight was in
 force when; Prometheus, asked again, what was counted. A look may differ a little
 from what was seen at the time, when the last scrapes were still on their way.
 The policy's own metrics are not part of it. The last ten rollouts of a workload
-are on record; how long Prometheus knows them is Prometheus' own setting.`,
+are on record; how long Prometheus knows them is Prometheus' own setting.
+
+What a Prometheus at a URL asks for comes from a Secret that you may read, the one
+that Headgate itself uses or another, or from a directory with files of the same
+names: username and password, or token; ca.crt; tls.crt and tls.key; serverName;
+header. and a header's name, as header.X-Scope-OrgID.`,
 		Example: `  headgate export web -n shop > rollout.jsonl
   headgate replay rollout.jsonl --explain
-  headgate export web -n shop --back 1 --prometheus https://prometheus.example | headgate replay - --policy stricter.yaml`,
+  headgate export web -n shop --back 1 --prometheus https://prometheus.example | headgate replay - --policy stricter.yaml
+  headgate export web -n shop --prometheus https://mimir.example/prometheus --prometheus-secret shop/mimir`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, c, err := connect()
@@ -44,7 +51,16 @@ are on record; how long Prometheus knows them is Prometheus' own setting.`,
 					return fmt.Errorf("finding the namespace: %w", err)
 				}
 			}
-			if o.Prometheus, err = export.Connect(address, config); err != nil {
+			var credentials prometheus.ReadSecret
+			switch {
+			case secret != "":
+				if credentials, err = export.Secret(c, secret); err != nil {
+					return err
+				}
+			case directory != "":
+				credentials = export.Directory(directory)
+			}
+			if o.Prometheus, err = export.Connect(address, config, credentials); err != nil {
 				return err
 			}
 			o.Client, o.Name, o.Now, o.Out = c, args[0], time.Now(), cmd.OutOrStdout()
@@ -57,5 +73,8 @@ are on record; how long Prometheus knows them is Prometheus' own setting.`,
 	f.DurationVar(&o.Interval, "interval", replay.Interval, "time between two looks, in whole seconds")
 	f.DurationVar(&o.Before, "before", 30*time.Minute, "how much of the time before the rollout comes first")
 	f.StringVar(&address, "prometheus", "headgate-system/headgate-prometheus:9090", "URL of the Prometheus, or NAMESPACE/SERVICE:PORT of one in the cluster")
+	f.StringVar(&secret, "prometheus-secret", "", "NAMESPACE/NAME of a Secret with what the URL asks for")
+	f.StringVar(&directory, "prometheus-credentials", "", "directory with files named like the keys of such a Secret")
+	cmd.MarkFlagsMutuallyExclusive("prometheus-secret", "prometheus-credentials")
 	return cmd
 }
