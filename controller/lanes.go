@@ -68,6 +68,7 @@ func (l *Looks) look(ctx context.Context, now time.Time) (wait func() error) {
 	if err != nil {
 		return func() error { return err }
 	}
+	l.forgetEnded(all)
 	lanes := l.enter(all)
 	errs := make(chan error, len(lanes))
 	for name, lane := range lanes {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,6 +248,24 @@ func (l *Looks) Forget(key types.NamespacedName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.judged, key)
+}
+
+// forgetEnded drops what is known of rollouts that are over and have no metrics any more: a judge's state takes some 30 KB, and
+// workloads have their next rollout after weeks. One that goes on all the same has its state in the record.
+func (l *Looks) forgetEnded(all map[string]work) {
+	goes := map[types.NamespacedName]bool{}
+	for _, lane := range all {
+		for _, rollouts := range lane {
+			for _, r := range rollouts {
+				goes[client.ObjectKeyFromObject(r)] = true
+			}
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.judged, func(key types.NamespacedName, j judged) bool {
+		return !goes[key] && l.last.Sub(j.looked) > exportedFor
+	})
 }
 
 // settings are the judge's, from the policy and where the rollout stands.

@@ -146,6 +146,22 @@ func TestStateIsRestoredFromTheRecord(t *testing.T) {
 	}
 }
 
+// What is known of a rollout that is over takes memory until the next one, which may be in weeks.
+func TestARolloutThatIsOverIsForgotten(t *testing.T) {
+	over, going := record(), record()
+	going.Name = "api"
+	l, _ := watching(t, healthy, over, going)
+	lookFrom(t, l, 5, 3)
+	over.Status.Phase = v1alpha1.PhaseIdle
+	l.Client = cluster(t, over, going).Build()
+	for _, tc := range []struct{ at, known int }{{5 + 2*5 + 60, 2}, {5 + 2*5 + 65, 1}} {
+		lookFrom(t, l, tc.at, 1)
+		if len(l.judged) != tc.known {
+			t.Errorf("after %d s %d rollouts are known, want %d", tc.at, len(l.judged), tc.known)
+		}
+	}
+}
+
 // A state that is too large is as good as lost after a restart. Without the mark it would be a new rollout.
 func TestAStateThatDoesNotFitIsKeptAsLost(t *testing.T) {
 	long := strings.Repeat("p", maxJudgeState)
