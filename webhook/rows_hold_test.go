@@ -62,6 +62,7 @@ func TestRow7Candidate(t *testing.T) {
 	hold := func(version string, k int32, user v1alpha1.UserFields) outcome {
 		return outcome{Row: RowCandidate, Action: ActionHold, Version: version, Fields: heldFields(k), K: k, User: user, Gate: closed, Warned: 1}
 	}
+	warnedTwice := func(o outcome) outcome { o.Warned = 2; return o } // of what failed before, too
 	steps := func(s ...v1alpha1.Step) func(*HoldInput) { return func(in *HoldInput) { in.Policy.Steps = s } }
 	checkHold(t, map[string]holdCase{
 		"a new template is held with k of the first step": {in: update(v1, with(v1, setTemplate("v2"))), want: hold("v2", 1, defaults())},
@@ -85,7 +86,8 @@ func TestRow7Candidate(t *testing.T) {
 			in: update(held, with(held, setTemplate("v3")), withRecord(trying("v2", v1alpha1.PhaseStepping))), want: hold("v3", 1, rolling("50%", "1", 300)),
 		},
 		"a third template while quarantined is tried": {
-			in: update(held, with(held, setTemplate("v3")), withRecord(trying("v2", v1alpha1.PhaseQuarantined), rejected("v2", noon.Add(time.Hour)))), want: hold("v3", 1, rolling("50%", "1", 300)),
+			in:   update(held, with(held, setTemplate("v3")), withRecord(trying("v2", v1alpha1.PhaseQuarantined), rejected("v2", noon.Add(time.Hour)))),
+			want: warnedTwice(hold("v3", 1, rolling("50%", "1", 300))),
 		},
 		"a third template while promoting gets one pod on top": {
 			in: update(deployment("v2", gated(open)), deployment("v3", gated(open)), steps(v1alpha1.Step{Weight: 50}), withRecord(trying("v2", v1alpha1.PhasePromoting))), want: hold("v3", 1, defaults()),
@@ -293,6 +295,16 @@ func TestWarnings(t *testing.T) {
 		"held": {
 			in:   update(v1, with(v1, setTemplate("v2"))),
 			want: "headgate: held as a canary rollout (10 %, 25 %, 50 %; up to 4m): kubectl rollout status deployment/web waits for the verdict",
+		},
+		"held after another one failed": {
+			in: update(v1, with(v1, setTemplate("v2")), withRecord(rejected("v0", noon))),
+			want: "headgate: held as a canary rollout (10 %, 25 %, 50 %; up to 4m): kubectl rollout status deployment/web waits for the verdict\n" +
+				"headgate: the last version was rolled back: 5 % errors",
+		},
+		"held again after it failed": {
+			in: update(v1, with(v1, setTemplate("v2")), withRecord(rejected("v2", noon))),
+			want: "headgate: held as a canary rollout (10 %, 25 %, 50 %; up to 4m): kubectl rollout status deployment/web waits for the verdict\n" +
+				"headgate: this version was rolled back: 5 % errors",
 		},
 		"no policy": {in: update(v1, with(v1, setTemplate("v2")), noPolicy), want: "headgate: goes out at once: no policy selects deployment/web"},
 		"Recreate": {

@@ -203,7 +203,7 @@ func TestRow4Rejected(t *testing.T) {
 	v1, q := deployment("v1"), deployment("v2", heldBy(1, defaults()))
 	soon := noon.Add(5 * time.Minute)
 	quarantined := outcome{Row: RowRejected, Action: ActionQuarantine, Version: "v2", Fields: heldFields(1), K: 1, User: defaults(), Gate: closed, Warned: 2}
-	tried := outcome{Row: RowCandidate, Action: ActionHold, Version: "v2", Fields: heldFields(5), K: 5, User: defaults(), Gate: closed, Warned: 1}
+	tried := outcome{Row: RowCandidate, Action: ActionHold, Version: "v2", Fields: heldFields(5), K: 5, User: defaults(), Gate: closed, Warned: 2}
 	half := func(in *HoldInput) { in.Policy.Steps = []v1alpha1.Step{{Weight: 50}} }
 	checkHold(t, map[string]holdCase{
 		"the version that failed, put back by a tool, goes straight into quarantine": {
@@ -241,6 +241,8 @@ func TestRow5EarlierStable(t *testing.T) {
 	promoted := v1alpha1.HistoryEntry{Outcome: v1alpha1.OutcomePromoted, From: "h-v1", To: "h-v2"}
 	released := outcome{Row: RowEarlierStable, Action: ActionLeaveAlone, Version: "v1", Fields: defaults(), Gate: open, Warned: 1}
 	heldV1 := outcome{Row: RowCandidate, Action: ActionHold, Version: "v1", Fields: heldFields(1), K: 1, User: defaults(), Gate: closed, Warned: 1}
+	failedV1 := heldV1
+	failedV1.Warned = 2 // of the failure, too
 	both := owning(replicaSet("v1", 0, rsGate(open)), replicaSet("v2", 10))
 	checkHold(t, map[string]holdCase{
 		"an undo to the version before goes out at once": {
@@ -265,7 +267,7 @@ func TestRow5EarlierStable(t *testing.T) {
 				func(r *v1alpha1.Rollout) { r.Status.Candidate.Template = revision("v1").Template })), want: heldV1,
 		},
 		"a rejected version is not an earlier stable one, even with an open gate": {
-			in: update(v2, with(v2, setTemplate("v1")), both, withRecord(stable2, rejected("v1", noon.Add(-time.Hour)))), want: heldV1,
+			in: update(v2, with(v2, setTemplate("v1")), both, withRecord(stable2, rejected("v1", noon.Add(-time.Hour)))), want: failedV1,
 		},
 		"its ReplicaSet is gone: a new candidate": {
 			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v2", 10)), withRecord(stable2, remember(promoted))), want: heldV1,

@@ -27,6 +27,11 @@ func (r *request) warnings(v verdict) []string {
 		out = append(out, shorten(fmt.Sprintf("headgate: %s %q was there before this update and does not count: give a new reason in the same update",
 			v1alpha1.BypassAnnotation, shorten(r.bypass(), 60)), maxWarning))
 	}
+	if v.row == RowCandidate {
+		if before := r.failedBefore(); before != "" {
+			out = append(out, shorten("headgate: "+before, maxWarning))
+		}
+	}
 	if v.row == RowRejected && r.record.Rejected.Revision != "" {
 		out = append(out, shorten(fmt.Sprintf(`headgate: to try it now: kubectl patch rollouts.headgate.dev %s --type=merge -p '{"spec":{"retry":{"revision":%q}}}'`,
 			r.in.New.Name, r.record.Rejected.Revision), maxWarning))
@@ -91,7 +96,19 @@ func failedBecause(rejected *v1alpha1.Rejection) string {
 	if rejected.Message == "" {
 		return ""
 	}
-	return " (it failed: " + shorten(rejected.Message, 80) + ")"
+	return " (it failed: " + shorten(rejected.Message, 160) + ")"
+}
+
+// failedBefore is why the last version that was tried went back; empty where it did not. Whoever updates may not have seen it.
+func (r *request) failedBefore() string {
+	if r.record == nil || r.record.Rejected == nil || r.record.Rejected.Message == "" {
+		return ""
+	}
+	which := "the last version"
+	if r.record.Rejected.Template == r.digest() {
+		which = "this version"
+	}
+	return which + " was rolled back: " + r.record.Rejected.Message
 }
 
 // shorten cuts a text to n bytes at a rune's border and makes it one printable line.
