@@ -141,10 +141,17 @@ func (p *pass) begin(template string) {
 	if left := len(p.policy.EffectiveSteps()) - len(p.steps()); left > 0 {
 		message += fmt.Sprintf("; %d step(s) are left out, because so few pods as the autoscaler allows can't carry their weight", left)
 	}
+	if p.s.Replicas < fewPods {
+		message += fmt.Sprintf("; with fewer than %d stable pods the fault of one pod may look like the version's", fewPods)
+	}
 	p.event(false, "RolloutStarted", message)
 	p.because("a hold appeared")
 	p.d.Requeue = tick
 }
+
+// fewPods is below how many pods of stable the bound on false rollbacks was not seen to hold where pods fail on their own (docs/analysis.md,
+// Limits).
+const fewPods = 3
 
 // recallRejection: the record is gone, and the Deployment still says that this template was rolled back.
 func (p *pass) recallRejection(template string) {
