@@ -6,16 +6,17 @@ package analysis
 import (
 	"encoding/json"
 	"math"
+	"reflect"
 	"testing"
 	"time"
 )
 
 // FuzzJudge gives Judge a state and looks that nobody would write, and checks what must hold for all.
 func FuzzJudge(f *testing.F) {
-	f.Add([]byte(`{"version":1,"injected":0.5}`), uint64(100), uint64(40), uint64(900), uint64(1), 10, 0, int64(5), 0.5, false)
-	f.Add([]byte(`{"version":1,"injected":-7,"rates":[{"name":"ErrorRate","components":[{"name":"FAST","bets":[1e308,1e308,-1,0,0]}],"acceptance":{"bets":[-1,1e300,0,0,0],"trend":9}}]}`),
+	f.Add([]byte(`{"version":2,"looks":9,"injected":0.5,"rates":[{"name":"ErrorRate","share":1,"fast":[50,50,50,50,50]}],"failed":{"result":"Fail"}}`), uint64(100), uint64(40), uint64(900), uint64(1), 10, 0, int64(5), 0.5, false)
+	f.Add([]byte(`{"version":2,"injected":-7,"rates":[{"name":"ErrorRate","fast":[1e308,1e308,-1,0,0],"acceptance":{"bets":[-1,1e300,0,0,0],"trend":9}}]}`),
 		uint64(math.MaxUint64), uint64(math.MaxUint64), uint64(math.MaxUint64), uint64(3), 200, -4, int64(-1<<40), math.Inf(1), false)
-	f.Add([]byte(`{"version":1,"share":{"len":99,"next":-3},"looks":-5,"inStep":-9}`), uint64(0), uint64(9), uint64(0), uint64(0), -10, 1<<40, int64(1<<60), math.NaN(), true)
+	f.Add([]byte(`{"version":2,"share":{"len":99,"next":-3},"looks":-5,"inStep":-9}`), uint64(0), uint64(9), uint64(0), uint64(0), -10, 1<<40, int64(1<<60), math.NaN(), true)
 	f.Add([]byte(`{"version":2,"looks":3,"rates":[{"name":"x","bound":1},{"name":"ErrorRate"},{"bound":0.1,"share":-3,"noise":{"len":77,"minutes":[[1e308,-1]]},"outlier":{"minute":[1e300,0,0,1e300]}},{"bound":2}],
 		"latency":{"expected":true,"bounds":[1,2],"tails":[3]},"history":{"bounds":[1,2,3],"blocks":[{},{"slower":[[1]]}],"age":-5},"pods":[{"name":"a","idle":-9}]}`),
 		uint64(1000), uint64(900), uint64(9000), uint64(3), 10, 3, int64(5e9), 0.1, false)
@@ -75,4 +76,52 @@ func checkVerdict(t *testing.T, before State, l Look, v Verdict) {
 			t.Fatalf("negative count in %+v", e)
 		}
 	}
+}
+
+// FuzzRollout plays looks from the start of a rollout, eight bytes each, and checks that nothing is concluded from what was not counted.
+func FuzzRollout(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 90, 1, 5, 10, 0, 0, 10, 1, 90, 1, 5, 10, 0, 0, 10, 1, 90, 1, 5, 10, 0})
+	f.Add([]byte("\x00\x09\x09\x00\x00\x05\x0a\x00\x00\x09\x09\x00\x00\x05\x0a\x00\x00\x09\x09\x00\x00\x05\x0a\x00\x00\x09\x09\x00\x00\x05\x0a\x00"))
+	f.Add([]byte{1, 9, 9, 90, 0, 255, 50, 1, 2, 9, 0, 90, 0, 128, 50, 1, 4, 9, 9, 90, 9, 5, 99, 2, 8, 200, 200, 3, 3, 5, 99, 2})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var st State
+		var stable uint64
+		at := start
+		for text = text[:min(len(text), 8*300)]; len(text) >= 8; text = text[8:] {
+			b, huge := text[:8], uint64(1)
+			if b[0]&8 != 0 {
+				huge = math.MaxUint64 / 255
+			}
+			at = at.Add(time.Duration(int8(b[5])) * time.Second) // backwards, too
+			l := Look{Time: at, Weight: int(b[6]), Step: int(b[7]), Missing: b[0]&1 != 0}
+			if b[0]&2 == 0 {
+				l.Candidate = map[string]Counts{"a": {Requests: uint64(b[1]) * huge, Errors: uint64(b[2])}}
+			}
+			if b[0]&4 == 0 {
+				l.Stable = map[string]Counts{"a": {Requests: uint64(b[3]) * huge, Errors: uint64(b[4])}}
+			}
+			if !l.Missing {
+				stable += min(l.Stable["a"].Requests, 1)
+			}
+			before := st
+			var v Verdict
+			st, v = Judge(Settings{}, st, l)
+			checkVerdict(t, before, l, v)
+			e := v.Evidence
+			for _, x := range []float64{e.Harm, e.Acceptance} {
+				if math.IsNaN(x) || math.IsInf(x, 0) || x < 0 {
+					t.Fatalf("an e-value of %v", x)
+				}
+			}
+			switch known := before.Failed != nil; {
+			case v.Result == Fail && !known && (l.Missing || stable == 0):
+				t.Fatalf("failed without data: %s", v.Message)
+			case v.Result == Pass && (st.Missing || stable == 0):
+				t.Fatalf("passed without data: %s", v.Message)
+			}
+			if _, again := Judge(Settings{}, st, l); !reflect.DeepEqual(again, v) {
+				t.Fatalf("the same look again changed the verdict from\n%+v to\n%+v", v, again)
+			}
+		}
+	})
 }
