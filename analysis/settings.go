@@ -81,9 +81,9 @@ const (
 	defaultWarmUp       = 30 * time.Second
 )
 
-// Default margins; see the fields of Settings. Those of acceptance are the strictest round numbers with which
-// a healthy candidate at 200 requests per second goes through 10, 25 and 50 percent within 4 minutes with every step
-// accepted, latency judged too (docs/analysis.md, the price of a margin).
+// Default margins; see the fields of Settings. With those of acceptance every simulated healthy candidate at 200 requests
+// per second goes through 10, 25 and 50 percent within 4 minutes with every step accepted, latency judged too; stricter
+// ones leave out one in a hundred (docs/analysis.md, the price of a margin).
 var (
 	defaultHarm              = Margin{Ratio: 1.25, Excess: 0.001}
 	defaultAcceptance        = Margin{Ratio: 2, Excess: 0.0075}

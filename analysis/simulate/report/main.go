@@ -31,7 +31,7 @@ func sections() []section {
 }
 
 func main() {
-	runs := flag.Int("runs", 500, "rollouts in each world; tables without a goal take fewer")
+	runs := flag.Int("runs", 500, "rollouts in each world")
 	root := flag.String("root", "../../..", "root of the repository")
 	only := flag.String("only", ".", "regular expression: what to simulate; of the rest the last results are taken (out/acceptance)")
 	flag.Parse()

@@ -94,7 +94,6 @@ func candidates(rps float64) []candidate {
 }
 
 func power(runs int) string {
-	runs = max(runs/2, 1)
 	b := table("requests/s", "candidate", "2 min", "4 min", "10 min", "30 min")
 	for _, rps := range []float64{2, 20, 200} {
 		for _, c := range candidates(rps) {
@@ -133,7 +132,6 @@ func ends(all []simulate.Outcome) string {
 }
 
 func margins(runs int) string {
-	runs = max(runs/2, 1)
 	b := table("errors", "latency", "healthy: every step accepted", "healthy: median / 95 %", "0.5 % instead of 0.1 % of errors: every step accepted", "slow requests 1 -> 3 %: every step accepted")
 	proven := func(o simulate.Outcome) bool { return o.Promoted && o.Unproven == 0 }
 	for _, m := range [][2]float64{{0.005, 0.01}, {0.005, 0.015}, {0.0075, 0.015}, {0.01, 0.015}, {0.01, 0.02}} {
@@ -172,7 +170,6 @@ func rivals() []rival {
 }
 
 func peers(runs int) string {
-	runs = max(runs/2, 1)
 	b := table("candidate", "requests/s", "Headgate", "Flagger", "Argo", "Kayenta")
 	for _, c := range []struct {
 		says string
@@ -204,7 +201,6 @@ func found(all []simulate.Outcome) string {
 }
 
 func noisy(runs int) string {
-	runs = max(runs/2, 1)
 	b := table("service", "base", "Headgate", "Flagger", "Argo", "Kayenta")
 	worlds := append(simulate.NoisyWorlds(),
 		struct {
