@@ -42,7 +42,8 @@ func Run(in io.Reader, out io.Writer, o Options) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	r := replay{options: o}
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		text := bytes.TrimSpace(lines.Bytes())
 		if len(text) == 0 {
 			continue
@@ -56,7 +57,7 @@ func Run(in io.Reader, out io.Writer, o Options) error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("reading looks: %w", err)
+		return fmt.Errorf("reading line %d: %w", n, err)
 	}
 	if o.Explain {
 		if _, err := io.WriteString(out, chart(r.path, r.threshold)); err != nil {

@@ -76,6 +76,13 @@ func TestBadLinesSayWhatIsExpected(t *testing.T) {
 	}
 }
 
+func TestALineMayNotBeEndless(t *testing.T) {
+	endless := io.MultiReader(strings.NewReader(`{"time":5,"missing":true}`+"\n"), strings.NewReader(strings.Repeat(" ", maxLine+1)))
+	if err := Run(endless, io.Discard, Options{}); err == nil || !strings.Contains(err.Error(), "reading line 2: ") {
+		t.Errorf("got %v, want an error that names line 2", err)
+	}
+}
+
 // A simulator that sends the next look only after the answer to the one before.
 func TestEveryLineIsAnsweredBeforeTheNext(t *testing.T) {
 	in, send := io.Pipe()
