@@ -129,10 +129,12 @@ func NoisyWorlds() []struct {
 
 // noisy is G3: pods that fail on their own.
 func noisy() (out []Goal) {
-	for _, base := range []float64{0.001, 0.01} {
-		for _, n := range NoisyWorlds() {
-			out = append(out, Goal{"G3", fmt.Sprintf("%s, %g %% fail, 200 rps", n.Says, 100*base),
-				World{RPS: 200, Base: base, Noise: n.Noise}, fixed(), []Want{kept(0.985)}})
+	for _, rps := range []float64{200, 5000} {
+		for _, base := range []float64{0.001, 0.01} {
+			for _, n := range NoisyWorlds() {
+				out = append(out, Goal{"G3", fmt.Sprintf("%s, %g %% fail, %g rps", n.Says, 100*base, rps),
+					World{RPS: rps, Base: base, Noise: n.Noise}, fixed(), []Want{kept(0.985)}})
+			}
 		}
 	}
 	return out
