@@ -69,6 +69,7 @@ func Goals() []Goal {
 	out = append(out, failing()...)
 	out = append(out, slow()...)
 	out = append(out, ladders()...)
+	out = append(out, hanging()...)
 	return out
 }
 
@@ -205,4 +206,21 @@ func ladders() []Goal {
 			Plan{Weights: []int{25, 50}, Lasts: 10 * time.Minute, Settings: analysis.Settings{Harm: analysis.Margin{Ratio: 10, Excess: 0.5}}},
 			[]Want{{"at most 5 % accepted", 0.95, func(o Outcome) bool { return o.Unproven > 0 || o.Step == 0 && !o.Promoted }}}},
 	}
+}
+
+// hanging are candidates that complete no requests, and some that complete fewer than their weight says and are all right.
+func hanging() (out []Goal) {
+	limits := map[float64]time.Duration{2: 4 * time.Minute, 20: 40 * time.Second, 200: 40 * time.Second}
+	for _, rps := range []float64{2, 20, 200} {
+		limit := limits[rps]
+		out = append(out, Goal{"hang", fmt.Sprintf("completes nothing, %g rps", rps),
+			World{RPS: rps, Base: 0.001, Split: func(float64) float64 { return 0 }}, fixed(),
+			[]Want{{fmt.Sprintf("held within %v in 95 %%", limit), 0.95, func(o Outcome) bool { return o.Unsplit > 0 && o.Unsplit <= limit }}}})
+	}
+	for _, rps := range []float64{2, 20, 200} {
+		out = append(out, Goal{"hang", fmt.Sprintf("true share 7 %% at a weight of 10 %%, %g rps", rps),
+			World{RPS: rps, Base: 0.001, Split: func(w float64) float64 { return 0.7 * w }}, fixed(),
+			[]Want{{"never held for it in 99.8 %", 0.998, func(o Outcome) bool { return o.Unsplit == 0 }}}})
+	}
+	return out
 }

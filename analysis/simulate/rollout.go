@@ -36,6 +36,8 @@ type Outcome struct {
 	Reached time.Duration
 	// Unproven is how many steps were left because their time was up.
 	Unproven int
+	// Unsplit is after how long the judge first said that the candidate completes far too few requests; zero: never.
+	Unsplit time.Duration
 	// Path is the e-value at each look.
 	Path []float64
 }
@@ -66,6 +68,9 @@ func (p Plan) Run(w World, seed uint64) Outcome {
 		}
 		st, v = analysis.Judge(settings, st, l)
 		out.Path = append(out.Path, v.Evidence.Harm)
+		if out.Unsplit == 0 && (v.Cause == analysis.CauseNoSplit || v.Cause == analysis.CauseNoAnswers) {
+			out.Unsplit = out.After
+		}
 		if v.Result == analysis.Fail {
 			out.RolledBack, out.Cause = true, v.Cause
 			return out
