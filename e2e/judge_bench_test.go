@@ -15,9 +15,8 @@ import (
 	"github.com/headgate/headgate/e2e/harness"
 )
 
-// newBenchmark is a case with Headgate as the chart installs it, Prometheus looking every five seconds, and a workload of
-// three pods that is stable under plenty of requests.
-func newBenchmark(b *testing.B, policy string, values ...string) (*harness.Case, *harness.Load) {
+// installed is the cluster with Headgate as the chart installs it, but for Prometheus, which looks every five seconds.
+func installed(b *testing.B) *harness.Cluster {
 	b.Helper()
 	cluster, err := harness.Connect(b.Context())
 	if err != nil {
@@ -26,6 +25,13 @@ func newBenchmark(b *testing.B, policy string, values ...string) (*harness.Case,
 	if err := cluster.Install(b.Context(), "prometheus.scrapeInterval=5s"); err != nil {
 		b.Fatal(err)
 	}
+	return cluster
+}
+
+// newBenchmark is a case with a workload of three pods that is stable under plenty of requests.
+func newBenchmark(b *testing.B, policy string, values ...string) (*harness.Case, *harness.Load) {
+	b.Helper()
+	cluster := installed(b)
 	c := cluster.NewCase(b, harness.Enabled)
 	c.Policy(policy)
 	c.Deploy(append([]string{"replicas=3"}, values...)...)
