@@ -18,9 +18,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/faults"
+	"github.com/headgate/headgate/e2e/faults/proxyfault"
 	"github.com/headgate/headgate/e2e/harness"
 	"github.com/headgate/headgate/e2e/load"
 )
@@ -66,6 +68,8 @@ type walk struct {
 	// process was in the middle of are lost, with or without Headgate.
 	kill  bool
 	loads []*harness.Load
+	// prometheus is the one that the policy names.
+	prometheus *faults.Proxy
 
 	// fields are the user's as he set them last, n is his replicas; floor is the fewest ready pods that may be
 	// seen: the smallest n, less what was evicted and deleted.
@@ -82,12 +86,15 @@ type walk struct {
 // fault is something to mend.
 type fault struct {
 	what string
-	// part of Headgate that it is about, faults.ControlPlane or faults.Prometheus; empty: another.
+	// part of Headgate that it is about, faults.ControlPlane or faults.Prometheus, or answersOfPrometheus; empty: another.
 	part string
 	mend func()
 	// until is the move after which it is mended.
 	until int
 }
+
+// answersOfPrometheus is the part of a fault that only this workload's policy notices.
+const answersOfPrometheus = "answers of Prometheus"
 
 const (
 	leastMoves, mostMoves = 6, 14
@@ -103,12 +110,14 @@ func newWalk(c *harness.Case, seed uint64) *walk {
 
 // round walks, waits until everything is quiet, and looks.
 func (w *walk) round() {
+	var url string
+	w.prometheus, url = faults.NewPrometheus(w.Case)
 	w.Policy(pick(w.rand, []string{
 		quick,
 		quick + "onFailure: Revert",
 		quick + "onFailure: Quarantine\nonInconclusive: RollBack",
 		"steps: [{weight: 20, minDuration: 30s}, {weight: 50, minDuration: 30s}]\nmaxDuration: 2m\nprogressDeadline: 60s",
-	}))
+	}) + fmt.Sprintf("\nanalysis: {prometheus: {url: %q}}", url))
 	// The native rolling update takes no pod before its successor is ready.
 	w.Deploy("replicas=3", "strategy.type=RollingUpdate", "strategy.rollingUpdate.maxSurge=1", "strategy.rollingUpdate.maxUnavailable=0")
 	w.AwaitStable()
@@ -158,6 +167,7 @@ func (w *walk) move() {
 		{"restart the API server", w.restart("kube-apiserver")},
 		{"restart the kubelet", w.restart("kubelet")}, // pods get new tokens
 		{"no control plane", w.away(faults.ControlPlane)}, {"no Prometheus", w.away(faults.Prometheus)},
+		{"a Prometheus that can't be trusted", w.unreliablePrometheus},
 	}
 	if w.kill {
 		moves = append(moves, named{"kill an Envoy", w.killEnvoy}, named{"kill an Envoy", w.killEnvoy})
@@ -351,6 +361,22 @@ func (w *walk) away(part string) func(string) {
 			w.breaks(fault{what: what, part: part, mend: faults.Away(w.Case, part)})
 		}
 	}
+}
+
+func (w *walk) unreliablePrometheus(string) {
+	if w.suffers(answersOfPrometheus) {
+		return
+	}
+	how := pick(w.rand, []struct {
+		what   string
+		faults proxyfault.Faults
+	}{
+		{"Prometheus answers nonsense", proxyfault.Faults{NaN: true}},
+		{"Prometheus is slow", proxyfault.Faults{Latency: metav1.Duration{Duration: 5 * time.Second}}},
+		{"Prometheus refuses connections", proxyfault.Faults{AwayFor: metav1.Duration{Duration: time.Hour}}},
+	})
+	w.prometheus.Set(how.faults)
+	w.breaks(fault{what: how.what, part: answersOfPrometheus, mend: func() { w.prometheus.Set(proxyfault.Faults{}) }})
 }
 
 // breaks notes a fault that lasts for one to three moves.
