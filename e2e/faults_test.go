@@ -44,6 +44,7 @@ func testOwnFaults(t *testing.T, cluster *harness.Cluster) {
 		"sidecars cut off, half-open and slow":  sidecarsDisconnected,
 		"Prometheus slow, nonsensical and away": unreliablePrometheus,
 		"another certificate":                   anotherCertificate,
+		"annotations and record deleted":        notesDeleted,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -258,6 +259,34 @@ func anotherCertificate(c *harness.Case) {
 	c.Do("annotate", "deployment", harness.Name, "team=shop") // a held workload's writes need the webhook
 	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
 	c.AwaitReady(2*time.Minute, m.stable, replicas+1)
+	m.requireStableKept(replicas)
+	promote(c, m.candidate)
+	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
+	m.requireEnd("v2")
+}
+
+// notesDeleted: somebody removes by hand what Headgate has noted about the rollout. The annotations are there again in
+// the same write, the record is made again from them and begins anew with the same candidate.
+func notesDeleted(c *harness.Case) {
+	m := begin(c, slowly)
+	notes := []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation}
+	for _, key := range notes {
+		c.Do("annotate", "deployment", harness.Name, key+"-")
+	}
+	d := c.AwaitObserved()
+	for _, key := range notes {
+		if d.Annotations[key] == "" {
+			c.T.Errorf("annotation %s was removed in the middle of a rollout", key)
+		}
+	}
+	first := c.AwaitWeight(time.Minute, 0, 20)
+	c.Do("delete", "rollouts.headgate.dev", harness.Name)
+	again := c.AwaitRollout(2*time.Minute, "another record says that the weight is in force", func(r *v1alpha1.Rollout) bool {
+		return r.UID != first.UID && r.Status.WeightInForce == 20
+	})
+	if s := again.Status; s.Stable.Hash != m.stable || s.Candidate.Hash != m.candidate {
+		c.T.Errorf("the new record has stable %s and candidate %s, want %s and %s", s.Stable.Hash, s.Candidate.Hash, m.stable, m.candidate)
+	}
 	m.requireStableKept(replicas)
 	promote(c, m.candidate)
 	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
