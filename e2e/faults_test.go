@@ -111,6 +111,9 @@ func shortKinds() map[load.Kind]float64 {
 	return map[load.Kind]float64{load.KindHTTP1: 12, load.KindNew: 6, load.KindH2C: 4, load.KindGRPC: 6}
 }
 
+// refusals are what an API server in trouble says, in turn.
+var refusals = []int{http.StatusConflict, http.StatusTooManyRequests, http.StatusInternalServerError}
+
 // unreliableAPIServer: what the control plane asks of the API server takes two seconds, then every third of its
 // writes is refused, then there is no API server for longer than a leader's lease. Where that is possible, the API
 // server itself is restarted, for everybody, and the kubelet, so that it gives the pods new tokens; they need them
@@ -130,7 +133,7 @@ func unreliableAPIServer(c *harness.Case) {
 		c.T.Log("the API server itself and the kubelet were not restarted: the cluster is not one of e2e/cluster")
 	}
 	m.requireStableKept(replicas)
-	refusing := proxyfault.Faults{Every: 3, Statuses: []int{http.StatusConflict, http.StatusTooManyRequests, http.StatusInternalServerError}}
+	refusing := proxyfault.Faults{Every: 3, Statuses: refusals}
 	slow := api.Set(refusing)
 	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
 	c.AwaitReady(2*time.Minute, m.stable, replicas+1)

@@ -68,8 +68,9 @@ type walk struct {
 	// process was in the middle of are lost, with or without Headgate.
 	kill  bool
 	loads []*harness.Load
-	// prometheus is the one that the policy names.
-	prometheus *faults.Proxy
+	// prometheus is the one that the policy names; apiServer is what the control plane takes for it, nil in every other
+	// round.
+	prometheus, apiServer *faults.Proxy
 
 	// fields are the user's as he set them last, n is his replicas; floor is the fewest ready pods that may be
 	// seen: the smallest n, less what was evicted and deleted.
@@ -110,6 +111,9 @@ func newWalk(c *harness.Case, seed uint64) *walk {
 
 // round walks, waits until everything is quiet, and looks.
 func (w *walk) round() {
+	if w.rand.IntN(2) == 0 {
+		w.apiServer = faults.NewAPIServer(w.Case)
+	}
 	var url string
 	w.prometheus, url = faults.NewPrometheus(w.Case)
 	w.Policy(pick(w.rand, []string{
@@ -171,6 +175,9 @@ func (w *walk) move() {
 	}
 	if w.kill {
 		moves = append(moves, named{"kill an Envoy", w.killEnvoy}, named{"kill an Envoy", w.killEnvoy})
+	}
+	if w.apiServer != nil {
+		moves = append(moves, named{"an API server that can't be trusted", w.unreliableAPIServer}, named{"an API server that can't be trusted", w.unreliableAPIServer})
 	}
 	m := pick(w.rand, moves)
 	w.moved++
@@ -377,6 +384,26 @@ func (w *walk) unreliablePrometheus(string) {
 	})
 	w.prometheus.Set(how.faults)
 	w.breaks(fault{what: how.what, part: answersOfPrometheus, mend: func() { w.prometheus.Set(proxyfault.Faults{}) }})
+}
+
+// unreliableAPIServer refuses writes of the control plane, or everything. It is not slow: pods would start without
+// sidecars, and then updates go out natively.
+func (w *walk) unreliableAPIServer(string) {
+	if w.suffers(faults.ControlPlane) {
+		return
+	}
+	how := pick(w.rand, []struct {
+		what   string
+		faults proxyfault.Faults
+	}{
+		{"the API server refuses every third write", proxyfault.Faults{Every: 3, Statuses: refusals}},
+		{"the API server refuses connections of the control plane", proxyfault.Faults{AwayFor: metav1.Duration{Duration: time.Hour}}},
+	})
+	w.apiServer.Set(how.faults)
+	w.breaks(fault{what: how.what, part: faults.ControlPlane, mend: func() {
+		w.apiServer.Set(proxyfault.Faults{})
+		faults.AwaitReady(w.Case, faults.ControlPlane)
+	}})
 }
 
 // breaks notes a fault that lasts for one to three moves.

@@ -88,7 +88,8 @@ func (p *Proxy) start(to string, env ...corev1.EnvVar) {
 func (p *Proxy) create(o client.Object) {
 	p.c.T.Helper()
 	p.c.T.Cleanup(func() {
-		if err := client.IgnoreNotFound(p.c.Client.Delete(p.c.Ctx, o)); err != nil {
+		// At once: nobody needs it any more, and the next case may want the name.
+		if err := client.IgnoreNotFound(p.c.Client.Delete(p.c.Ctx, o, client.GracePeriodSeconds(0))); err != nil {
 			p.c.T.Errorf("removing %s: %v", p.name, err)
 		}
 	})
