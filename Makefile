@@ -32,7 +32,7 @@ SOAK ?= 1h
 SEED := $(or $(SEED),$(shell date +%s))
 # How many histories `make fidelity` compares.
 FIDELITY ?= 600
-# Which benchmarks to run, and how many rollouts those on a cluster make.
+# Which benchmarks to run, and how many rollouts, or starts of pods, those on a cluster make.
 BENCH ?= .
 BENCHTIME ?= 10x
 # Arguments of `make demo`, for example ARGS=--plain.
@@ -97,7 +97,7 @@ e2e: ## Run the end-to-end tests, on KUBECONFIG or a local cluster made for them
 	@RUN='$(RUN)' E2E_TIMEOUT='$(E2E_TIMEOUT)' KUBECONFIG='$(KUBECONFIG)' KUBERNETES='$(KUBERNETES)' hack/e2e.sh
 
 .PHONY: bench
-bench: ## Measure bench-fast, and BENCHTIME (10x) rollouts of each kind on a real cluster (root; an hour; BENCH=regexp selects)
+bench: ## Measure bench-fast, and BENCHTIME (10x) rollouts of each kind and starts of pods on a real cluster (root; an hour; BENCH=regexp selects)
 	@{ go test -run '^$$' -bench '$(BENCH)' -v ./...; \
 		BENCH='$(BENCH)' BENCHTIME='$(BENCHTIME)' KUBECONFIG='$(KUBECONFIG)' hack/e2e.sh; } | go -C hack/bench run . -out $(CURDIR)/out/bench.json
 
