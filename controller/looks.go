@@ -230,8 +230,8 @@ func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1
 	return known.verdict, text
 }
 
-// stateText is a judge's state as the record keeps it. In place of one for which there is no room it says that something was lost:
-// nothing at all would be a new rollout after a restart, with another chance to fail a good candidate.
+// stateText is a judge's state as the record keeps it. In place of one for which there is no room it says that something
+// was lost: nothing at all would be a new rollout after a restart, with another chance to fail a good candidate.
 func stateText(s analysis.State) string {
 	text, err := json.Marshal(s)
 	if err != nil || len(text) > maxJudgeState {
@@ -250,8 +250,8 @@ func (l *Looks) Forget(key types.NamespacedName) {
 	delete(l.judged, key)
 }
 
-// forgetEnded drops what is known of rollouts that are over and have no metrics any more: a judge's state takes some 30 KB, and
-// workloads have their next rollout after weeks. One that goes on all the same has its state in the record.
+// forgetEnded drops what is known of rollouts that are over and have no metrics any more: a judge's state takes some
+// 30 KB, and workloads have their next rollout after weeks. One that goes on all the same has its state in the record.
 func (l *Looks) forgetEnded(all map[string]work) {
 	goes := map[types.NamespacedName]bool{}
 	for _, lane := range all {

@@ -109,8 +109,8 @@ func (s *MetricSpec) Queries() []*string {
 	return out
 }
 
-// ImpossibleBounds says why no value could be within a metric's bounds; empty: some could. The API server refuses such a metric, but it sees
-// no files, and its definitions may be older than that rule.
+// ImpossibleBounds says why no value could be within a metric's bounds; empty: some could. The API server refuses such a
+// metric, but it sees no files, and its definitions may be older than that rule.
 func (s *MetricSpec) ImpossibleBounds() string {
 	if r := s.Range; r != nil && r.Min != nil && r.Max != nil && decimal(r.Min, 0) > decimal(r.Max, 0) {
 		return fmt.Sprintf("its range is upside down: min is %s and max %s; lower min or raise max", *r.Min, *r.Max)
