@@ -21,7 +21,7 @@ import (
 // most pods that the autoscaler may make.
 const most = 2 * replicas
 
-// The real autoscaler, on processor use, in the middle of a rollout. Without load stable keeps the pods that
+// The real autoscaler, on processor use, in the middle of a rollout. Under little load stable keeps the pods that
 // it had, though the autoscaler wants fewer; under more load it gets more, though a pod of the candidate that
 // is not ready, and so does nothing that the autoscaler counts, is among them.
 func testAutoscaler(t *testing.T, cluster *harness.Cluster) {
@@ -38,6 +38,12 @@ func testAutoscaler(t *testing.T, cluster *harness.Cluster) {
 	for _, l := range m.loads {
 		requireNoFailure(t, "before the load falls", l.Stop())
 	}
+	// So few that no pod is needed for them.
+	few := map[load.Kind]float64{load.KindHTTP1: 2, load.KindNew: 1, load.KindGRPC: 1}
+	m.loads = c.StartLoads(
+		harness.NamedConfig{Name: "few-service", Config: harness.ToService(few)},
+		harness.NamedConfig{Name: "few-pods", Config: harness.ToPods(few)},
+	)
 	autoscale(c, 1)
 	c.AwaitAutoscaler(3*time.Minute, "it wants fewer pods", func(h *autoscalingv2.HorizontalPodAutoscaler) bool {
 		return h.Status.DesiredReplicas < replicas && h.Status.LastScaleTime != nil
@@ -49,10 +55,10 @@ func testAutoscaler(t *testing.T, cluster *harness.Cluster) {
 
 	crowd := harness.AllKinds()
 	crowd[load.KindHTTP1] += 60
-	m.loads = c.StartLoads(
+	m.loads = append(m.loads, c.StartLoads(
 		harness.NamedConfig{Name: "crowd-service", Config: harness.ToService(crowd)},
 		harness.NamedConfig{Name: "crowd-pods", Config: harness.ToPods(harness.AllKinds())},
-	)
+	)...)
 	c.AwaitDeployment(4*time.Minute, "more pods are ready", func(d *appsv1.Deployment) bool {
 		return d.Status.ReadyReplicas > replicas
 	})
