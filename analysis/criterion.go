@@ -148,7 +148,7 @@ func (s *Settings) metricRates(latency bool, injected float64) (out []Rate) {
 
 // metricMargins are those of a user's rate, by its cause.
 func (s *Settings) metricMargins(cause string) (harm, acceptance Margin) {
-	harm, acceptance = s.Harm, s.Acceptance
+	harm, acceptance = defaultHarm, defaultAcceptance
 	if c := s.criterion(strings.TrimPrefix(cause, CauseMetric)); c != nil && c.Rate != nil {
 		harm = orDefault(c.Rate.Harm.valid(), c.Rate.Harm, harm)
 		acceptance = orDefault(c.Rate.Acceptance.valid() && c.Rate.Acceptance.Excess > 0, c.Rate.Acceptance, acceptance)

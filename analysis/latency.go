@@ -220,13 +220,15 @@ const maxRemembered = 40
 
 // choose finds at most n bounds to judge from what stable did so far: those that split its requests into two
 // parts of which neither is almost empty. The candidate has no say in it, or it would choose by what it
-// did. Where there are more than n, they are spread evenly over them.
+// did. Where there are more than n, they are spread evenly over them. One that the user named is judged alone,
+// whatever stable did.
 func (p *Latency) choose(s Settings, n int) []float64 {
+	if named := s.LatencyBound.Seconds(); slices.Contains(p.Bounds, named) {
+		return []float64{named}
+	}
 	var out []float64
 	for i, bound := range p.Bounds {
-		tail := share(p.Tails[i], p.Served)
-		named := s.LatencyBound > 0 && bound == s.LatencyBound.Seconds()
-		if named || s.LatencyBound == 0 && tail > leastTail && tail < mostTail {
+		if tail := share(p.Tails[i], p.Served); tail > leastTail && tail < mostTail {
 			out = append(out, bound)
 		}
 	}

@@ -60,6 +60,8 @@ func TestLatency(t *testing.T) {
 		"errors count from the first request": {looks: looks(4, timed(1), bad), want: Fail, cause: CauseErrorRate, from: 4},
 		"a bound of the user's alone": {settings: Settings{LatencyBound: 500 * time.Millisecond}, looks: looks(12, timed(9)),
 			want: Fail, cause: "Latency/0.5"},
+		"a bound of the user's that nobody counts by": {settings: Settings{LatencyBound: 300 * time.Millisecond}, looks: looks(10, timed(3)),
+			want: Fail, cause: "Latency/0.05", from: 10},
 		"switched off": {settings: Settings{NoLatency: true}, looks: looks(20, timed(10)), want: Pass},
 		"without errors the latency is judged alone": {settings: Settings{NoErrorRate: true}, looks: looks(12, timed(3), bad), want: Fail, cause: "Latency/0.05"},
 		"without errors it must be accepted":         {settings: Settings{NoErrorRate: true}, looks: looks(6, timed(1)), want: Undecided},

@@ -29,12 +29,15 @@ type Settings struct {
 	// Beta is the chance of accepting a candidate beyond the Acceptance margin, per step. Default 0.05.
 	Beta float64
 	// Harm is the margin below which nothing is rolled back. Default 1.25 and 0.1 points: pods and
-	// nodes differ by about that much with the same version.
+	// nodes differ by about that much with the same version. With an ErrorBudget a tenth of that instead of 0.1 points.
 	Harm Margin
 	// Acceptance is the margin that must be ruled out to advance. Default 2 and 0.75 points: see
 	// docs/analysis.md for what other values cost in time. Between the margins nothing is decided on
-	// evidence alone.
+	// evidence alone. Never narrower than Harm by default: what is no harm can be accepted.
 	Acceptance Margin
+	// ErrorBudget is the share of requests that may fail, and LatencyBudget the share that may take longer than
+	// LatencyBound, by the user's objectives; 0 to 1. Zero: he declares none.
+	ErrorBudget, LatencyBudget float64
 
 	// Interval is the planned time between looks. Default 5 s: Prometheus scrapes sidecars that often.
 	Interval time.Duration
@@ -55,9 +58,8 @@ type Settings struct {
 	// NoErrorRate turns the comparison of error rates off, NoLatency that of latencies. The users'
 	// metrics remain.
 	NoErrorRate, NoLatency bool
-	// LatencyBound is the one bound that requests must not be slower than, where the user names one;
-	// it must be among the bounds that the looks count by. Zero, the default: every bound that tells
-	// something (see choose).
+	// LatencyBound is the one bound that requests must not be slower than, where the user names one.
+	// Zero, the default, and one that the looks do not count by: every bound that tells something (see choose).
 	LatencyBound time.Duration
 	// HarmLatency and AcceptanceLatency are the margins between the shares of requests that are slower
 	// than a bound. Default 1.25 and 0.2 points; 1.5 and 1.5 points.
@@ -97,10 +99,8 @@ func (s Settings) withDefaults() Settings {
 	s.Stable = orDefault(s.Stable != "", s.Stable, "stable")
 	s.Alpha = orDefault(s.Alpha > 0 && s.Alpha < 1, s.Alpha, defaultAlpha)
 	s.Beta = orDefault(s.Beta > 0 && s.Beta < 1, s.Beta, defaultBeta)
-	s.Harm = orDefault(s.Harm.valid(), s.Harm, defaultHarm)
-	s.Acceptance = orDefault(s.Acceptance.valid() && s.Acceptance.Excess > 0, s.Acceptance, defaultAcceptance)
-	s.HarmLatency = orDefault(s.HarmLatency.valid(), s.HarmLatency, defaultHarmLatency)
-	s.AcceptanceLatency = orDefault(s.AcceptanceLatency.valid() && s.AcceptanceLatency.Excess > 0, s.AcceptanceLatency, defaultAcceptanceLatency)
+	s.Harm, s.Acceptance = margins(s.Harm, s.Acceptance, s.ErrorBudget, defaultHarm, defaultAcceptance)
+	s.HarmLatency, s.AcceptanceLatency = margins(s.HarmLatency, s.AcceptanceLatency, s.LatencyBudget, defaultHarmLatency, defaultAcceptanceLatency)
 	s.WarmUp = orDefault(s.WarmUp > 0, s.WarmUp, defaultWarmUp)
 	s.LatencyBound = max(s.LatencyBound, 0)
 	s.Interval = orDefault(s.Interval > 0, s.Interval, defaultInterval)
@@ -111,6 +111,17 @@ func (s Settings) withDefaults() Settings {
 	s.MaxStepTime = orDefault(s.MaxStepTime > 0, s.MaxStepTime, defaultMaxStepTime)
 	s.BlindAfter = orDefault(s.BlindAfter > 0, s.BlindAfter, defaultBlindAfter)
 	return s
+}
+
+// margins are those given, where they are valid, or else the default ones; of these the excess that is no harm is a tenth
+// of the budget, where there is one.
+func margins(harm, acceptance Margin, budget float64, defHarm, defAcceptance Margin) (Margin, Margin) {
+	if budget > 0 && budget <= 1 {
+		defHarm.Excess = budget / 10
+		defAcceptance.Excess = max(defAcceptance.Excess, defHarm.Excess)
+	}
+	return orDefault(harm.valid(), harm, defHarm),
+		orDefault(acceptance.valid() && acceptance.Excess > 0, acceptance, defAcceptance)
 }
 
 // StepTime is how long the current step may take when all of the steps that are left, this one included,

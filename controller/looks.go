@@ -277,8 +277,9 @@ func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
 		Interval:     LookInterval,
 		PlannedLooks: int(policy.EffectiveMaxDuration()/LookInterval) + 1,
 		Steps:        len(steps),
-		NoErrorRate:  policy.Analysis.SuccessRate.Disabled,
-		NoLatency:    policy.Analysis.Latency.Disabled,
+		NoErrorRate:  policy.Analysis.SuccessRate.Disabled, ErrorBudget: policy.Analysis.SuccessRate.Budget(),
+		NoLatency: policy.Analysis.Latency.Disabled, LatencyBudget: policy.Analysis.Latency.Budget(),
+		LatencyBound: policy.Analysis.Latency.EffectiveBound(),
 	}
 	for i := range policy.Analysis.Metrics {
 		out.Metrics = append(out.Metrics, criterion(&policy.Analysis.Metrics[i]))

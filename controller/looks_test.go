@@ -255,7 +255,8 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 		Steps:       []v1alpha1.Step{{Weight: 20}, {Weight: 60}},
 		MaxDuration: &metav1.Duration{Duration: 2 * time.Minute},
 		Analysis: v1alpha1.Analysis{
-			SuccessRate: v1alpha1.SuccessRate{Disabled: true},
+			SuccessRate: v1alpha1.SuccessRate{Disabled: true, Objective: ptr("87.5")},
+			Latency:     v1alpha1.Latency{Bound: &metav1.Duration{Duration: 300 * time.Millisecond}, Objective: ptr("75")},
 			Metrics: []v1alpha1.Metric{
 				{Name: "a", MetricSpec: v1alpha1.MetricSpec{Range: &v1alpha1.Range{Min: ptr("0.98")}, DryRun: true}},
 				{Name: "b", MetricSpec: v1alpha1.MetricSpec{
@@ -272,7 +273,7 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 	want := analysis.Settings{
 		Candidate: candidateHash, Stable: stableHash, Interval: 5 * time.Second, PlannedLooks: 25, Steps: 2,
 		MaxStepTime: 90 * time.Second, // the last step gets all that is left
-		NoErrorRate: true,
+		NoErrorRate: true, ErrorBudget: 0.125, LatencyBound: 300 * time.Millisecond, LatencyBudget: 0.25,
 		Metrics: []analysis.Criterion{
 			{Name: "a", Range: &analysis.Range{Min: ptr(0.98)}, DryRun: true},
 			{

@@ -4,7 +4,9 @@
 package replay
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -31,7 +33,8 @@ func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 	return &p.Spec, nil
 }
 
-// check says what the API server would refuse of a policy's steps, time and bounds: whoever tries a policy here wants to use it there.
+// check says what the API server would refuse of a policy's steps, time, objectives and bounds: whoever tries a policy
+// here wants to use it there.
 func check(p *v1alpha1.RolloutPolicySpec) error {
 	last := int32(0)
 	for i, s := range p.Steps {
@@ -46,11 +49,29 @@ func check(p *v1alpha1.RolloutPolicySpec) error {
 	if d := p.MaxDuration; d != nil && (d.Duration < 0 || d.Duration%time.Second != 0) {
 		return fmt.Errorf("maxDuration is %s; expected hours, minutes and whole seconds, like 4m", d.Duration)
 	}
+	if err := checkObjectives(&p.Analysis); err != nil {
+		return err
+	}
 	for i := range p.Analysis.Metrics {
 		m := &p.Analysis.Metrics[i]
 		if wrong := m.ImpossibleBounds(); wrong != "" {
 			return fmt.Errorf("no value of metric %q could be good: %s", m.Name, wrong)
 		}
+	}
+	return nil
+}
+
+func checkObjectives(a *v1alpha1.Analysis) error {
+	for field, objective := range map[string]*string{"successRate": a.SuccessRate.Objective, "latency": a.Latency.Objective} {
+		if objective == nil {
+			continue
+		}
+		if v, err := strconv.ParseFloat(*objective, 64); err != nil || v <= 0 || v >= 100 {
+			return fmt.Errorf("analysis.%s.objective is %q; expected a percentage above 0 and below 100, like \"99.9\"", field, *objective)
+		}
+	}
+	if l := &a.Latency; l.Objective != nil && l.Bound == nil {
+		return errors.New("analysis.latency.objective needs a bound: within what time so many requests are to be answered")
 	}
 	return nil
 }
@@ -65,7 +86,9 @@ func settings(policy *v1alpha1.RolloutPolicySpec, step int, judged time.Duration
 	most := policy.EffectiveMaxDuration()
 	s.Steps = len(policy.EffectiveSteps())
 	s.PlannedLooks = int(most/Interval) + 1
-	s.NoErrorRate, s.NoLatency = policy.Analysis.SuccessRate.Disabled, policy.Analysis.Latency.Disabled
+	success, latency := &policy.Analysis.SuccessRate, &policy.Analysis.Latency
+	s.NoErrorRate, s.ErrorBudget = success.Disabled, success.Budget()
+	s.NoLatency, s.LatencyBound, s.LatencyBudget = latency.Disabled, latency.EffectiveBound(), latency.Budget()
 	s.MaxStepTime = s.StepTime(max(most-judged, 0), s.Steps-step)
 	return s
 }

@@ -125,6 +125,22 @@ func (s *MetricSpec) ImpossibleBounds() string {
 	return ""
 }
 
+// Budget is what the objective leaves for errors, as a share of the requests; 0 without an objective.
+func (s *SuccessRate) Budget() float64 { return budget(s.Objective) }
+
+// Budget is what the objective leaves for requests slower than Bound, as a share of the requests; 0 without an objective.
+func (l *Latency) Budget() float64 { return budget(l.Objective) }
+
+func budget(objective *string) float64 { return 1 - decimal(objective, 100)/100 }
+
+// EffectiveBound is Bound, or 0: several bounds.
+func (l *Latency) EffectiveBound() time.Duration {
+	if l.Bound == nil {
+		return 0
+	}
+	return l.Bound.Duration
+}
+
 // decimal is the number in a string of the API's, or the default where there is none.
 func decimal(s *string, def float64) float64 {
 	if s == nil {

@@ -204,13 +204,40 @@ type SuccessRate struct {
 	// Disabled turns the comparison off.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
+
+	// Objective is how many percent of all requests are to succeed, as in "99.9". It sets by how much the candidate's error
+	// rate may be above stable's, on top of a ratio, before that speaks against it: a tenth of what the objective leaves for
+	// errors, so 0.01 percentage points for "99.9". Default: 0.1 points, as with "99".
+	// +kubebuilder:validation:Pattern=`^[0-9]{1,2}(\.[0-9]{1,6})?$`
+	// +kubebuilder:validation:MaxLength=9
+	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0",message="an objective must be above 0 and below 100, in percent"
+	// +optional
+	Objective *string `json:"objective,omitempty"`
 }
 
 // Latency is the comparison of latencies between candidate and stable.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.objective) || has(self.bound)",message="an objective needs a bound: within what time so many requests are to be answered"
 type Latency struct {
 	// Disabled turns the comparison off.
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
+
+	// Bound is the time within which requests are to be answered; how many take longer is then the only latency that is
+	// compared. Default: several bounds, by what stable's latencies are. Where histograms do not count by it, exponential
+	// native ones, it is the default too.
+	// +kubebuilder:validation:Enum="10ms";"20ms";"50ms";"100ms";"200ms";"300ms";"500ms";"1s";"2s";"5s"
+	// +optional
+	Bound *metav1.Duration `json:"bound,omitempty"`
+
+	// Objective is how many percent of all requests are to be answered within the bound, as in "95". It sets by how many
+	// more the candidate's may be slower than stable's, on top of a ratio, before that speaks against it: a tenth of what
+	// the objective leaves. Default: 0.2 percentage points, as with "98".
+	// +kubebuilder:validation:Pattern=`^[0-9]{1,2}(\.[0-9]{1,6})?$`
+	// +kubebuilder:validation:MaxLength=9
+	// +kubebuilder:validation:XValidation:rule="double(self) > 0.0",message="an objective must be above 0 and below 100, in percent"
+	// +optional
+	Objective *string `json:"objective,omitempty"`
 }
 
 // PolicyStatus is what Headgate says about a policy.
