@@ -149,8 +149,8 @@ func (p *pass) begin(template string) {
 	p.d.Requeue = tick
 }
 
-// fewPods is below how many pods of stable the bound on false rollbacks was not seen to hold where pods fail on their own (docs/analysis.md,
-// Limits).
+// fewPods is below how many pods of stable the bound on false rollbacks was not seen to hold where pods fail on their own
+// (docs/analysis.md, Limits).
 const fewPods = 3
 
 // recallRejection: the record is gone, and the Deployment still says that this template was rolled back.
