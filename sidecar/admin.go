@@ -53,6 +53,12 @@ func (a admin) drain(ctx context.Context) error {
 	return errors.Join(err, err2)
 }
 
+// closeListeners makes Envoy refuse connections. Those that it has taken stay.
+func (a admin) closeListeners(ctx context.Context) error {
+	_, err := a.call(ctx, http.MethodPost, "/drain_listeners")
+	return err
+}
+
 // live tells whether Envoy has finished its initialisation: it has a whole configuration. It stays
 // live while it drains.
 func (a admin) live(ctx context.Context) (bool, error) {

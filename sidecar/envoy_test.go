@@ -4,6 +4,7 @@
 package sidecar
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -212,6 +213,53 @@ func TestStopWaitsForRequestsUnderWay(t *testing.T) {
 	}
 	p.ended <- nil
 	t.Logf("ended %v after the last connection", time.Since(start))
+}
+
+// TestWhoStillComesIsAnsweredOrRefused: a peer that has not heard of the end sends requests until there is nobody. When its
+// connection is refused it sends them elsewhere, but nobody may repeat one that was taken and never answered.
+func TestWhoStillComesIsAnsweredOrRefused(t *testing.T) {
+	if !inPod(t) {
+		return
+	}
+	p := newPod(t)
+	newControlPlane(t, &p.cfg)
+	p.run(logContext(t))
+	eventually(t, "ready", 15*time.Second, p.ready)
+	dial := func() (net.Conn, error) {
+		return p.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", podIP+":8080")
+	}
+	taken, err := dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if _, err := p.get("/"); err != nil { // so Envoy has seen the connection before, too
+		t.Fatal(err)
+	}
+	p.stop()
+	eventually(t, "the doors are closed", 10*time.Second, func() error {
+		late, err := dial()
+		if err != nil {
+			return nil
+		}
+		late.Close()
+		return errors.New("a connection was taken")
+	})
+	if _, err := fmt.Fprint(taken, "GET / HTTP/1.1\r\nHost: web.shop.svc\r\n\r\n"); err != nil {
+		t.Errorf("asking on a connection that was taken: %v", err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(taken), nil)
+	if err != nil {
+		t.Fatalf("reading the answer on a connection that was taken: %v", err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || !resp.Close {
+		t.Errorf("status %d, connection closed: %t; want 200, true", resp.StatusCode, resp.Close)
+	}
+	if err := <-p.ended; err != nil {
+		t.Errorf("Run = %v, want nil after it was told to stop", err)
+	}
+	p.ended <- nil
 }
 
 // TestOnlyEnvoyMayAskForConfiguration: the socket is in reach of the app.
