@@ -45,7 +45,7 @@ const (
 func clusters(w *Workload) []*clusterv3.Cluster {
 	out := []*clusterv3.Cluster{originalDestination(passthroughCluster)}
 	for _, p := range w.Ports {
-		out = append(out, local(w, p), in(w, p))
+		out = append(out, local(w, p), in(w, p), inOnce(w, p))
 		if splits(w, p) {
 			out = append(out, peerConn(w, p), peer(w, p))
 		}
@@ -84,6 +84,16 @@ func in(w *Workload, p Port) *clusterv3.Cluster {
 	c.LbConfig = &clusterv3.Cluster_OriginalDstLbConfig_{OriginalDstLbConfig: &clusterv3.Cluster_OriginalDstLbConfig{
 		UpstreamPortOverride: number(p.Number),
 	}}
+	return c
+}
+
+// inOnce is in while the pod is ending: a connection for each request. Peers that have not heard of the end still send some
+// when the app ends, which may close an unused connection in the moment in which the next request is sent. One that can't
+// have a connection has certainly not been read, and its sender is told so.
+func inOnce(w *Workload, p Port) *clusterv3.Cluster {
+	c := in(w, p)
+	c.Name = inOnceCluster(p.Number)
+	c.TypedExtensionProtocolOptions = httpOptions(localIdleTimeout, onceOnly)
 	return c
 }
 
@@ -168,12 +178,19 @@ func noBreakers() *clusterv3.CircuitBreakers {
 	}}}
 }
 
+// onceOnly makes a connection for each request.
+func onceOnly(o *corev3.HttpProtocolOptions) { o.MaxRequestsPerConnection = number(1) }
+
 // httpOptions speak upstream what the client spoke.
-func httpOptions(idle time.Duration) map[string]*anypb.Any {
+func httpOptions(idle time.Duration, change ...func(*corev3.HttpProtocolOptions)) map[string]*anypb.Any {
+	common := &corev3.HttpProtocolOptions{
+		IdleTimeout: duration(idle), MaxHeadersCount: number(maxHeaders), MaxResponseHeadersKb: number(maxHeadersKB),
+	}
+	for _, c := range change {
+		c(common)
+	}
 	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamsv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout: duration(idle), MaxHeadersCount: number(maxHeaders), MaxResponseHeadersKb: number(maxHeadersKB),
-		},
+		CommonHttpProtocolOptions: common,
 		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{
 				HttpProtocolOptions:  http1(),

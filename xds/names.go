@@ -63,6 +63,8 @@ func localCluster(port uint32) string { return fmt.Sprintf("local|%d", port) }
 
 func inCluster(port uint32) string { return fmt.Sprintf("in|%d", port) }
 
+func inOnceCluster(port uint32) string { return fmt.Sprintf("inonce|%d", port) }
+
 func peerCluster(port uint32, revision string) string {
 	return fmt.Sprintf("peer|%d|%s", port, revision)
 }

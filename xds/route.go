@@ -7,8 +7,10 @@ import (
 	"strconv"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -73,14 +75,15 @@ func onlyPeers(s *Split) bool {
 func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 	var routes []*routev3.Route
 	for _, p := range w.Ports {
-		m := everything()
-		m.Headers = []*routev3.HeaderMatcher{header(PortHeader, &matcherv3.StringMatcher{
-			MatchPattern: &matcherv3.StringMatcher_Exact{Exact: strconv.Itoa(int(p.Number))},
-		})}
-		routes = append(routes, &routev3.Route{
-			Name: inCluster(p.Number), Match: m, Action: forward(to(inCluster(p.Number))),
-			RequestHeadersToRemove: []string{PortHeader},
-		})
+		ending := meantFor(p)
+		ending.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{}, RuntimeKey: LeavingKey}
+		for _, r := range []*routev3.Route{
+			{Name: inOnceCluster(p.Number), Match: ending, Action: forward(to(inOnceCluster(p.Number)))},
+			{Name: inCluster(p.Number), Match: meantFor(p), Action: forward(to(inCluster(p.Number)))},
+		} {
+			r.RequestHeadersToRemove = []string{PortHeader}
+			routes = append(routes, r)
+		}
 	}
 	return routeConfig(peerRoutes, routes...)
 }
@@ -106,6 +109,15 @@ func routeConfig(name string, routes ...*routev3.Route) *routev3.RouteConfigurat
 
 func everything() *routev3.RouteMatch {
 	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+// meantFor matches what a peer sends to p.
+func meantFor(p Port) *routev3.RouteMatch {
+	m := everything()
+	m.Headers = []*routev3.HeaderMatcher{header(PortHeader, &matcherv3.StringMatcher{
+		MatchPattern: &matcherv3.StringMatcher_Exact{Exact: strconv.Itoa(int(p.Number))},
+	})}
+	return m
 }
 
 func authorityIsAddress() *routev3.RouteMatch {

@@ -12,7 +12,8 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// request is what routes look at; roll is Envoy's random number, 0 to 99.
+// request is what routes look at: headers, among which stand the runtime keys that are set; roll is Envoy's random
+// number, 0 to 99.
 type request struct {
 	headers map[string]string
 	roll    uint32
@@ -41,6 +42,9 @@ func matches(t *testing.T, m *routev3.RouteMatch, q request) bool {
 	t.Helper()
 	if m.GetPrefix() != "/" {
 		t.Fatalf("the evaluator knows only prefix /, not %v", m)
+	}
+	if f := m.GetRuntimeFraction(); f != nil && q.headers[f.GetRuntimeKey()] == "" { // the default of all is 0
+		return false
 	}
 	for _, h := range m.GetHeaders() {
 		value, present := q.headers[h.GetName()]
@@ -115,6 +119,7 @@ func TestWhereRequestsGo(t *testing.T) {
 		"a name that ends with an address is a name":      {split, "capture|8080", request{host("x10.0.0.9"), 0}, "peer|8080|7f9c6d5b4"},
 		"from a peer, a captured port":                    {split, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"from a peer, a captured port for bytes":          {split, "peers", request{map[string]string{PortHeader: "9000"}, 0}, "in|9000"},
+		"from a peer, while the pod ends":                 {split, "peers", request{map[string]string{PortHeader: "8080", LeavingKey: "100"}, 0}, "inonce|8080"},
 		"from a peer, any other port":                     {split, "peers", request{map[string]string{PortHeader: "22"}, 0}, "404"},
 		"from a peer, the sidecar's admin port":           {split, "peers", request{map[string]string{PortHeader: "15602"}, 0}, "404"},
 		"from a stranger without the header":              {split, "peers", request{host("10.0.0.9"), 0}, "404"},

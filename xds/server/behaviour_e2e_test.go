@@ -377,11 +377,7 @@ func TestAPeerWhoseAppHasEndedCostsNoRequest(t *testing.T) {
 	if answer := p.get(p.client(false), http.MethodPost); !strings.HasPrefix(answer, "503") {
 		t.Errorf("answer %q of a version whose app is not there, want 503", answer)
 	}
-	for _, path := range []string{"/healthcheck/fail", "/runtime_modify?" + xds.LeavingKey + "=100"} { // as headgate drain does
-		if status, body := p.b.Admin(http.MethodPost, path); status != http.StatusOK {
-			t.Fatalf("%s: %d %s", path, status, body)
-		}
-	}
+	p.leaveB()
 	for _, h2 := range []bool{false, true} {
 		if got := p.many(500, h2); got["a"] != 500 {
 			t.Errorf("HTTP/2 %t: %v, want all 500 from the local app", h2, got)
@@ -397,6 +393,45 @@ func TestAPeerWhoseAppHasEndedCostsNoRequest(t *testing.T) {
 	call.Host, call.Header = "web", http.Header{"Content-Type": {"application/grpc"}}
 	if answer := do(p.client(true), call); answer != "a" {
 		t.Errorf("a gRPC call: answer %q, want the local app's", answer)
+	}
+}
+
+// leaveB says to the peer's sidecar that its pod ends, as headgate drain does.
+func (p *pair) leaveB() {
+	p.t.Helper()
+	for _, path := range []string{"/healthcheck/fail", "/runtime_modify?" + xds.LeavingKey + "=100"} {
+		if status, body := p.b.Admin(http.MethodPost, path); status != http.StatusOK {
+			p.t.Fatalf("%s: %d %s", path, status, body)
+		}
+	}
+}
+
+// An app that ends closes connections that are not used, perhaps in the moment in which the next request is sent. So there
+// are none when its pod ends.
+func TestAnEndingPodKeepsNoConnectionToItsApp(t *testing.T) {
+	p := newPair(t)
+	p.weight(100)
+	connections := func(h2 bool) int {
+		t.Helper()
+		if got := p.many(20, h2); got["b"] != 20 {
+			t.Fatalf("HTTP/2 %t: %v, want all from the peer", h2, got)
+		}
+		from := map[string]bool{}
+		for _, r := range p.appB.taken() {
+			from[r.RemoteAddr] = true
+		}
+		return len(from)
+	}
+	for _, h2 := range []bool{false, true} {
+		if n := connections(h2); n == 20 {
+			t.Errorf("HTTP/2 %t: a connection for each of 20 requests in the middle of the pod's life", h2)
+		}
+	}
+	p.leaveB()
+	for _, h2 := range []bool{false, true} {
+		if n := connections(h2); n != 20 {
+			t.Errorf("HTTP/2 %t: %d connections for 20 requests, want one for each", h2, n)
+		}
 	}
 }
 
