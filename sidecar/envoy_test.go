@@ -238,12 +238,11 @@ func TestWhoStillComesIsAnsweredOrRefused(t *testing.T) {
 	}
 	p.stop()
 	eventually(t, "the doors are closed", 10*time.Second, func() error {
-		late, err := dial()
-		if err != nil {
-			return nil
+		if late, err := dial(); err == nil {
+			late.Close()
+			return errors.New("a connection was taken")
 		}
-		late.Close()
-		return errors.New("a connection was taken")
+		return nil
 	})
 	if _, err := fmt.Fprint(taken, "GET / HTTP/1.1\r\nHost: web.shop.svc\r\n\r\n"); err != nil {
 		t.Errorf("asking on a connection that was taken: %v", err)
