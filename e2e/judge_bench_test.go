@@ -62,7 +62,10 @@ func BenchmarkRollBack(b *testing.B) {
 		start := time.Now()
 		c.AwaitRollout(10*time.Minute, "the candidate has no requests", func(r *v1alpha1.Rollout) bool { return r.Status.WeightInForce == 0 })
 		took = append(took, time.Since(start))
-		end := requireOutcome(c, len(took), v1alpha1.OutcomeRolledBack)
+		end := c.AwaitNext(time.Minute, start)
+		if end.Outcome != v1alpha1.OutcomeRolledBack {
+			b.Fatalf("rollout %d is %s: %+v", len(took), end.Outcome, end.Verdict)
+		}
 		b.Logf("rolled back after %v: %s", took[len(took)-1].Round(time.Second), end.Verdict.Message)
 		c.AwaitStable()
 	}
@@ -79,7 +82,7 @@ func BenchmarkPromotion(b *testing.B) {
 		start := time.Now()
 		// Each is another template, because going back to the version before is let through at once.
 		c.Apply(c.Manifest("replicas=3", "tag=v2", fmt.Sprintf("env.ATTEMPT=%d", len(took))))
-		took = append(took, promoted(c, len(took)+1, start))
+		took = append(took, promoted(c, start))
 	}
 	report(b, took)
 	requireNoFailure(b, "through the Service", l.Stop())
@@ -94,20 +97,20 @@ func BenchmarkIdentical(b *testing.B) {
 		for range 2 {
 			start := time.Now()
 			c.Do("rollout", "restart", "deployment/"+harness.Name)
-			took = append(took, promoted(c, len(took)+1, start))
+			took = append(took, promoted(c, start))
 		}
 	}
 	report(b, took)
 	requireNoFailure(b, "through the Service", l.Stop())
 }
 
-// promoted waits for the nth rollout's end, which must be good, and returns how long it took.
-func promoted(c *harness.Case, n int, since time.Time) time.Duration {
+// promoted waits for the end of the rollout that begins now, which must be good, and returns how long it took.
+func promoted(c *harness.Case, since time.Time) time.Duration {
 	c.T.Helper()
-	end := c.AwaitOutcome(10*time.Minute, n)
+	end := c.AwaitNext(10*time.Minute, since)
 	took := time.Since(since)
 	if end.Outcome != v1alpha1.OutcomePromoted {
-		c.T.Fatalf("rollout %d is %s after %v: %+v", n, end.Outcome, took.Round(time.Second), end.Verdict)
+		c.T.Fatalf("the rollout is %s after %v: %+v", end.Outcome, took.Round(time.Second), end.Verdict)
 	}
 	c.T.Logf("promoted after %v: %s: %s", took.Round(time.Second), end.Verdict.Result, end.Verdict.Message)
 	c.AwaitStable()
