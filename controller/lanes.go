@@ -41,6 +41,7 @@ type work map[Endpoint][]*v1alpha1.Rollout
 
 // Start implements manager.Runnable. Looks that would overlap are left out, not queued.
 func (l *Looks) Start(ctx context.Context) error {
+	l.leads(time.Now())
 	ticker := time.NewTicker(LookInterval)
 	defer ticker.Stop()
 	var running sync.WaitGroup
@@ -61,7 +62,7 @@ func (l *Looks) Start(ctx context.Context) error {
 }
 
 // look begins to judge every rollout that has a candidate, except in lanes that have not finished their
-// look before. wait returns when all has been judged that was begun.
+// look before. The fast lane is one more, of all rollouts. wait returns when all has been judged that was begun.
 func (l *Looks) look(ctx context.Context, now time.Time) (wait func() error) {
 	l.began(now)
 	all, err := l.byLane(ctx)
@@ -70,7 +71,8 @@ func (l *Looks) look(ctx context.Context, now time.Time) (wait func() error) {
 	}
 	l.forgetEnded(all)
 	lanes := l.enter(all)
-	errs := make(chan error, len(lanes))
+	errs := make(chan error, len(lanes)+1)
+	go func() { errs <- l.lookFast(ctx, now, all) }()
 	for name, lane := range lanes {
 		go func() {
 			err := l.drive(ctx, now, lane, all[name])
@@ -80,7 +82,7 @@ func (l *Looks) look(ctx context.Context, now time.Time) (wait func() error) {
 	}
 	return func() error {
 		var joined error
-		for range lanes {
+		for range len(lanes) + 1 {
 			joined = errors.Join(joined, <-errs)
 		}
 		return joined

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -64,14 +65,19 @@ type Looks struct {
 	// Connect makes the client for an endpoint, once for each and namespace that names it. It is called by
 	// several goroutines at once.
 	Connect func(Endpoint) (Counters, error)
+	// FastLane reads the requests and errors without a Prometheus; nil: there is no fast lane, see fastlane.go.
+	FastLane FastLane
 	// Wake is told each workload that has a new verdict, from several goroutines at once. It must not block.
 	Wake func(types.NamespacedName)
 
 	mu     sync.Mutex
-	judged map[types.NamespacedName]judged
+	judged judgements
+	fast   judgements
+	since  time.Time // nobody else was leader and looked after that; zero: not known
 	last   time.Time // of the looks, whether or not there was anything to look at
 	lanes  map[string]*lane
 	named  chan struct{} // has a place for each named address that may be asked at once
+	onFast atomic.Bool   // the fast lane is busy
 }
 
 // judged is what the analysis knows of one rollout.
@@ -133,7 +139,7 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 	s := &r.Status
 	t := prometheus.Target{
 		Namespace: r.Namespace, Workload: r.Name, Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
-		Step: int(s.Step), Weight: int(s.WeightInForce), Created: map[string]time.Time{},
+		Step: int(s.Step), Weight: int(s.WeightInForce), Created: map[string]time.Time{}, Sidecars: map[string]string{},
 	}
 	policy := recordedPolicy(s)
 	t.NoLatency = policy.Analysis.Latency.Disabled
@@ -144,8 +150,12 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 		var pods corev1.PodList
 		// Without the creation times only the first requests of new pods go uncounted.
 		_ = l.Client.List(ctx, &pods, client.InNamespace(r.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: hash})
-		for _, pod := range pods.Items {
+		for i := range pods.Items {
+			pod := &pods.Items[i]
 			t.Created[pod.Name] = pod.CreationTimestamp.Time
+			if address := StatsAddress(pod); address != "" {
+				t.Sidecars[pod.Name] = address
+			}
 		}
 	}
 	return t
@@ -178,23 +188,26 @@ func recordedPolicy(s *v1alpha1.RolloutStatus) *v1alpha1.RolloutPolicySpec {
 	return &policy
 }
 
-// known is what the analysis knows of this very rollout. l.mu is held.
-func (l *Looks) known(key types.NamespacedName, s *v1alpha1.RolloutStatus) (judged, bool) {
-	known, ok := l.judged[key]
-	return known, ok && s.Candidate.Hash != "" && known.candidate == s.Candidate.Hash && known.began.Equal(s.StartedAt)
+// judgements are by workload; nil has none.
+type judgements map[types.NamespacedName]judged
+
+// known is what is known of this very rollout; the zero value where that is nothing.
+func (j judgements) known(key types.NamespacedName, s *v1alpha1.RolloutStatus) (judged, bool) {
+	known, ok := j[key]
+	if !ok || s.Candidate.Hash == "" || known.candidate != s.Candidate.Hash || !known.began.Equal(s.StartedAt) {
+		return judged{}, false
+	}
+	return known, true
 }
 
-// judge takes in looks, the oldest first.
-func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, looks ...analysis.Look) {
+// take judges looks, the oldest first. A rollout of which nothing is known begins with what restore returns.
+func (j *judgements) take(key types.NamespacedName, s *v1alpha1.RolloutStatus, by analysis.Settings, restore func() analysis.State, looks ...analysis.Look) {
 	if len(looks) == 0 {
 		return
 	}
-	by := settings(s)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	known, ok := l.known(key, s)
+	known, ok := j.known(key, s)
 	if !ok {
-		known = judged{candidate: s.Candidate.Hash, began: s.StartedAt.DeepCopy(), state: analysis.Restore([]byte(s.JudgeState))}
+		known = judged{candidate: s.Candidate.Hash, began: s.StartedAt.DeepCopy(), state: restore()}
 	}
 	var verdict analysis.Verdict
 	for _, look := range looks {
@@ -202,22 +215,33 @@ func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, looks
 		known.looked = look.Time
 	}
 	known.step, known.verdict, known.evidence = s.Step, apiVerdict(verdict), verdict.Evidence
-	if l.judged == nil {
-		l.judged = map[types.NamespacedName]judged{}
+	if *j == nil {
+		*j = judgements{}
 	}
-	l.judged[key] = known
+	(*j)[key] = known
+}
+
+// judge takes in looks, the oldest first.
+func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, looks ...analysis.Look) {
+	by := settings(s)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.judged.take(key, s, by, func() analysis.State { return analysis.Restore([]byte(s.JudgeState)) }, looks...)
 }
 
 // Verdict is the last one about this candidate in this step, with the judge's state as text to be kept
-// in the record. Another step's verdict says nothing about this one, but a Fail stays a Fail.
+// in the record. Another step's verdict says nothing about this one, but a Fail stays a Fail, and one of the fast lane is as good.
 func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1alpha1.Verdict, string) {
 	if l == nil {
 		return v1alpha1.Verdict{}, ""
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, ok := l.known(key, s)
-	if !ok {
+	known, ok := l.judged.known(key, s)
+	if fast, ok := l.fast.known(key, s); ok && fast.verdict.Result == v1alpha1.ResultFail && known.verdict.Result != v1alpha1.ResultFail {
+		known.step, known.verdict = fast.step, fast.verdict
+	}
+	if !ok && known.verdict.Result != v1alpha1.ResultFail {
 		return v1alpha1.Verdict{}, ""
 	}
 	text := ""
@@ -248,6 +272,7 @@ func (l *Looks) Forget(key types.NamespacedName) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.judged, key)
+	delete(l.fast, key)
 }
 
 // forgetEnded drops what is known of rollouts that are over and have no metrics any more: a judge's state takes some
@@ -263,9 +288,9 @@ func (l *Looks) forgetEnded(all map[string]work) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	maps.DeleteFunc(l.judged, func(key types.NamespacedName, j judged) bool {
-		return !goes[key] && l.last.Sub(j.looked) > exportedFor
-	})
+	ended := func(key types.NamespacedName, j judged) bool { return !goes[key] && l.last.Sub(j.looked) > exportedFor }
+	maps.DeleteFunc(l.judged, ended)
+	maps.DeleteFunc(l.fast, ended)
 }
 
 // settings are the judge's, from the policy and where the rollout stands.

@@ -230,7 +230,7 @@ func TestWhatPrometheusIsAsked(t *testing.T) {
 	lookFrom(t, l, 5, 1)
 	target := prometheus.Target{
 		Namespace: "shop", Workload: "web", Candidate: candidateHash, Stable: stableHash, Weight: 10,
-		Created: map[string]time.Time{"s1": at(0).Local(), "c1": at(0).Local()},
+		Created: map[string]time.Time{"s1": at(0).Local(), "c1": at(0).Local()}, Sidecars: map[string]string{},
 	}
 	api := target
 	api.Workload, api.Metrics = "api", []prometheus.Query{{Name: "m", Expression: "up"}}

@@ -60,7 +60,7 @@ func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollou
 func (l *Looks) begins(key types.NamespacedName, s *v1alpha1.RolloutStatus) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, known := l.known(key, s)
+	_, known := l.judged.known(key, s)
 	return !known && s.JudgeState == ""
 }
 

@@ -20,6 +20,8 @@ type Target struct {
 	// Created has the creation times of the workload's pods, of both revisions. One that is absent
 	// only costs the pod's first few requests.
 	Created map[string]time.Time
+	// Sidecars has the addresses (host:port) where the pods' sidecars expose their counters, by pod. Only Sidecars.Looks needs them.
+	Sidecars map[string]string
 	// NoLatency says that latencies are not asked for: nobody judges them, and they are half of the series.
 	NoLatency bool
 	// Metrics are the users' metrics.

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/controller"
 	"github.com/headgate/headgate/internal/certs"
@@ -166,6 +167,7 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 		Client:     mgr.GetClient(),
 		Prometheus: prom.own,
 		Connect:    prom.connect,
+		FastLane:   prometheus.NewSidecars(nil),
 		Wake:       func(key types.NamespacedName) { notify(wake, key) },
 	}
 	if err := mgr.Add(looks); err != nil {

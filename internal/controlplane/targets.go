@@ -7,16 +7,14 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/controller"
 )
 
 // TargetsPath is where the metrics server tells a Prometheus, by its HTTP service discovery, which
@@ -52,24 +50,17 @@ func Targets(reader client.Reader) http.Handler {
 	})
 }
 
-// injected says that a pod is one of ours. The label alone says nothing: anybody can put it on a pod in
-// any namespace, and what such a pod serves would fill the Prometheus that everybody's rollouts need.
-func injected(pod *corev1.Pod, enabled map[string]bool) bool {
-	owner := metav1.GetControllerOf(pod)
-	return enabled[pod.Namespace] && pod.Annotations[v1alpha1.InjectionAnnotation] != "" && owner != nil && owner.Kind == "ReplicaSet"
-}
-
 // targets are those of sidecars that have an address and can still answer, in the order of namespace and name.
 func targets(pods []corev1.Pod, enabled map[string]bool) []targetGroup {
 	groups := []targetGroup{}
 	for i := range pods {
 		pod := &pods[i]
-		over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-		if over || pod.Status.PodIP == "" || !injected(pod, enabled) {
+		address := controller.StatsAddress(pod)
+		if address == "" || !enabled[pod.Namespace] {
 			continue
 		}
 		groups = append(groups, targetGroup{
-			Targets: []string{net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(v1alpha1.StatsPort)))},
+			Targets: []string{address},
 			Labels:  map[string]string{"namespace": pod.Namespace, "pod": pod.Name},
 		})
 	}

@@ -1,0 +1,109 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/api/v1alpha1"
+)
+
+// fastAlpha is the chance that the fast lane rolls back a candidate that does no harm, over the whole rollout. It comes on top
+// of the hundredth that the judge by Prometheus has, and is small because both mostly count the same requests.
+const fastAlpha = 0.001
+
+// fastSource is said at the end of the fast lane's verdicts.
+const fastSource = " (counters read from the sidecars themselves)"
+
+// FastLane reads counters without a Prometheus; *prometheus.Sidecars does.
+//
+// A second judge follows each rollout by them, of which only a Fail counts: that candidates are rolled back does not depend on
+// a Prometheus that is away, lags or scrapes seldom, and that they are promoted does. It judges errors only, and where the
+// policy turns that off, nothing.
+type FastLane interface {
+	// Looks makes one look at each target, in their order; the error says why counters are missing, for the log.
+	Looks(ctx context.Context, at time.Time, targets []prometheus.Target) ([]analysis.Look, error)
+}
+
+// leads notes when this process became the only one that looks.
+func (l *Looks) leads(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.since = now
+}
+
+// lookFast makes the fast lane's look at all rollouts, unless it is still at the one before.
+func (l *Looks) lookFast(ctx context.Context, now time.Time, all map[string]work) error {
+	if l.FastLane == nil || !l.onFast.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer l.onFast.Store(false)
+	var rollouts []*v1alpha1.Rollout
+	var targets []prometheus.Target
+	for _, lane := range all {
+		for _, some := range lane {
+			for _, r := range some {
+				if json.Valid([]byte(r.Status.Policy)) && !recordedPolicy(&r.Status).Analysis.SuccessRate.Disabled {
+					rollouts, targets = append(rollouts, r), append(targets, l.target(ctx, r))
+				}
+			}
+		}
+	}
+	looks, err := l.FastLane.Looks(ctx, now, targets)
+	for i, r := range rollouts {
+		looks[i].CandidatePods = int(r.Status.CandidateReplicas)
+		if key := (types.NamespacedName{Namespace: r.Namespace, Name: r.Name}); l.judgeFast(key, &r.Status, looks[i]) {
+			l.Wake(key)
+		}
+	}
+	return err
+}
+
+// judgeFast takes in a look; it reports whether the candidate fails.
+func (l *Looks) judgeFast(key types.NamespacedName, s *v1alpha1.RolloutStatus, look analysis.Look) (fails bool) {
+	by := settings(s)
+	by.Alpha, by.NoLatency, by.Metrics = fastAlpha, true, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fast.take(key, s, by, func() analysis.State { return l.fastState(s) }, look)
+	judged := l.fast[key]
+	if judged.verdict.Result != v1alpha1.ResultFail {
+		return false
+	}
+	judged.verdict.Message = shorten(judged.verdict.Message, maxMessage-len(fastSource)) + fastSource
+	l.fast[key] = judged
+	return true
+}
+
+// fastState is what the fast lane begins a rollout with. Its state is in no record: it would double what each look writes, to
+// keep some power for one case, a new leader while Prometheus is away. So who did not see the beginning may not take
+// the chances of error again that somebody else may have had. l.mu is held.
+func (l *Looks) fastState(s *v1alpha1.RolloutStatus) analysis.State {
+	if l.since.IsZero() || s.StartedAt == nil || s.StartedAt.Time.Before(l.since) {
+		return analysis.Forgotten()
+	}
+	return analysis.State{}
+}
+
+// StatsAddress is where a pod's sidecar exposes its counters, as host:port; empty where there is none that could answer. The
+// label says nothing: anybody can put it on a pod, and what that serves would be read.
+func StatsAddress(pod *corev1.Pod) string {
+	over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	owner := metav1.GetControllerOf(pod)
+	injected := pod.Annotations[v1alpha1.InjectionAnnotation] != "" && owner != nil && owner.Kind == "ReplicaSet"
+	if over || pod.Status.PodIP == "" || !injected {
+		return ""
+	}
+	return net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(v1alpha1.StatsPort)))
+}
