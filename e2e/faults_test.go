@@ -8,6 +8,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,11 +41,12 @@ func testFaults(t *testing.T, cluster *harness.Cluster) {
 // testOwnFaults are those that nobody but the case itself notices.
 func testOwnFaults(t *testing.T, cluster *harness.Cluster) {
 	for name, test := range map[string]func(*harness.Case){
-		"pods deleted and evicted":              podsGone,
-		"sidecars cut off, half-open and slow":  sidecarsDisconnected,
-		"Prometheus slow, nonsensical and away": unreliablePrometheus,
-		"another certificate":                   anotherCertificate,
-		"annotations and record deleted":        notesDeleted,
+		"pods deleted and evicted":               podsGone,
+		"sidecars cut off, half-open and slow":   sidecarsDisconnected,
+		"Prometheus slow, nonsensical and away":  unreliablePrometheus,
+		"a bad version while Prometheus is away": badWithoutPrometheus,
+		"another certificate":                    anotherCertificate,
+		"annotations and record deleted":         notesDeleted,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -253,6 +255,28 @@ func unreliablePrometheus(c *harness.Case) {
 	prometheus.Set(proxyfault.Faults{})
 	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
 	m.requireEnd("v2")
+}
+
+// badWithoutPrometheus: nobody answers for Prometheus, and what the sidecars say themselves ends a version that fails 5 %.
+func badWithoutPrometheus(c *harness.Case) {
+	prometheus, url := faults.NewPrometheus(c)
+	prometheus.Set(proxyfault.Faults{AwayFor: metav1.Duration{Duration: time.Hour}})
+	c.Policy(fmt.Sprintf("steps: [{weight: 50}]\nmaxDuration: 10m\nprogressDeadline: 60s\nanalysis: {prometheus: {url: %q}}", url))
+	c.Deploy(fmt.Sprintf("replicas=%d", replicas))
+	stable := c.AwaitStable().Status.Stable.Hash
+	c.Pods.Mark(stable)
+	l := c.StartLoad("service", harness.ToService(enough()))
+	c.SetImage("errors")
+	end := requireOutcome(c, 1, v1alpha1.OutcomeRolledBack)
+	if v := end.Verdict; v == nil || v.Cause != "ErrorRate" || !strings.Contains(v.Message, "read from the sidecars") {
+		c.T.Errorf("the verdict is %+v, want ErrorRate by the sidecars' counters", v)
+	} else {
+		c.T.Logf("rolled back after %v: %s", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), v.Message)
+	}
+	if least := c.Pods.Least(stable); least != replicas {
+		c.T.Errorf("only %d stable pods were ready at some moment, want %d throughout", least, replicas)
+	}
+	requireOnlyCandidateFails(c.T, l.Stop())
 }
 
 // anotherCertificate of the same CA, for webhooks and xDS.

@@ -6,10 +6,6 @@
 package server
 
 import (
-	"fmt"
-	"io"
-	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -49,40 +45,5 @@ func TestAnotherServerTakesOver(t *testing.T) {
 	p.weight(0)
 	if got := p.many(200, false); got["a"] != 200 {
 		t.Errorf("weight 0 from the other server: %v", got)
-	}
-}
-
-// A gRPC status travels in trailers, through both sidecars, and is counted for the revision that gave it.
-func TestGRPCStatusIsPassedOnAndCounted(t *testing.T) {
-	p := newPair(t)
-	p.appB.handle = func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/grpc")
-		w.WriteHeader(http.StatusOK)
-		fmt.Fprint(w, "message")
-		w.Header().Set(http.TrailerPrefix+"grpc-status", "13")
-	}
-	p.weight(100)
-	c := p.client(true)
-	for range 10 {
-		req, err := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/shop.Web/Buy", strings.NewReader("message"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Host = "web"
-		req.Header.Set("Content-Type", "application/grpc")
-		r, err := c.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(r.Body)
-		r.Body.Close()
-		if err != nil || string(body) != "message" || r.Trailer.Get("grpc-status") != "13" {
-			t.Fatalf("body %q, trailers %v, error %v", body, r.Trailer, err)
-		}
-	}
-	_, stats := p.a.Admin(http.MethodGet, "/stats/prometheus")
-	want := `envoy_cluster_grpc{grpc_status="13",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 10`
-	if !strings.Contains(stats, want) {
-		t.Errorf("no line %s in:\n%s", want, stats)
 	}
 }

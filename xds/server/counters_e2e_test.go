@@ -1,0 +1,92 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package server
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/analysis/prometheus"
+	"github.com/headgate/headgate/xds"
+)
+
+// A gRPC status travels in trailers, through both sidecars, and is counted for the revision that gave it.
+func TestGRPCStatusIsPassedOnAndCounted(t *testing.T) {
+	p := newPair(t)
+	p.appB.handle = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.WriteHeader(http.StatusOK)
+		fmt.Fprint(w, "message")
+		w.Header().Set(http.TrailerPrefix+"grpc-status", "13")
+	}
+	p.weight(100)
+	reader := prometheus.NewSidecars(p.n.Dial)
+	p.read(t, reader, 0)
+	c := p.client(true)
+	for range 10 {
+		req, err := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/shop.Web/Buy", strings.NewReader("message"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "web"
+		req.Header.Set("Content-Type", "application/grpc")
+		r, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || string(body) != "message" || r.Trailer.Get("grpc-status") != "13" {
+			t.Fatalf("body %q, trailers %v, error %v", body, r.Trailer, err)
+		}
+	}
+	look := p.read(t, reader, 5)
+	if got := look.Candidate["a"]; got.Requests != 10 || got.Errors != 10 || len(look.Stable) > 0 {
+		t.Errorf("read from the sidecar: %+v, want 10 errors of 10 requests to the candidate", look)
+	}
+	_, stats := p.a.Admin(http.MethodGet, "/stats/prometheus")
+	want := `envoy_cluster_grpc{grpc_status="13",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 10`
+	if !strings.Contains(stats, want) {
+		t.Errorf("no line %s in:\n%s", want, stats)
+	}
+}
+
+// read is a look at what the sidecar of a has counted since the one before; the first has nothing to begin with.
+func (p *pair) read(t *testing.T, from *prometheus.Sidecars, seconds int) analysis.Look {
+	t.Helper()
+	target := prometheus.Target{
+		Namespace: "shop", Workload: "web", Stable: "a", Candidate: "b", Weight: 100,
+		Sidecars: map[string]string{"a": net.JoinHostPort(p.a.IP, strconv.Itoa(int(xds.StatsPort)))},
+	}
+	looks, err := from.Looks(t.Context(), time.Unix(int64(seconds), 0), []prometheus.Target{target})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return looks[0]
+}
+
+// What the sidecar shows is read whole, whichever arm and way a request went, and nothing else with it.
+func TestRequestsAreReadFromTheSidecar(t *testing.T) {
+	p := newPair(t)
+	p.weight(25)
+	reader := prometheus.NewSidecars(p.n.Dial)
+	p.read(t, reader, 0)
+	p.appA.handle = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a", http.StatusInternalServerError) }
+	got := p.many(200, false)
+	look := p.read(t, reader, 5)
+	stable, candidate := look.Stable["a"], look.Candidate["a"]
+	if stable.Requests+candidate.Requests != 200 || stable.Errors != stable.Requests || candidate.Errors != 0 ||
+		candidate.Requests != uint64(got["b"]) || candidate.Started != uint64(got["b"]) {
+		t.Errorf("read from the sidecar: %+v, the client got %v", look, got)
+	}
+}
