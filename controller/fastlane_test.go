@@ -44,7 +44,7 @@ func TestFastLaneOnlyRollsBack(t *testing.T) {
 		want   v1alpha1.Result
 		says   bool // that the sidecars were read
 	}{
-		"a failing candidate without Prometheus":                  {nil, failing, nil, v1alpha1.ResultFail, true},
+		"a failing candidate without Prometheus":                   {nil, failing, nil, v1alpha1.ResultFail, true},
 		"a failing candidate that Prometheus says nothing against": {healthy, failing, nil, v1alpha1.ResultFail, true},
 		"both against it: Prometheus has the word":                 {failing, failing, nil, v1alpha1.ResultFail, false},
 		"a good candidate without Prometheus is not promoted":      {nil, healthy, nil, v1alpha1.ResultHold, false},

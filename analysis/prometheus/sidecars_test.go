@@ -5,6 +5,7 @@ package prometheus
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -183,4 +184,42 @@ func FuzzExposition(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkSidecars is a look at a hundred workloads of ten pods each, whose sidecars are a server on this machine.
+func BenchmarkSidecars(b *testing.B) {
+	var text strings.Builder
+	for port := range 2 {
+		for _, arm := range []struct{ hop, revision string }{{hopLocal, "old"}, {hopPeer, "new"}, {hopIn, "old"}, {hopPeerConn, "new"}} {
+			for c := 1; c <= 5; c++ {
+				text.WriteString(strings.Replace(line(requestsName, arm.hop, arm.revision, class(fmt.Sprint(c)), 1000), "8080", fmt.Sprint(8080+port), 1))
+			}
+			text.WriteString(line(connectName, arm.hop, arm.revision, "", 0) + line(startedName, arm.hop, arm.revision, "", 1000))
+		}
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text.String()) }))
+	defer server.Close()
+	var err error
+	if server.Listener, err = net.Listen("tcp", "0.0.0.0:0"); err != nil {
+		b.Fatal(err)
+	}
+	server.Start()
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	var targets []Target
+	for i := range 100 {
+		t := webTarget(map[string]string{})
+		t.Namespace = fmt.Sprint("ns", i%20)
+		for pod := range 10 {
+			t.Sidecars[fmt.Sprintf("web-%d-%d", i, pod)] = fmt.Sprintf("127.0.%d.%d:%s", 1+i, 1+pod, port) // a host for each
+		}
+		targets = append(targets, t)
+	}
+	s, at := NewSidecars(nil), start
+	for b.Loop() {
+		at = at.Add(5 * time.Second)
+		if _, err := s.Looks(b.Context(), at, targets); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(text.Len()), "bytes/sidecar")
 }
