@@ -123,7 +123,7 @@ func (h *History) clone() *History {
 // errorBlocks and slowerBlocks are the minutes of one rate in which there were requests.
 func (h *History) errorBlocks() []sample {
 	var out []sample
-	for i := range h.blocks() {
+	for i := range h.Minutes() {
 		out = h.Blocks[i].errorBlock().appendTo(out)
 	}
 	return out
@@ -131,7 +131,7 @@ func (h *History) errorBlocks() []sample {
 
 func (h *History) slowerBlocks(bound float64) []sample {
 	var out []sample
-	for i := range h.blocks() {
+	for i := range h.Minutes() {
 		if at := slices.Index(h.Bounds, bound); at >= 0 {
 			out = h.Blocks[i].slowerBlock(at).appendTo(out)
 		}
@@ -147,7 +147,8 @@ func (s sample) appendTo(blocks []sample) []sample {
 	return blocks
 }
 
-func (h *History) blocks() int {
+// Minutes is how many minutes before the rollout are known, 0 to 30; nil knows none.
+func (h *History) Minutes() int {
 	if h == nil {
 		return 0
 	}

@@ -251,7 +251,7 @@ func spread(bounds []float64, n int) []float64 {
 func (st *State) chooseBounds(s Settings, l Look) {
 	p := &st.Latency
 	bounds := p.choose(s, maxTracked)
-	if st.History.blocks() > 0 { // those with a history are known better
+	if st.History.Minutes() > 0 { // those with a history are known better
 		known := slices.DeleteFunc(slices.Clone(bounds), func(b float64) bool { return !slices.Contains(st.History.Bounds, b) })
 		bounds = orDefault(len(known) > 0, known, bounds)
 	}

@@ -104,9 +104,39 @@ func TestFastLaneTakesUpARolloutWithoutItsBeginning(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := withFastLane(t, nil, failing)
 			l.leads(tc.since)
-			lookFrom(t, l, 5, 1)
+			lookFrom(t, l, 5, 2) // at the first the other judge may not have begun
 			if lost := l.fast[webKey].state.Lost; lost != tc.lost {
 				t.Errorf("the beginning counts as lost: %t, want %t", lost, tc.lost)
+			}
+		})
+	}
+}
+
+// How much pods differ is known from before the rollout; without that only what no noise explains is a failure.
+func TestFastLaneIsCarefulWithoutAHistory(t *testing.T) {
+	known := func(minutes int) Counters {
+		return remembering{counters: healthy, asked: &[]prometheus.Span{}, minutes: minutes}
+	}
+	some := counters{candidate: analysis.Counts{Requests: 100, Errors: 15}, stable: analysis.Counts{Requests: 900}}
+	most := counters{candidate: analysis.Counts{Requests: 100, Errors: 60}, stable: analysis.Counts{Requests: 900}}
+	for name, tc := range map[string]struct {
+		prom Counters
+		fast counters
+		want bool
+	}{
+		"15 % fail, with a history":           {known(20), some, true},
+		"15 % fail, with a short history":     {known(9), some, false},
+		"15 % fail, without Prometheus":       {nil, some, false},
+		"60 % fail, without Prometheus":       {nil, most, true},
+		"nothing fails, without Prometheus":   {nil, healthy, false},
+		"nothing fails, with a short history": {known(9), healthy, false},
+		"nothing fails, with plenty of it":    {known(20), healthy, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := withFastLane(t, tc.prom, tc.fast)
+			lookFrom(t, l, 5, 30)
+			if v := l.fast[webKey].verdict; (v.Result == v1alpha1.ResultFail) != tc.want {
+				t.Errorf("verdict %s, %q; fails, want %t", v.Result, v.Message, tc.want)
 			}
 		})
 	}

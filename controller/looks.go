@@ -89,6 +89,10 @@ type judged struct {
 	verdict   v1alpha1.Verdict
 	looked    time.Time
 	evidence  analysis.Evidence // the verdict's, as numbers
+	// before is the judge by Prometheus', as the time before the rollout left it; the fast lane begins with that.
+	before analysis.State
+	// careful is the fast lane's, which knows too little of that time.
+	careful bool
 }
 
 // server is one Prometheus: its client, its address, and, without a client, why there is none.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 )
@@ -48,11 +49,22 @@ func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollou
 				past[i].Step, past[i].Weight = 0, 0
 			}
 			l.judge(key, &r.Status, past...)
+			l.remember(key, &r.Status)
 			return nil
 		})
 	}
 	_ = group.Wait() // errs has them
 	return errors.Join(errs...)
+}
+
+// remember keeps what the judge knows now, when it has seen no more than what was before the rollout.
+func (l *Looks) remember(key types.NamespacedName, s *v1alpha1.RolloutStatus) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if known, ok := l.judged.known(key, s); ok {
+		known.before = analysis.State{History: known.state.History, Pods: known.state.Pods}
+		l.judged[key] = known
+	}
 }
 
 // begins says that nobody has judged this rollout yet. The candidate may have requests already, where its pods were ready before

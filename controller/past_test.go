@@ -24,12 +24,17 @@ type remembering struct {
 	counters
 	asked *[]prometheus.Span
 	err   error
+	// minutes is how far back they go at most; 0: as far as one asks.
+	minutes int
 }
 
 func (r remembering) Past(_ context.Context, t prometheus.Target, span prometheus.Span) (out []analysis.Look, _ error) {
 	*r.asked = append(*r.asked, span)
 	if r.err != nil {
 		return nil, r.err
+	}
+	if least := span.To.Add(-time.Duration(r.minutes) * time.Minute); r.minutes > 0 && span.From.Before(least) {
+		span.From = least
 	}
 	for at := span.From; !at.After(span.To); at = at.Add(span.Every) {
 		out = append(out, analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Stable: map[string]analysis.Counts{"s1": {Requests: 60}, "s2": {Requests: 60}}})

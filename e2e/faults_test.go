@@ -257,7 +257,8 @@ func unreliablePrometheus(c *harness.Case) {
 	m.requireEnd("v2")
 }
 
-// badWithoutPrometheus: nobody answers for Prometheus, and what the sidecars say themselves ends a version that fails 5 %.
+// badWithoutPrometheus: nobody answers for Prometheus, and what the sidecars say themselves ends a version that fails half of
+// its requests.
 func badWithoutPrometheus(c *harness.Case) {
 	prometheus, url := faults.NewPrometheus(c)
 	prometheus.Set(proxyfault.Faults{AwayFor: metav1.Duration{Duration: time.Hour}})
@@ -266,7 +267,7 @@ func badWithoutPrometheus(c *harness.Case) {
 	stable := c.AwaitStable().Status.Stable.Hash
 	c.Pods.Mark(stable)
 	l := c.StartLoad("service", harness.ToService(enough()))
-	c.SetImage("errors")
+	c.Apply(c.Manifest(fmt.Sprintf("replicas=%d", replicas), "tag=errors", "env.ERROR_RATE=0.5"))
 	end := requireOutcome(c, 1, v1alpha1.OutcomeRolledBack)
 	if v := end.Verdict; v == nil || v.Cause != "ErrorRate" || !strings.Contains(v.Message, "read from the sidecars") {
 		c.T.Errorf("the verdict is %+v, want ErrorRate by the sidecars' counters", v)
