@@ -113,6 +113,9 @@ func Enter(c plan.Cluster) error {
 
 // newNamespace makes a named network namespace.
 func newNamespace(name string) error {
+	if err := shareNamespaces(); err != nil {
+		return fmt.Errorf("preparing %s: %w", namespaces, err)
+	}
 	return onOwnThread(func() error {
 		ns, err := netns.NewNamed(name)
 		if err != nil {
@@ -120,6 +123,23 @@ func newNamespace(name string) error {
 		}
 		return ns.Close()
 	})
+}
+
+// shareNamespaces makes the directory a shared mount of its own, as `ip netns add` does (iproute2, ip/ipnetns.c). When that
+// is the first to do so, it puts the mount over the names that are there, and they can't be removed any more.
+func shareNamespaces() error {
+	if err := os.MkdirAll(namespaces, 0o755); err != nil {
+		return err
+	}
+	share := func() error { return unix.Mount("", namespaces, "none", unix.MS_SHARED|unix.MS_REC, "") }
+	err := share()
+	if !errors.Is(err, unix.EINVAL) { // that it is no mount yet
+		return err
+	}
+	if err := unix.Mount(namespaces, namespaces, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return share()
 }
 
 // onOwnThread calls f on a thread that ends afterwards: it stays locked, so that a
