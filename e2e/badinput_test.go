@@ -42,10 +42,28 @@ func testBadInput(t *testing.T, cluster *harness.Cluster) {
 		c.Policy(quick + "analysis: {prometheus: {url: 'http://nobody.invalid:9090'}}")
 		blind(c, "nobody.invalid")
 	})
+	t.Run("a template of a ReplicaSet", func(t *testing.T) {
+		t.Parallel()
+		changedReplicaSet(cluster.NewCase(t, harness.Enabled))
+	})
 	t.Run("a port that nothing serves", func(t *testing.T) {
 		t.Parallel()
 		unserved(cluster.NewCase(t, harness.Enabled))
 	})
+}
+
+// changedReplicaSet: a version can't be changed under its name, and may still be scaled and annotated.
+func changedReplicaSet(c *harness.Case) {
+	c.Policy(quick)
+	c.Deploy()
+	rs := "rs/" + harness.Name + "-" + c.AwaitStable().Status.Stable.Hash
+	r := c.Try("set", "image", rs, "app="+harness.AppImage+"v2")
+	if r.Exit == 0 || !strings.Contains(r.Stderr, "change the Deployment's") {
+		c.T.Errorf("the image of a ReplicaSet: %s, want a refusal that says what to do", r)
+	}
+	c.Do("annotate", rs, "team=shop")
+	c.Do("scale", rs, "--replicas=3") // the Deployment controller corrects that
+	c.AwaitComplete()
 }
 
 func refusedPolicies(c *harness.Case) {

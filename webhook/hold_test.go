@@ -126,6 +126,15 @@ func replicaSet(version string, available int32, edits ...func(*appsv1.ReplicaSe
 	return rs
 }
 
+// born is when a ReplicaSet was made, recordedAt when the record was.
+func born(at time.Time) func(*appsv1.ReplicaSet) {
+	return func(rs *appsv1.ReplicaSet) { rs.CreationTimestamp = metav1.NewTime(at) }
+}
+
+func recordedAt(at time.Time) func(*v1alpha1.Rollout) {
+	return func(r *v1alpha1.Rollout) { r.CreationTimestamp = metav1.NewTime(at) }
+}
+
 func rsGate(g v1alpha1.Gate) func(*appsv1.ReplicaSet) {
 	return func(rs *appsv1.ReplicaSet) {
 		rs.Annotations = map[string]string{v1alpha1.GateAnnotation: string(g), v1alpha1.GateTemplateAnnotation: TemplateDigest(rs.Spec.Template)}

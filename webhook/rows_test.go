@@ -255,6 +255,14 @@ func TestRow5EarlierStable(t *testing.T) {
 		"a ReplicaSet older than Headgate was stable": {
 			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v1", 0), replicaSet("v2", 10)), withRecord(stable2)), want: released,
 		},
+		"a ReplicaSet that nobody decided about since is not": {
+			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v1", 0, born(noon)), replicaSet("v2", 10)),
+				withRecord(stable2, recordedAt(noon.Add(-time.Minute)))), want: heldV1,
+		},
+		"it is if Headgate let it out": {
+			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v1", 0, born(noon), rsGate(open)), replicaSet("v2", 10)),
+				withRecord(stable2, recordedAt(noon.Add(-time.Minute)))), want: released,
+		},
 		"a candidate that was rolled back was never stable": {
 			in: update(v2, with(v2, setTemplate("v1")), both, withRecord(stable2,
 				remember(v1alpha1.HistoryEntry{Outcome: v1alpha1.OutcomeRolledBack, From: "h-v2", To: "h-v1"}))), want: heldV1,

@@ -71,11 +71,12 @@ func olderReplicaSet(a, b *appsv1.ReplicaSet) bool {
 	return a.CreationTimestamp.Before(&b.CreationTimestamp)
 }
 
-// wasStable says whether a revision was proven good before: the last rollout in the record's history
-// that names it decides. A revision that history does not know is older than the record, or went out
-// ungated; it was stable unless its gate is still closed (then it was a candidate that got nowhere).
-func wasStable(rs *appsv1.ReplicaSet, history []v1alpha1.HistoryEntry) bool {
-	hash := hashOf(rs)
+// wasStable says whether a revision was proven good before: the last rollout in the record's history that names it decides,
+// then what the webhook decided about it. Where neither knows it, it was stable if it is older than the record. If it is not, it
+// went out while the namespace was not enabled, and nobody knows whether it ever worked. A record that was never created is younger
+// than everything.
+func wasStable(rs *appsv1.ReplicaSet, record *v1alpha1.Rollout) bool {
+	hash, history := hashOf(rs), record.Status.History
 	for i := len(history) - 1; i >= 0; i-- {
 		switch e := history[i]; hash {
 		case e.To:
@@ -84,7 +85,13 @@ func wasStable(rs *appsv1.ReplicaSet, history []v1alpha1.HistoryEntry) bool {
 			return true
 		}
 	}
-	return GateOf(rs.Annotations, TemplateDigest(rs.Spec.Template)) != v1alpha1.GateClosed
+	switch GateOf(rs.Annotations, TemplateDigest(rs.Spec.Template)) {
+	case v1alpha1.GateOpen:
+		return true
+	case v1alpha1.GateClosed: // a candidate that got nowhere
+		return false
+	}
+	return record.CreationTimestamp.IsZero() || !record.CreationTimestamp.Before(&rs.CreationTimestamp)
 }
 
 func hashOf(rs *appsv1.ReplicaSet) string {
