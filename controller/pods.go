@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -34,7 +35,23 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 		c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
 		p.Problem, p.Message, p.ProblemSince = rollout.ProblemUnschedulable, c.Message, c.LastTransitionTime.Time
 	}
+	if p.Problem == rollout.ProblemNone && !p.ReadyButGate {
+		p.Message = waitsFor(pod)
+	}
 	return p
+}
+
+// waitsFor is what keeps a pod that runs from being ready, but for Headgate's gate: its containers first, in the kubelet's words.
+func waitsFor(pod *corev1.Pod) string {
+	if c := condition(pod, corev1.ContainersReady); c != nil && c.Status != corev1.ConditionTrue {
+		return c.Message
+	}
+	for _, gate := range pod.Spec.ReadinessGates {
+		if gate.ConditionType != v1alpha1.GateCondition && !conditionTrue(pod, gate.ConditionType) {
+			return fmt.Sprintf("pod %s waits for its readiness gate %s", pod.Name, gate.ConditionType)
+		}
+	}
+	return ""
 }
 
 // observeContainers finds the worst trouble among the app's own containers: an OOM kill, which needs no

@@ -113,9 +113,16 @@ func TestReadinessOfAPod(t *testing.T) {
 		nodeDown bool
 		want     rollout.Pod
 	}{
-		"ready but for the gate":             {want: but(func(p *rollout.Pod) { p.ReadyButGate = true })},
-		"gate open and ready":                {change: []func(*corev1.Pod){gateOpen, set(corev1.PodReady, corev1.ConditionTrue, 7)}, want: but(func(p *rollout.Pod) { p.ReadyButGate, p.GateOpen, p.Ready = true, true, true })},
-		"another gate is not open":           {change: []func(*corev1.Pod){otherGate}, want: base},
+		"ready but for the gate":   {want: but(func(p *rollout.Pod) { p.ReadyButGate = true })},
+		"gate open and ready":      {change: []func(*corev1.Pod){gateOpen, set(corev1.PodReady, corev1.ConditionTrue, 7)}, want: but(func(p *rollout.Pod) { p.ReadyButGate, p.GateOpen, p.Ready = true, true, true })},
+		"another gate is not open": {change: []func(*corev1.Pod){otherGate}, want: but(func(p *rollout.Pod) { p.Message = "pod c1 waits for its readiness gate lb.example/attached" })},
+		"containers are not ready": {change: []func(*corev1.Pod){func(pod *corev1.Pod) {
+			for i := range pod.Status.Conditions {
+				if c := &pod.Status.Conditions[i]; c.Type == corev1.ContainersReady {
+					c.Status, c.Message, c.LastTransitionTime = corev1.ConditionFalse, "containers with unready status: [app]", metaAt(0)
+				}
+			}
+		}, containers(runningSince("app", 3)), otherGate}, want: but(func(p *rollout.Pod) { p.Message = "containers with unready status: [app]" })},
 		"another gate is open":               {change: []func(*corev1.Pod){otherGate, set("lb.example/attached", corev1.ConditionTrue, 7)}, want: but(func(p *rollout.Pod) { p.ReadyButGate = true })},
 		"a pod without gate and sidecar":     {change: []func(*corev1.Pod){ungated, uninjected}, want: but(func(p *rollout.Pod) { p.ReadyButGate, p.Gated, p.Injected = true, false, false })},
 		"being deleted it is never ready":    {change: []func(*corev1.Pod){terminating}, want: but(func(p *rollout.Pod) { p.Terminating = true })},

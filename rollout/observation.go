@@ -106,7 +106,7 @@ type Pod struct {
 	Restarts int32
 	// Problem is what keeps it from starting, if anything does; see PodProblem.
 	Problem PodProblem
-	// Message is the kubelet's or scheduler's own words about the problem.
+	// Message is the kubelet's or scheduler's own words about the problem, or what the pod waits for without one.
 	Message string
 	// ProblemSince is when the problem began, as well as that is known.
 	ProblemSince time.Time

@@ -139,5 +139,11 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	if ready := candidate.readyButGate(); ready > 0 && ready >= candidate.Replicas {
 		return fail(v1alpha1.CauseSidecarSilent, "candidate pods are ready, but their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause")
 	}
-	return fail(v1alpha1.CauseProgressDeadline, "candidate pods did not become ready before the progress deadline")
+	why := ""
+	for _, pod := range candidate.Pods {
+		if why == "" && !pod.ReadyButGate && !pod.Terminating {
+			why = because(pod.Message)
+		}
+	}
+	return fail(v1alpha1.CauseProgressDeadline, "candidate pods did not become ready before the progress deadline%s", why)
 }
