@@ -9,6 +9,8 @@ import (
 
 	metrics "github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // exportedFor is for how long after its last look a rollout has metrics: one that is over has none soon after.
@@ -18,7 +20,7 @@ const exportedFor = time.Minute
 // series; namespace alone would be the pod's that is scraped.
 var (
 	harmMetric = metrics.NewDesc("headgate_rollout_harm",
-		"Evidence against the candidate, as an e-value: expected to stay below 1 without harm, rolled back at 100.", []string{"hg_namespace", "hg_workload"}, nil)
+		"Evidence against the candidate, as an e-value: expected to stay below 1 without harm, rolled back at 100 (1000 by the fast lane).", []string{"hg_namespace", "hg_workload"}, nil)
 	acceptanceMetric = metrics.NewDesc("headgate_rollout_acceptance",
 		"Evidence for the candidate in its step, as an e-value: accepted at 20.", []string{"hg_namespace", "hg_workload"}, nil)
 	requestsMetric = metrics.NewDesc("headgate_rollout_requests",
@@ -67,6 +69,12 @@ func (l *Looks) current() map[types.NamespacedName]judged {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := maps.Clone(l.judged)
+	for key, fast := range l.fast { // what it says is what happens
+		if own, ok := out[key]; ok && fast.verdict.Result == v1alpha1.ResultFail && own.verdict.Result != v1alpha1.ResultFail &&
+			own.candidate == fast.candidate && own.began.Equal(fast.began) {
+			out[key] = fast
+		}
+	}
 	maps.DeleteFunc(out, func(_ types.NamespacedName, j judged) bool { return l.last.Sub(j.looked) > exportedFor })
 	return out
 }

@@ -48,8 +48,7 @@ func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollou
 			for i := range past {
 				past[i].Step, past[i].Weight = 0, 0
 			}
-			l.judge(key, &r.Status, past...)
-			l.remember(key, &r.Status)
+			l.learn(key, &r.Status, past...)
 			return nil
 		})
 	}
@@ -57,10 +56,12 @@ func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollou
 	return errors.Join(errs...)
 }
 
-// remember keeps what the judge knows now, when it has seen no more than what was before the rollout.
-func (l *Looks) remember(key types.NamespacedName, s *v1alpha1.RolloutStatus) {
+// learn is judge for what was before the rollout, which the fast lane needs too.
+func (l *Looks) learn(key types.NamespacedName, s *v1alpha1.RolloutStatus, past ...analysis.Look) {
+	by := settings(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.judged.take(key, s, by, func() analysis.State { return analysis.Restore([]byte(s.JudgeState)) }, past...)
 	if known, ok := l.judged.known(key, s); ok {
 		known.before = analysis.State{History: known.state.History, Pods: known.state.Pods}
 		l.judged[key] = known

@@ -4,10 +4,13 @@
 package prometheus
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,9 +28,14 @@ import (
 const (
 	// exposedPath is where a sidecar exposes its counters, here those of requests only: no histogram, and nothing about itself.
 	exposedPath   = "/stats/prometheus"
-	exposedFilter = `^cluster\.hg\|.*\.(upstream_rq_([1-5]xx|total)|upstream_cx_connect_fail|grpc\.[0-9]+)$`
+	exposedFilter = `^cluster\.hg\|.*\.(upstream_rq_([1-5]xx|total)|upstream_cx_connect_fail|grpc\.-?[0-9]+)$`
 	// maxExposed is how many bytes that may have. A sidecar with 100 ports, in a split, exposes half of it.
 	maxExposed = 1 << 20
+
+	// maxExposedCounters is how many of them a sidecar may have, and maxRead how many there may be in all, of which each namespace has its
+	// share: what is parsed and remembered takes memory that all have to share.
+	maxExposedCounters = 4000
+	maxRead            = 100_000
 
 	// readTimeout bounds the reading of one sidecar, namespaceTimeout that of all in a namespace, and allTimeout that of all:
 	// who tells lies about his pods, or has slow ones, waits himself.
@@ -42,6 +50,7 @@ const (
 // of the counters, as a Client does.
 type Sidecars struct {
 	transport http.RoundTripper
+	parsing   sync.Mutex // one answer at a time: a parsed one takes many times its size
 
 	mu     sync.Mutex // one look at a time
 	memory memory
@@ -54,14 +63,19 @@ func NewSidecars(dial func(ctx context.Context, network, address string) (net.Co
 	}
 	// Without the environment's proxy: pods are not behind it. No redirect is followed, because nothing here follows any.
 	next := &http.Transport{
-		DialContext:         dial,
-		MaxIdleConnsPerHost: 1,
+		DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
+			// Without the read's context, which the transport does not end a dial by, but with its time.
+			ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+			defer cancel()
+			return dial(ctx, network, address)
+		},
+		MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1,
 		// Longer than between two looks.
 		IdleConnTimeout:        30 * time.Second,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 16 << 10,
 	}
-	return &Sidecars{transport: limitedTransport{next: next, max: maxExposed}, memory: memory{room: defaultMaxCounters / seriesSize}}
+	return &Sidecars{transport: limitedTransport{next: next, max: maxExposed}, memory: memory{room: maxRead}}
 }
 
 // Looks makes one look at every target, in their order, of its requests and errors only. at must rise from call to call.
@@ -77,12 +91,18 @@ func (s *Sidecars) Looks(ctx context.Context, at time.Time, targets []Target) ([
 	errs := make([]error, 0, len(targets))
 	var group errgroup.Group
 	group.SetLimit(lanes)
-	for _, indices := range byNamespace(targets) { // in no order, so that whoever comes late comes earlier another time
+	namespaces := byNamespace(targets)
+	for _, indices := range namespaces { // in no order, so that whoever comes late comes earlier another time
+		rand.Shuffle(len(indices), func(i, j int) { indices[i], indices[j] = indices[j], indices[i] })
+		left := s.memory.room / len(namespaces)
 		group.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, namespaceTimeout)
 			defer cancel()
 			for _, i := range indices {
 				found, err := s.readAll(ctx, targets[i])
+				if left -= len(found); left < 0 {
+					found, err = nil, fmt.Errorf("reading the counters of %s/%s: its namespace has too many", targets[i].Namespace, targets[i].Workload)
+				}
 				mu.Lock()
 				a.samples, errs = append(a.samples, found...), append(errs, err)
 				mu.Unlock()
@@ -100,9 +120,16 @@ func (s *Sidecars) Looks(ctx context.Context, at time.Time, targets []Target) ([
 func (s *Sidecars) readAll(ctx context.Context, t Target) (out []sample, err error) {
 	var mu sync.Mutex
 	answered := false
+	pods := make(map[string]int, len(t.Sidecars))
+	for _, address := range t.Sidecars {
+		pods[address]++
+	}
 	var group errgroup.Group
 	group.SetLimit(readsAtOnce)
 	for pod, address := range t.Sidecars {
+		if pods[address] > 1 { // one of them is gone, and it is not known which
+			continue
+		}
 		group.Go(func() error {
 			found, failed := s.read(ctx, t, pod, address)
 			mu.Lock()
@@ -139,11 +166,46 @@ func (s *Sidecars) read(ctx context.Context, t Target, pod, address string) ([]s
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("status %d from %s", resp.StatusCode, address)
 	}
-	return exposition(resp.Body, t, pod)
+	text, err := countersIn(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	s.parsing.Lock()
+	defer s.parsing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return exposition(text, t, pod)
+}
+
+// countersIn are the lines of the counters that a look counts by. The others are never parsed.
+func countersIn(text io.Reader) (io.Reader, error) {
+	var out bytes.Buffer
+	lines := bufio.NewScanner(text)
+	for n := 0; lines.Scan(); {
+		name, _, ok := bytes.Cut(lines.Bytes(), []byte("{"))
+		if !ok || !slices.Contains([]string{requestsName, grpcName, connectName, startedName}, string(name)) {
+			continue
+		}
+		if n++; n > maxExposedCounters {
+			return nil, errTooLarge
+		}
+		out.Write(lines.Bytes())
+		out.WriteByte('\n')
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading counters: %w", err)
+	}
+	return &out, nil
 }
 
 // exposition are the counters in a sidecar's exposition (the Prometheus text format) that are the target's.
-func exposition(text io.Reader, t Target, pod string) ([]sample, error) {
+func exposition(text io.Reader, t Target, pod string) (out []sample, err error) {
+	defer func() {
+		if r := recover(); r != nil { // the parser (v0.67.5) does at some input, as the fuzz test found
+			out, err = nil, fmt.Errorf("reading counters: %v", r)
+		}
+	}()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(text)
 	if err != nil {
@@ -157,7 +219,6 @@ func exposition(text io.Reader, t Target, pod string) ([]sample, error) {
 		}
 		found = append(found, some...)
 	}
-	var out []sample
 	for _, e := range found {
 		// As a scrape has it: whatever the pod says of itself, it speaks for no other.
 		e.Metric[labelPod], e.Metric[labelPodNamespace] = model.LabelValue(pod), model.LabelValue(t.Namespace)

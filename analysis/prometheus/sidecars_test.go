@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,9 +97,14 @@ func TestASidecarThatCannotBeReadCostsNothing(t *testing.T) {
 	good := line(requestsName, hopLocal, "old", class("2"), 100)
 	bad := map[string]http.HandlerFunc{
 		"an error":       func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) },
-		"something else": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
-		"too much":       func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("# x\n", maxExposed/4+1)) },
-		"elsewhere":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
+		"something else": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, grpcName+"{<html>\n") },
+		"more counters than there can be": func(w http.ResponseWriter, _ *http.Request) {
+			for port := range maxExposedCounters + 1 {
+				fmt.Fprintf(w, "%s{hg_port=\"%d\"} 1\n", startedName, port)
+			}
+		},
+		"too much":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("# x\n", maxExposed/4+1)) },
+		"elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
 		"half of it": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			fmt.Fprint(w, good)
@@ -108,10 +114,11 @@ func TestASidecarThatCannotBeReadCostsNothing(t *testing.T) {
 	for name, handle := range bad {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text, now := good, http.HandlerFunc(nil)
+			text := good
+			var now atomic.Pointer[http.HandlerFunc]
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if now != nil {
-					now(w, r)
+				if handle := now.Load(); handle != nil {
+					(*handle)(w, r)
 					return
 				}
 				fmt.Fprint(w, text)
@@ -120,17 +127,55 @@ func TestASidecarThatCannotBeReadCostsNothing(t *testing.T) {
 			target := webTarget(map[string]string{"a": strings.TrimPrefix(server.URL, "http://")})
 			s := NewSidecars(nil)
 			mustLook(t, s, start, target)
-			now, text = handle, line(requestsName, hopLocal, "old", class("2"), 150)
+			now.Store(&handle)
 			looks, err := s.Looks(t.Context(), start.Add(5*time.Second), []Target{target})
 			if err == nil || !strings.Contains(err.Error(), "shop/web") || !looks[0].Missing {
 				t.Errorf("error %v, look %+v", err, looks[0])
 			}
-			now = nil
+			now.Store(nil)
+			text = line(requestsName, hopLocal, "old", class("2"), 150)
 			looks = mustLook(t, s, start.Add(10*time.Second), target)
 			if got := looks[0].Stable["a"].Requests; got != 50 || looks[0].Missing {
 				t.Errorf("the next look has %d requests, want 50; missing: %t", got, looks[0].Missing)
 			}
 		})
+	}
+}
+
+// One of two pods with the same address is gone, and its successor's counters are not its own.
+func TestAnAddressOfTwoPodsIsNotRead(t *testing.T) {
+	text := line(requestsName, hopLocal, "old", class("2"), 1)
+	address := sidecar(t, &text)
+	target := webTarget(map[string]string{"a": address, "b": address})
+	s := NewSidecars(nil)
+	mustLook(t, s, start, target)
+	text = line(requestsName, hopLocal, "old", class("2"), 101)
+	if look := mustLook(t, s, start.Add(5*time.Second), target)[0]; !look.Missing || len(look.Stable) > 0 {
+		t.Errorf("the look: %+v, want nothing counted", look)
+	}
+}
+
+// A namespace that shows too many counters is not read further, and no other suffers.
+func TestANamespaceHasItsShareOfCounters(t *testing.T) {
+	var flood string
+	for port := range 60 {
+		flood += strings.Replace(line(startedName, hopLocal, "old", "", 1), "8080", fmt.Sprint(port), 1)
+	}
+	text := strings.ReplaceAll(line(requestsName, hopLocal, "old", class("2"), 1), `"shop"`, `"bank"`)
+	target, other := webTarget(map[string]string{"a": sidecar(t, &flood)}), webTarget(map[string]string{"a": sidecar(t, &text)})
+	other.Namespace = "bank"
+	s := NewSidecars(nil)
+	s.memory.room = 100
+	if _, err := s.Looks(t.Context(), start, []Target{target, other}); err == nil || !strings.Contains(err.Error(), "shop/web: its namespace has too many") {
+		t.Errorf("error %v, want one that says so", err)
+	}
+	text = strings.Replace(text, "} 1", "} 3", 1)
+	looks, _ := s.Looks(t.Context(), start.Add(5*time.Second), []Target{target, other})
+	if got := looks[1].Stable["a"].Requests; got != 2 {
+		t.Errorf("the other namespace has %d requests, want 2", got)
+	}
+	if len(s.memory.last) != 1 {
+		t.Errorf("%d counters are remembered, want 1", len(s.memory.last))
 	}
 }
 
