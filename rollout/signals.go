@@ -131,16 +131,21 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	if p.inPhase() < p.policy.EffectiveProgressDeadline() {
 		return nil
 	}
-	for _, pod := range candidate.Pods {
+	return candidate.notReady()
+}
+
+// notReady is why a candidate that has had all its time is none to go on with.
+func (r Revision) notReady() *v1alpha1.Verdict {
+	for _, pod := range r.Pods {
 		if pod.Problem != ProblemNone && !pod.Terminating {
 			return fail(string(pod.Problem), "pod %s did not start before the progress deadline%s", pod.Name, because(pod.Message))
 		}
 	}
-	if ready := candidate.readyButGate(); ready > 0 && ready >= candidate.Replicas {
+	if ready := r.readyButGate(); ready > 0 && ready >= r.Replicas {
 		return fail(v1alpha1.CauseSidecarSilent, "candidate pods are ready, but their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause")
 	}
 	why := ""
-	for _, pod := range candidate.Pods {
+	for _, pod := range r.Pods {
 		if why == "" && !pod.ReadyButGate && !pod.Terminating {
 			why = because(pod.Message)
 		}
