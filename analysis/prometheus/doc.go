@@ -18,9 +18,10 @@
 //	client.go    the network edge
 //	past.go      looks at what was, from one range query
 //	share.go     what is asked namespace by namespace when the one query fails
+//	sidecars.go  the same counters without a Prometheus, from the sidecars themselves
 //	credentials.go, access.go  what a Prometheus asks for, and what is said where it refuses
 //
-// All but the last four lines, their helper limit.go and the asking half of users.go is pure.
+// All but the last five lines, their helper limit.go and the asking half of users.go is pure.
 //
 // A request is counted where it was split, at the sidecar of the pod it came to first. So the pods in
 // the looks are those that split, not those that answered, and both revisions' counters come from the

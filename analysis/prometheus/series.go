@@ -43,6 +43,12 @@ const (
 // all is the bound that every request is within.
 const all = "+Inf"
 
+// Requests and errors are counted by the series of these names, for these hops.
+var (
+	countedNames = []string{requestsName, grpcName, connectName, startedName}
+	countedHops  = []string{hopLocal, hopPeer, hopPeerConn}
+)
+
 // latencyBounds are the bounds of the sidecars' histograms that are asked for, in seconds. Not all: each is
 // a series per pod. None below 10 ms: there it is the machine that differs between pods, not the version.
 func latencyBounds() []float64 {
@@ -96,8 +102,8 @@ type sample struct {
 // each workload's newest scrape (the only elements without a pod): counters that nobody scrapes any
 // more keep their last value for five minutes and would look like a service without traffic.
 func expression(targets []Target) string {
-	labels := labelHop + "=~" + oneOf(hopLocal, hopPeer, hopPeerConn) + of(targets)
-	counters := "{__name__=~" + oneOf(requestsName, grpcName, connectName, startedName) + "," + labels + "}"
+	labels := labelHop + "=~" + oneOf(countedHops...) + of(targets)
+	counters := "{__name__=~" + oneOf(countedNames...) + "," + labels + "}"
 	// timestamp() drops the name, so it must not see two names at once. Every cluster has the counter of
 	// failed connections from the start.
 	rest := "max by(" + labelNamespace + "," + labelWorkload + ") (" +
@@ -184,6 +190,11 @@ func seriesOf(m model.Metric) (series, bool) {
 	// A pod of another namespace that claims to belong to this workload is a stranger.
 	ok := s.Pod != "" && s.Namespace == label(labelPodNamespace)
 	return s, ok
+}
+
+// counted says that requests and errors are counted by this series.
+func (s series) counted() bool {
+	return slices.Contains(countedNames, s.Name) && slices.Contains(countedHops, s.Hop)
 }
 
 // counts says what one more of a series means.

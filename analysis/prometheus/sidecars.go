@@ -184,7 +184,7 @@ func countersIn(text io.Reader) (io.Reader, error) {
 	lines := bufio.NewScanner(text)
 	for n := 0; lines.Scan(); {
 		name, _, ok := bytes.Cut(lines.Bytes(), []byte("{"))
-		if !ok || !slices.Contains([]string{requestsName, grpcName, connectName, startedName}, string(name)) {
+		if !ok || !slices.Contains(countedNames, string(name)) {
 			continue
 		}
 		if n++; n > maxExposedCounters {
@@ -227,10 +227,4 @@ func exposition(text io.Reader, t Target, pod string) (out []sample, err error) 
 		}
 	}
 	return out, nil
-}
-
-// counted says that requests and errors are counted by this series, as by those that expression selects.
-func (s series) counted() bool {
-	return slices.Contains([]string{requestsName, grpcName, connectName, startedName}, s.Name) &&
-		slices.Contains([]string{hopLocal, hopPeer, hopPeerConn}, s.Hop)
 }
