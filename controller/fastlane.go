@@ -88,24 +88,23 @@ func (l *Looks) judgeFast(key types.NamespacedName, s *v1alpha1.RolloutStatus, l
 	by.Alpha, by.NoLatency, by.Metrics = fastAlpha, true, nil
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, begun := l.fast.known(key, s)
-	if !begun {
+	known, ok := l.fast.known(key, s)
+	if !ok {
 		if l.awaitsHistory(key, s, look.Time) {
 			return false
 		}
-		known.careful = l.fastState(key, s).History.Minutes() < enoughHistory
+		known = begun(s, l.fastState(key, s))
+		known.careful = known.state.History.Minutes() < enoughHistory
 	}
 	if known.careful {
 		by.Harm = carefulHarm
 	}
-	l.fast.take(key, s, by, func() analysis.State { return l.fastState(key, s) }, look)
-	judged := l.fast[key]
-	judged.careful = known.careful
-	fails = judged.verdict.Result == v1alpha1.ResultFail
+	known = known.after(s, by, look)
+	fails = known.verdict.Result == v1alpha1.ResultFail
 	if fails {
-		judged.verdict.Message = shorten(judged.verdict.Message, maxMessage-len(fastSource)) + fastSource
+		known.verdict.Message = shorten(known.verdict.Message, maxMessage-len(fastSource)) + fastSource
 	}
-	l.fast[key] = judged
+	l.fast.put(key, known)
 	return fails
 }
 

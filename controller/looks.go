@@ -204,33 +204,49 @@ func (j judgements) known(key types.NamespacedName, s *v1alpha1.RolloutStatus) (
 	return known, true
 }
 
-// take judges looks, the oldest first. A rollout of which nothing is known begins with what restore returns.
-func (j *judgements) take(key types.NamespacedName, s *v1alpha1.RolloutStatus, by analysis.Settings, restore func() analysis.State, looks ...analysis.Look) {
-	if len(looks) == 0 {
-		return
-	}
-	known, ok := j.known(key, s)
-	if !ok {
-		known = judged{candidate: s.Candidate.Hash, began: s.StartedAt.DeepCopy(), state: restore()}
-	}
-	var verdict analysis.Verdict
-	for _, look := range looks {
-		known.state, verdict = analysis.Judge(by, known.state, look)
-		known.looked = look.Time
-	}
-	known.step, known.verdict, known.evidence = s.Step, apiVerdict(verdict), verdict.Evidence
+// put keeps what is known now.
+func (j *judgements) put(key types.NamespacedName, known judged) {
 	if *j == nil {
 		*j = judgements{}
 	}
 	(*j)[key] = known
 }
 
-// judge takes in looks, the oldest first.
-func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, looks ...analysis.Look) {
+// begun is what is known of a rollout of which nothing was judged yet.
+func begun(s *v1alpha1.RolloutStatus, state analysis.State) judged {
+	return judged{candidate: s.Candidate.Hash, began: s.StartedAt.DeepCopy(), state: state}
+}
+
+// after takes in looks, at least one, the oldest first.
+func (j judged) after(s *v1alpha1.RolloutStatus, by analysis.Settings, looks ...analysis.Look) judged {
+	var verdict analysis.Verdict
+	for _, look := range looks {
+		j.state, verdict = analysis.Judge(by, j.state, look)
+		j.looked = look.Time
+	}
+	j.step, j.verdict, j.evidence = s.Step, apiVerdict(verdict), verdict.Evidence
+	return j
+}
+
+// overrules says that the fast lane's word about a rollout counts, not that of the judge by Prometheus.
+func (j judged) overrules(own judged) bool {
+	return j.verdict.Result == v1alpha1.ResultFail && own.verdict.Result != v1alpha1.ResultFail
+}
+
+// judge takes in one look.
+func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, look analysis.Look) {
 	by := settings(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.judged.take(key, s, by, func() analysis.State { return analysis.Restore([]byte(s.JudgeState)) }, looks...)
+	l.judged.put(key, l.recorded(key, s).after(s, by, look))
+}
+
+// recorded is what the judge by Prometheus knows of a rollout, from its record where nobody has judged it here. l.mu is held.
+func (l *Looks) recorded(key types.NamespacedName, s *v1alpha1.RolloutStatus) judged {
+	if known, ok := l.judged.known(key, s); ok {
+		return known
+	}
+	return begun(s, analysis.Restore([]byte(s.JudgeState)))
 }
 
 // Verdict is the last one about this candidate in this step, with the judge's state as text to be kept
@@ -241,12 +257,9 @@ func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, ok := l.judged.known(key, s)
-	if fast, ok := l.fast.known(key, s); ok && fast.verdict.Result == v1alpha1.ResultFail && known.verdict.Result != v1alpha1.ResultFail {
-		known.step, known.verdict = fast.step, fast.verdict
-	}
-	if !ok && known.verdict.Result != v1alpha1.ResultFail {
-		return v1alpha1.Verdict{}, ""
+	known, _ := l.judged.known(key, s)
+	if fast, _ := l.fast.known(key, s); fast.overrules(known) {
+		known.verdict = fast.verdict
 	}
 	text := ""
 	if known.state.Looks > 0 { // what was before the rollout is long, and can be asked for again

@@ -9,8 +9,6 @@ import (
 
 	metrics "github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // exportedFor is for how long after its last look a rollout has metrics: one that is over has none soon after.
@@ -70,8 +68,7 @@ func (l *Looks) current() map[types.NamespacedName]judged {
 	defer l.mu.Unlock()
 	out := maps.Clone(l.judged)
 	for key, fast := range l.fast { // what it says is what happens
-		if own, ok := out[key]; ok && fast.verdict.Result == v1alpha1.ResultFail && own.verdict.Result != v1alpha1.ResultFail &&
-			own.candidate == fast.candidate && own.began.Equal(fast.began) {
+		if own, ok := out[key]; ok && fast.overrules(own) && own.candidate == fast.candidate && own.began.Equal(fast.began) {
 			out[key] = fast
 		}
 	}

@@ -58,14 +58,15 @@ func (l *Looks) recall(ctx context.Context, now time.Time, from Counters, rollou
 
 // learn is judge for what was before the rollout, which the fast lane needs too.
 func (l *Looks) learn(key types.NamespacedName, s *v1alpha1.RolloutStatus, past ...analysis.Look) {
+	if len(past) == 0 {
+		return
+	}
 	by := settings(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.judged.take(key, s, by, func() analysis.State { return analysis.Restore([]byte(s.JudgeState)) }, past...)
-	if known, ok := l.judged.known(key, s); ok {
-		known.before = analysis.State{History: known.state.History, Pods: known.state.Pods}
-		l.judged[key] = known
-	}
+	known := l.recorded(key, s).after(s, by, past...)
+	known.before = analysis.State{History: known.state.History, Pods: known.state.Pods}
+	l.judged.put(key, known)
 }
 
 // begins says that nobody has judged this rollout yet. The candidate may have requests already, where its pods were ready before

@@ -46,10 +46,8 @@ func waitsFor(pod *corev1.Pod) string {
 	if c := condition(pod, corev1.ContainersReady); c != nil && c.Status != corev1.ConditionTrue {
 		return c.Message
 	}
-	for _, gate := range pod.Spec.ReadinessGates {
-		if gate.ConditionType != v1alpha1.GateCondition && !conditionTrue(pod, gate.ConditionType) {
-			return fmt.Sprintf("pod %s waits for its readiness gate %s", pod.Name, gate.ConditionType)
-		}
+	if gate := closedGate(pod); gate != "" {
+		return fmt.Sprintf("pod %s waits for its readiness gate %s", pod.Name, gate)
 	}
 	return ""
 }
@@ -145,15 +143,17 @@ func startTime(pod *corev1.Pod) time.Time {
 
 // readyButGate: containers ready and every gate but ours True.
 func readyButGate(pod *corev1.Pod) bool {
-	if !conditionTrue(pod, corev1.ContainersReady) {
-		return false
-	}
+	return conditionTrue(pod, corev1.ContainersReady) && closedGate(pod) == ""
+}
+
+// closedGate is the first readiness gate, but for ours, whose condition is not True; empty where there is none.
+func closedGate(pod *corev1.Pod) corev1.PodConditionType {
 	for _, g := range pod.Spec.ReadinessGates {
 		if g.ConditionType != v1alpha1.GateCondition && !conditionTrue(pod, g.ConditionType) {
-			return false
+			return g.ConditionType
 		}
 	}
-	return true
+	return ""
 }
 
 // lostReadySince is when a pod's containers ceased to be ready without a restart: the condition turned
