@@ -16,8 +16,11 @@ func sentence(a answer, message string) string {
 	if a.Cause != "" {
 		cause = " (" + a.Cause + ")"
 	}
-	return fmt.Sprintf("%6s s  step %d, %d %%  %s%s: %s\n", strconv.FormatFloat(a.Time, 'f', -1, 64), a.Step, a.Weight, a.Verdict, cause, message)
+	return fmt.Sprintf("%6s s  step %d, %d %%  %s%s: %s\n", seconds(a.Time), a.Step, a.Weight, a.Verdict, cause, message)
 }
+
+// seconds is a time as it is written in a look.
+func seconds(t float64) string { return strconv.FormatFloat(t, 'f', -1, 64) }
 
 const (
 	chartWidth  = 64
@@ -36,7 +39,7 @@ func chart(path []float64, threshold float64) string {
 	}
 	columns := shrink(path, chartWidth)
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nevidence against the candidate in %d looks; without harm it is expected to stay below 1\n", len(path))
+	fmt.Fprintf(&b, "\nevidence against the candidate in %s; without harm it is expected to stay below 1\n", looks(len(path)))
 	for y := chartHeight - 1; y >= 0; y-- {
 		label, fill := "", " "
 		switch y {
@@ -59,6 +62,13 @@ func chart(path []float64, threshold float64) string {
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+func looks(n int) string {
+	if n == 1 {
+		return "1 look"
+	}
+	return strconv.Itoa(n) + " looks"
 }
 
 // shrink makes at most n values of a path, the largest of neighbours.

@@ -4,20 +4,26 @@
 package replay
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	kjson "sigs.k8s.io/json"
 
 	"github.com/headgate/headgate/analysis"
 )
 
-// line is a look as it is written. Fields that are not known are ignored, so that looks may carry more.
+// line is a look as it is written. Fields that are not known are left aside, so that looks may carry more, and named by a
+// warning, since one may be a misspelling.
 // Whole numbers may be written as 10.0 or 1e3, as many programs do.
 type line struct {
 	Time      *float64       `json:"time"`
@@ -49,25 +55,46 @@ const maxTime = 1e11
 // maxStep is the largest index that a step may have.
 const maxStep = 1e6
 
-// parse reads a line.
-func parse(text []byte) (line, analysis.Look, error) {
-	var l line
-	if err := json.Unmarshal(text, &l); err != nil {
-		return l, analysis.Look{}, fmt.Errorf("%w; expected one JSON object: %s", err, format)
+// read reads a line, and says which fields of it are not known.
+func read(text []byte) (l line, unknown []string, err error) {
+	strict, err := kjson.UnmarshalStrict(text, &l)
+	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) && wrong.Field != "" {
+		return l, nil, fmt.Errorf("%s: expected %s, not %s", wrong.Field, kinds[wrong.Type.Kind()], wrong.Value)
 	}
-	if err := l.check(); err != nil {
-		return l, analysis.Look{}, err
+	if err != nil {
+		reason := strings.TrimPrefix(err.Error(), "json: ")
+		if errors.As(err, new(*json.UnmarshalTypeError)) {
+			reason = "this is another kind of JSON value"
+		}
+		return l, nil, fmt.Errorf("%s; expected one JSON object: %s", reason, format)
 	}
+	for _, e := range strict {
+		field := kjson.FieldError(nil)
+		if !errors.As(e, &field) || !strings.HasPrefix(e.Error(), "unknown field") {
+			return l, nil, fmt.Errorf("%w; expected each field once", e)
+		}
+		unknown = append(unknown, field.FieldPath())
+	}
+	return l, unknown, l.check()
+}
+
+// kinds are what values of JSON are called, by what they are read into.
+var kinds = map[reflect.Kind]string{
+	reflect.Float64: "a number", reflect.Bool: "true or false", reflect.String: "a string", reflect.Map: "an object", reflect.Struct: "an object",
+}
+
+// look is what the judge is given.
+func (l line) look() (analysis.Look, error) {
 	look := analysis.Look{
 		Time: moment(*l.Time), Step: int(l.Step), Weight: int(l.Weight), Missing: l.Missing, Reason: l.Reason,
 		Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{},
 	}
 	if l.Missing {
-		return l, look, nil
+		return look, nil
 	}
 	bounds, err := l.bounds()
 	if err != nil {
-		return l, analysis.Look{}, err
+		return analysis.Look{}, err
 	}
 	if look.Bounds = slices.Sorted(maps.Keys(bounds)); len(bounds) > 0 {
 		look.CandidateServed, look.StableServed = map[string]analysis.Served{}, map[string]analysis.Served{}
@@ -86,7 +113,42 @@ func parse(text []byte) (line, analysis.Look, error) {
 			look.CandidatePods = 0
 		}
 	}
-	return l, look, nil
+	return look, nil
+}
+
+// doubtful are the counts that cannot be, and are cut to what can: by pod, what is wrong with the first of them.
+func (l line) doubtful() (out []string) {
+	for _, arm := range []struct {
+		name string
+		pods map[string]pod
+	}{{"candidate", l.Candidate}, {"stable", l.Stable}} {
+		for _, name := range slices.Sorted(maps.Keys(arm.pods)) {
+			if wrong := arm.pods[name].doubtful(); wrong != "" {
+				out = append(out, fmt.Sprintf("%s pod %q: %s", arm.name, name, wrong))
+			}
+		}
+	}
+	return out
+}
+
+// doubtful says which of the pod's counts cannot be, where one cannot. Its fields were checked.
+func (p pod) doubtful() string {
+	if p.Errors > *p.Requests {
+		return fmt.Sprintf("%g errors of %g requests", p.Errors, *p.Requests)
+	}
+	bounds := slices.SortedFunc(maps.Keys(p.Slower), func(a, b string) int {
+		x, _ := strconv.ParseFloat(a, 64)
+		y, _ := strconv.ParseFloat(b, 64)
+		return cmp.Compare(x, y)
+	})
+	most, of := p.served(), "in all"
+	for _, bound := range bounds {
+		if n := p.Slower[bound]; n > most {
+			return fmt.Sprintf("%g requests slower than %s s, of %g %s", n, bound, most, of)
+		}
+		most, of = p.Slower[bound], "slower than "+bound+" s"
+	}
+	return ""
 }
 
 // Write writes a look as a line that Run reads. Time is counted from since. The users' metrics are left out.

@@ -41,9 +41,13 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			text, ended := strings.CutSuffix(b.String(), "\n")
-			_, got, err := parse([]byte(text))
-			if err != nil || !ended || strings.Contains(text, "\n") {
-				t.Fatalf("%s is not one good line: %v", b.String(), err)
+			l, unknown, err := read([]byte(text))
+			if err != nil || unknown != nil || !ended || strings.Contains(text, "\n") {
+				t.Fatalf("%s is not one good line: %v, %v", b.String(), err, unknown)
+			}
+			got, err := l.look()
+			if err != nil {
+				t.Fatal(err)
 			}
 			want.Time = moment(want.Time.Sub(since).Seconds())
 			if diff := cmp.Diff(want, got); diff != "" {

@@ -6,7 +6,9 @@ package replay
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -36,6 +38,9 @@ func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 // check says what the API server would refuse of a policy's steps, time, objectives and bounds: whoever tries a policy
 // here wants to use it there.
 func check(p *v1alpha1.RolloutPolicySpec) error {
+	if err := checkNames(p); err != nil {
+		return err
+	}
 	last := int32(0)
 	for i, s := range p.Steps {
 		switch {
@@ -61,12 +66,31 @@ func check(p *v1alpha1.RolloutPolicySpec) error {
 	return nil
 }
 
+// checkNames says which field has a word that means nothing there.
+func checkNames(p *v1alpha1.RolloutPolicySpec) error {
+	for _, f := range []struct {
+		name, value string
+		known       []string
+	}{
+		{"strategy", string(p.Strategy), []string{string(v1alpha1.StrategyCanary)}},
+		{"onFailure", string(p.OnFailure), []string{string(v1alpha1.OnFailureQuarantine), string(v1alpha1.OnFailureRevert), string(v1alpha1.OnFailureAuto)}},
+		{"onInconclusive", string(p.OnInconclusive), []string{string(v1alpha1.OnInconclusiveAdvance), string(v1alpha1.OnInconclusiveHold), string(v1alpha1.OnInconclusiveRollBack)}},
+		{"onBlind", string(p.OnBlind), []string{string(v1alpha1.OnBlindHold), string(v1alpha1.OnBlindRollBack)}},
+		{"rollback", string(p.Rollback), []string{string(v1alpha1.RollbackImmediate), string(v1alpha1.RollbackManaged)}},
+	} {
+		if f.value != "" && !slices.Contains(f.known, f.value) {
+			return fmt.Errorf("%s is %q; expected %s", f.name, f.value, strings.Join(f.known, " or "))
+		}
+	}
+	return nil
+}
+
 func checkObjectives(a *v1alpha1.Analysis) error {
 	for field, objective := range map[string]*string{"successRate": a.SuccessRate.Objective, "latency": a.Latency.Objective} {
 		if objective == nil {
 			continue
 		}
-		if v, err := strconv.ParseFloat(*objective, 64); err != nil || v <= 0 || v >= 100 {
+		if v, err := strconv.ParseFloat(*objective, 64); err != nil || !(v > 0 && v < 100) {
 			return fmt.Errorf("analysis.%s.objective is %q; expected a percentage above 0 and below 100, like \"99.9\"", field, *objective)
 		}
 	}

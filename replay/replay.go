@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/analysis"
@@ -21,6 +22,9 @@ type Options struct {
 	Policy *v1alpha1.RolloutPolicySpec
 	// Explain answers with sentences, and ends with a chart.
 	Explain bool
+	// Warnings is where to say what is odd in the looks, and does not keep them from being judged; a line for each kind of
+	// oddity, once. nil: nowhere.
+	Warnings io.Writer
 }
 
 // answer is what is said after each look.
@@ -34,6 +38,9 @@ type answer struct {
 	Cause    string          `json:"cause"`
 }
 
+// byteOrderMark begins files that some editors write.
+var byteOrderMark = []byte("\uFEFF")
+
 // maxLine bounds a line of input: thousands of pods with all of Envoy's buckets.
 const maxLine = 64 << 20
 
@@ -44,10 +51,11 @@ func Run(in io.Reader, out io.Writer, o Options) error {
 	r := replay{options: o}
 	n := 1
 	for ; lines.Scan(); n++ {
-		text := bytes.TrimSpace(lines.Bytes())
+		text := bytes.TrimSpace(bytes.TrimPrefix(lines.Bytes(), byteOrderMark))
 		if len(text) == 0 {
 			continue
 		}
+		r.line = n
 		reply, err := r.look(text)
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
@@ -58,6 +66,10 @@ func Run(in io.Reader, out io.Writer, o Options) error {
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("reading line %d: %w", n, err)
+	}
+	if r.looks == 0 {
+		r.line = n
+		r.warn("no looks", "there are no looks; expected one JSON object a line: "+format)
 	}
 	if o.Explain {
 		if _, err := io.WriteString(out, chart(r.path, r.threshold)); err != nil {
@@ -71,7 +83,9 @@ func Run(in io.Reader, out io.Writer, o Options) error {
 type replay struct {
 	options Options
 	state   analysis.State
+	line    int // number of the line, from 1 on
 	looks   int
+	warned  map[string]bool // by kind of oddity
 	// began is the time of the first look with a weight, judged how long after it the current step began.
 	began     time.Time
 	step      int
@@ -82,10 +96,15 @@ type replay struct {
 
 // look answers one line.
 func (r *replay) look(text []byte) ([]byte, error) {
-	l, look, err := parse(text)
+	l, unknown, err := read(text)
 	if err != nil {
 		return nil, err
 	}
+	look, err := l.look()
+	if err != nil {
+		return nil, err
+	}
+	r.wonder(l, unknown, look.Time)
 	r.follow(look)
 	s := settings(r.options.Policy, r.step, r.judged)
 	state, verdict := analysis.Judge(s, r.state, look)
@@ -107,6 +126,33 @@ func (r *replay) look(text []byte) ([]byte, error) {
 	}
 	reply, err := json.Marshal(a)
 	return append(reply, '\n'), err
+}
+
+// wonder warns of what is odd in a look.
+func (r *replay) wonder(l line, unknown []string, at time.Time) {
+	for _, field := range unknown {
+		name := field[strings.LastIndex(field, ".")+1:]
+		r.warn("field "+name, fmt.Sprintf("%q is no field of a look and is left aside (%s)", name, field))
+	}
+	for _, wrong := range l.doubtful() {
+		r.warn("counts", wrong+"; the judge takes no more than can be")
+	}
+	if last := r.state.Last; r.looks > 0 && !at.After(last) {
+		r.warn("time", fmt.Sprintf("time is %s, after %s in a line before; such a look counts as seen already, or, a minute back, as "+
+			"a clock that was set", seconds(*l.Time), seconds(float64(last.Unix())+float64(last.Nanosecond())/1e9)))
+	}
+}
+
+// warn says something about the current line, unless something of its kind was said.
+func (r *replay) warn(kind, what string) {
+	if r.options.Warnings == nil || r.warned[kind] {
+		return
+	}
+	if r.warned == nil {
+		r.warned = map[string]bool{}
+	}
+	r.warned[kind] = true
+	fmt.Fprintf(r.options.Warnings, "Warning: line %d: %s\n", r.line, what)
 }
 
 // follow notes when steps begin.

@@ -17,7 +17,7 @@ import (
 	"github.com/headgate/headgate/internal/golden"
 )
 
-func read(t *testing.T, file string) []byte {
+func readFile(t *testing.T, file string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -37,7 +37,7 @@ func run(t *testing.T, in []byte, o Options) string {
 
 // An incident: two minutes of history, a candidate that is fine for 30 s and fails 6 % then, a missing look.
 func TestAnIncident(t *testing.T) {
-	incident := read(t, "testdata/incident.jsonl")
+	incident := readFile(t, "testdata/incident.jsonl")
 	golden.CheckAll(t, "testdata/*.out", map[string][]byte{
 		"testdata/json.out":    []byte(run(t, incident, Options{})),
 		"testdata/explain.out": []byte(run(t, incident, Options{Explain: true})),
@@ -64,13 +64,47 @@ func TestBadLinesSayWhatIsExpected(t *testing.T) {
 		`{"time":1,"stable":{"a":{"requests":0.5}}}`:                           `stable pod "a": requests is 0.5; expected how many`,
 		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"fast":1}}}}`:      `"slower" has "fast"; expected seconds above 0`,
 		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"0.1":-1}}}}`:      `slower than 0.1 is -1`,
-		`{"time":1,"candidate":{"a":{"requests":"many"}}}`:                     `expected one JSON object`,
+		`{"time":1,"candidate":{"a":{"requests":"many"}}}`:                     `candidate.requests: expected a number, not string`,
+		`{"time":1,"candidate":[]}`:                                            `candidate: expected an object, not array`,
+		`{"time":1,"weight":10,"weight":20}`:                                   `duplicate field "weight"; expected each field once`,
+		`{"time":1,"stable":{"a":{"requests":1},"a":{"requests":2}}}`:          `duplicate field "stable.a"; expected each field once`,
 		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"-Inf":1}}}}`:      `"slower" has "-Inf"`,
 	} {
 		t.Run(line, func(t *testing.T) {
 			err := Run(strings.NewReader(good+"\n\n"+line+"\n"), io.Discard, Options{})
 			if err == nil || !strings.Contains(err.Error(), "line 3: ") || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want line 3 and %q", err, want)
+			}
+		})
+	}
+}
+
+func TestOddLooksAreJudgedAndNamed(t *testing.T) {
+	good := `{"time":5,"weight":10,"step":0,"candidate":{"n":{"requests":1}},"stable":{"a":{"requests":9}}}`
+	for line, want := range map[string]string{
+		good + "\n" + `{"time":10,"weight":10,"note":1,"stable":{"a":{"requests":1,"error":1}},"candidate":{"b":{"requests":1,"error":1}}}`: `Warning: line 2: "note" is no field of a look and is left aside (note)
+Warning: line 2: "error" is no field of a look and is left aside (stable.a.error)
+`,
+		good + "\n" + good + "\n" + good: "Warning: line 2: time is 5, after 5 in a line before; such a look counts as seen already, or, a minute back, as a clock that was set\n",
+		`{"time":5,"stable":{"a":{"requests":9,"errors":10}}}`: `Warning: line 1: stable pod "a": 10 errors of 9 requests; the judge takes no more than can be
+`,
+		`{"time":5,"candidate":{"a":{"requests":9,"slower":{"0.1":3,"0.05":2,"1":4}}}}`: `Warning: line 1: candidate pod "a": 3 requests slower than 0.1 s, of 2 slower than 0.05 s; the judge takes no more than can be
+`,
+		`{"time":5,"candidate":{"a":{"requests":9,"served":3,"slower":{"0.1":4}}}}`: `Warning: line 1: candidate pod "a": 4 requests slower than 0.1 s, of 3 in all; the judge takes no more than can be
+`,
+		"":              "Warning: line 1: there are no looks; expected one JSON object a line: " + format + "\n",
+		"\uFEFF" + good: "",
+	} {
+		t.Run(line, func(t *testing.T) {
+			var warnings, out bytes.Buffer
+			if err := Run(strings.NewReader(line), &out, Options{Warnings: &warnings}); err != nil {
+				t.Fatal(err)
+			}
+			if got := warnings.String(); got != want {
+				t.Errorf("warned of\n%swant\n%s", got, want)
+			}
+			if lines := strings.Count(line, "{\"time"); strings.Count(out.String(), "\n") != lines {
+				t.Errorf("%d looks were answered with\n%s", lines, out.String())
 			}
 		})
 	}
@@ -164,6 +198,8 @@ func TestPolicy(t *testing.T) {
 		"kind: RolloutPolicy\nspec: {maxDuration: -5m}":                                                         "maxDuration is -5m0s; expected hours, minutes and whole seconds",
 		"kind: RolloutPolicy\nspec: {maxDuration: 1ms}":                                                         "maxDuration is 1ms; expected hours, minutes and whole seconds",
 		"kind: RolloutPolicy\nspec: {analysis: {successRate: {objective: '100'}}}":                              `analysis.successRate.objective is "100"; expected a percentage above 0 and below 100`,
+		"kind: RolloutPolicy\nspec: {analysis: {successRate: {objective: 'NaN'}}}":                              `analysis.successRate.objective is "NaN"; expected a percentage`,
+		"kind: RolloutPolicy\nspec: {onInconclusive: Explode}":                                                  `onInconclusive is "Explode"; expected Advance or Hold or RollBack`,
 		"kind: RolloutPolicy\nspec: {analysis: {latency: {objective: '95'}}}":                                   `analysis.latency.objective needs a bound`,
 		"kind: RolloutPolicy\nspec: {analysis: {metrics: [{name: a, query: up, range: {min: '5', max: '1'}}]}}": `no value of metric "a" could be good: its range is upside down`,
 		"kind: RolloutPolicy\nspec: {analysis: {metrics: [{name: a, query: up, comparedToStable: {min: {ratio: '2'}, max: {ratio: '1'}}}]}}": `no value of metric "a" could be good: min is above max`,
@@ -205,6 +241,6 @@ func FuzzRun(f *testing.F) {
 				t.Fatalf("answer %q is no JSON", line)
 			}
 		}
-		_ = Run(bytes.NewReader(in), io.Discard, Options{Explain: true})
+		_ = Run(bytes.NewReader(in), io.Discard, Options{Explain: true, Warnings: io.Discard})
 	})
 }

@@ -38,7 +38,9 @@ of the requests took longer than so many seconds, or of "served" where a pod
 answers others than it counts; without it latency is not judged. A look without
 data is {"time":10,"weight":10,"step":0,"missing":true}; the next may span the
 gap. Lines before the first with a weight above 0 are history: they say how much
-pods differ.
+pods differ. A step begins anew when "step" or "weight" changes, and its time too.
+What is odd in a look (a field that is not known, more errors than requests, a time
+that does not rise) is said once, on standard error.
 
 With - looks are read from standard input, and each is answered at once, so a
 simulator can set step and weight by the verdicts. Without --policy a rollout may
@@ -58,6 +60,7 @@ take an hour, five minutes a step. Users' metrics are not part of looks.`,
 					return err
 				}
 			}
+			o.Warnings = cmd.ErrOrStderr()
 			in := cmd.InOrStdin()
 			if args[0] != "-" {
 				file, err := os.Open(args[0])
