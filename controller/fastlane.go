@@ -116,9 +116,10 @@ func (l *Looks) awaitsHistory(key types.NamespacedName, s *v1alpha1.RolloutStatu
 
 // fastState is what the fast lane begins a rollout with. Its state is in no record: it would double what each look writes, to
 // keep some power for one case, a new leader while Prometheus is away. So who did not see the beginning may not take
-// the chances of error again that somebody else may have had. l.mu is held.
+// the chances of error again that somebody else may have had. What is in the record tells, too, and does not depend on two
+// machines' clocks. l.mu is held.
 func (l *Looks) fastState(key types.NamespacedName, s *v1alpha1.RolloutStatus) analysis.State {
-	if l.since.IsZero() || s.StartedAt == nil || s.StartedAt.Time.Before(l.since) {
+	if l.since.IsZero() || s.StartedAt == nil || s.StartedAt.Time.Before(l.since) || s.JudgeState != "" {
 		return analysis.Forgotten()
 	}
 	judged, _ := l.judged.known(key, s)

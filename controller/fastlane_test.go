@@ -95,14 +95,16 @@ func TestFastLaneStaysAtItsWord(t *testing.T) {
 func TestFastLaneTakesUpARolloutWithoutItsBeginning(t *testing.T) {
 	for name, tc := range map[string]struct {
 		since time.Time
+		state string // of the other judge, in the record
 		lost  bool
 	}{
-		"it was there at the beginning": {at(-1), false},
-		"it was not":                    {at(1), true},
-		"nobody knows":                  {time.Time{}, true},
+		"it was there at the beginning": {at(-1), "", false},
+		"it was not":                    {at(1), "", true},
+		"nobody knows":                  {time.Time{}, "", true},
+		"its clock is behind":           {at(-1), "{}", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := withFastLane(t, nil, failing)
+			l := withFastLane(t, nil, failing, func(s *v1alpha1.RolloutStatus) { s.JudgeState = tc.state })
 			l.leads(tc.since)
 			lookFrom(t, l, 5, 2) // at the first the other judge may not have begun
 			if lost := l.fast[webKey].state.Lost; lost != tc.lost {
