@@ -372,7 +372,7 @@ func (p *pass) giveUpWithoutGates() {
 	case p.servesUngated() && p.beganServing():
 		p.rollBack(fail(v1alpha1.CauseStillServing, "pods of this version still serve, from an update that was ended: the stable version is put back first; then apply this one again"))
 	default:
-		p.rollBack(fail(v1alpha1.CausePodWebhook, "pods keep coming without their gate: the Pod webhook does not answer; look at the Headgate pods, then retry"))
+		p.rollBack(fail(v1alpha1.CausePodWebhook, "pods keep coming without their gate: the Pod webhook is down, or the gate annotation was overwritten; see the Headgate pods, then retry"))
 	}
 }
 

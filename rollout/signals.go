@@ -124,7 +124,7 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	// Measured in this phase: a retry must not fail by what was seen before it.
 	if candidate.CreateFailure != "" && min(o.Now.Sub(candidate.CreateFailureSince), p.inPhase()) >= noRoomFor {
 		if candidate.refused() {
-			return fail(v1alpha1.CausePodWebhook, "pods come without their gate and are refused: the Pod webhook does not answer; look at the Headgate pods, then retry")
+			return fail(v1alpha1.CausePodWebhook, "pods come without their gate and are refused: the Pod webhook is down, or the gate annotation was overwritten; see the Headgate pods, then retry")
 		}
 		return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s", because(candidate.CreateFailure))
 	}
