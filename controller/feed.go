@@ -205,6 +205,29 @@ func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, pee
 	return found[0]
 }
 
+// whyNotSplit says why requests to stable's pods can't go to the candidate's, for the end of a sentence about the candidate:
+// the first port that has no peer there. Empty: every port has one, and the reason is another.
+func whyNotSplit(stable, candidate []*corev1.Pod, services []corev1.Service) string {
+	others := capturedPorts(candidate)
+	for _, p := range capturedPorts(stable) {
+		if protocolOf(p) == xds.TCP || peerPort(p, others, stable, candidate, services) != 0 {
+			continue
+		}
+		for _, a := range servicePortsTo(stable, p, services) {
+			if service := services[slices.IndexFunc(services, func(s corev1.Service) bool { return s.Name == a.service })]; !selects(service, candidate) {
+				return fmt.Sprintf("Service %s does not select its pods by their labels", a.service)
+			}
+		}
+		return fmt.Sprintf("no port of its pods corresponds to port %d of stable's", p.Port)
+	}
+	return ""
+}
+
+// selects says whether a Service selects pods, which all have the same labels.
+func selects(service corev1.Service, pods []*corev1.Pod) bool {
+	return len(pods) > 0 && len(service.Spec.Selector) > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pods[0].Labels))
+}
+
 // servicePort is a port of a Service. Its name alone says nothing: most Services call theirs http.
 type servicePort struct {
 	corev1.ServicePort
@@ -218,13 +241,9 @@ func (a servicePort) equal(b servicePort) bool {
 
 // servicePortsTo are the Service ports that lead to a captured port of these pods.
 func servicePortsTo(pods []*corev1.Pod, p v1alpha1.CapturedPort, services []corev1.Service) []servicePort {
-	if len(pods) == 0 {
-		return nil
-	}
-	podLabels := labels.Set(pods[0].Labels)
 	var out []servicePort
 	for _, svc := range services {
-		if len(svc.Spec.Selector) == 0 || !labels.SelectorFromSet(svc.Spec.Selector).Matches(podLabels) {
+		if !selects(svc, pods) {
 			continue
 		}
 		for _, sp := range svc.Spec.Ports {

@@ -149,49 +149,53 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 		stable, candidate []v1alpha1.CapturedPort
 		services          []corev1.Service
 		want              []xds.Port
+		why               string // requests are not split
 	}{
 		"no Service: the same number": {
 			[]v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, []v1alpha1.CapturedPort{named("", 8080)}, nil,
-			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090}},
+			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090}}, "no port of its pods corresponds to port 9090 of stable's",
 		},
 		"numbers differ, the Service targets the name": {
 			[]v1alpha1.CapturedPort{named("http", 8080)}, []v1alpha1.CapturedPort{named("metrics", 8080), named("http", 8081)},
 			[]corev1.Service{service("web", servicePortTo("web", byName("http")))},
-			[]xds.Port{{Number: 8080, Peer: 8081}},
+			[]xds.Port{{Number: 8080, Peer: 8081}}, "",
 		},
 		"a port with two names, in another order there": {
 			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{names(8081, "web", "admin")}, webAndAdmin,
-			[]xds.Port{{Number: 8080, Peer: 8081}},
+			[]xds.Port{{Number: 8080, Peer: 8081}}, "",
 		},
 		"a port with two names, one of which is gone there": {
 			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{named("web", 8081)}, webAndAdmin,
-			[]xds.Port{{Number: 8080, Peer: 8081}},
+			[]xds.Port{{Number: 8080, Peer: 8081}}, "",
 		},
 		"a port with two names, which are two ports there: nobody knows which is meant": {
 			[]v1alpha1.CapturedPort{names(8080, "admin", "web")}, []v1alpha1.CapturedPort{named("admin", 8081), named("web", 8080)}, webAndAdmin,
-			[]xds.Port{{Number: 8080}},
+			[]xds.Port{{Number: 8080}}, "no port of its pods corresponds to port 8080 of stable's",
 		},
 		"two Services call their port http": {
 			[]v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, []v1alpha1.CapturedPort{named("", 8080), named("", 9090)}, two,
-			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090, Peer: 9090}},
+			[]xds.Port{{Number: 8080, Peer: 8080}, {Number: 9090, Peer: 9090}}, "",
 		},
 		"a Service without a target port means its own": {
 			[]v1alpha1.CapturedPort{named("", 80)}, []v1alpha1.CapturedPort{named("", 80)}, []corev1.Service{service("web", corev1.ServicePort{Port: 80})},
-			[]xds.Port{{Number: 80, Peer: 80}},
+			[]xds.Port{{Number: 80, Peer: 80}}, "",
 		},
 		"the Service does not select the other revision": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{onlyStable},
-			[]xds.Port{{Number: 8080}},
+			[]xds.Port{{Number: 8080}}, "Service web does not select its pods by their labels",
 		},
 		"a Service for UDP says nothing": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("dns", udp)},
-			[]xds.Port{{Number: 8080, Peer: 8080}},
+			[]xds.Port{{Number: 8080, Peer: 8080}}, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := view(podOf(stableHash, "s1", "10.0.0.1", captures(tc.stable...)), podOf(candidateHash, "c1", "10.0.0.2", captures(tc.candidate...)))
 			if d := cmp.Diff(tc.want, w.configurations(tc.services)[0].Ports); d != "" {
 				t.Errorf("stable's ports (-want +got):\n%s", d)
+			}
+			if why := whyNotSplit(w.pods[stableHash], w.pods[candidateHash], tc.services); why != tc.why {
+				t.Errorf("not split because %q, want %q", why, tc.why)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -69,7 +70,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	status := w.status()
 	o := r.completeObservation(ctx, w, req.NamespacedName)
 	verdict, judgeState := r.analysis().Verdict(req.NamespacedName, &status)
-	o.Verdict = verdict
+	o.Verdict = r.explained(ctx, w, verdict)
 	d := rollout.Decide(w.policy, status, o)
 	sameRollout := d.Status.Candidate.Hash == status.Candidate.Hash && d.Status.StartedAt.Equal(status.StartedAt)
 	if judgeState != "" && sameRollout && status.Candidate.Hash != "" && d.Status.Phase != v1alpha1.PhaseIdle {
@@ -84,6 +85,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	}
 	return ctrl.Result{RequeueAfter: d.Requeue}, nil
+}
+
+// explained adds to a verdict that requests are not split why they are not, where Services tell.
+func (r *Reconciler) explained(ctx context.Context, w *workload, v v1alpha1.Verdict) v1alpha1.Verdict {
+	var services corev1.ServiceList
+	if v.Cause != rollout.CauseNoSplit || r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace)) != nil {
+		return v // the sentence is right without
+	}
+	s := w.status()
+	if why := whyNotSplit(w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash], services.Items); why != "" {
+		v.Message = shorten(v.Message+"; "+why, maxMessage)
+	}
+	return v
 }
 
 // completeObservation adds what the caches don't know: acknowledgements, and since when things are so.
