@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,6 +20,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	psaapi "k8s.io/pod-security-admission/api"
@@ -43,19 +46,28 @@ func renderings(t *testing.T) map[string]*Rendered {
 	return all
 }
 
-// typed decodes an object strictly into its Go type: a misspelt field is an error. Kinds that are not
-// Kubernetes' own yield nil.
+// scheme has the kinds of Kubernetes, and those of others that the chart makes objects of.
+var scheme = func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(clientscheme.AddToScheme(s))
+	utilruntime.Must(certmanagerv1.AddToScheme(s))
+	utilruntime.Must(monitoringv1.AddToScheme(s))
+	return s
+}()
+
+// typed decodes an object strictly into its Go type: a misspelt field is an error. Kinds that are not in scheme,
+// Headgate's own, yield nil.
 func typed(t *testing.T, r *Rendered, i int) runtime.Object {
 	t.Helper()
 	u := r.Objects[i]
-	if !clientscheme.Scheme.Recognizes(u.GroupVersionKind()) {
+	if !scheme.Recognizes(u.GroupVersionKind()) {
 		return nil
 	}
 	b, err := u.MarshalJSON()
 	if err != nil {
 		t.Fatal(err)
 	}
-	codecs := serializer.NewCodecFactory(clientscheme.Scheme, serializer.EnableStrict)
+	codecs := serializer.NewCodecFactory(scheme, serializer.EnableStrict)
 	obj, _, err := codecs.UniversalDeserializer().Decode(b, nil, nil)
 	if err != nil {
 		t.Fatalf("%s: %v", Key(u), err)
@@ -77,10 +89,10 @@ func TestLint(t *testing.T) {
 }
 
 func TestObjectsHaveOnlyFieldsThatExist(t *testing.T) {
-	foreign := sets.New("Issuer", "Certificate", "PodMonitor", "ClusterRolloutPolicy", "CustomResourceDefinition")
+	own := sets.New("ClusterRolloutPolicy", "CustomResourceDefinition")
 	for name, r := range renderings(t) {
 		for i, u := range r.Objects {
-			if typed(t, r, i) == nil && !foreign.Has(u.GetKind()) {
+			if typed(t, r, i) == nil && !own.Has(u.GetKind()) {
 				t.Errorf("%s: %s is of an unknown kind", name, Key(u))
 			}
 		}
