@@ -51,17 +51,23 @@ type apiClient struct {
 	// late are writes that arrive later, arriving the one that does just now.
 	late     []lateWrite
 	arriving lateWrite
-	// mayGoOut is the oracle's.
-	mayGoOut func() string
+	// known is what the oracle notes about a write that is sent.
+	known func() whenSent
 	// tamper, if set, changes what is written, and says whether it is: a bug that is built in.
 	tamper func(o client.Object) bool
 }
 
-// lateWrite is a write on its way. mayGoOut is what the oracle said when it was sent: by the time that it arrives, the policy
-// that was missing may be there again, and nobody can call it back.
+// lateWrite is a write on its way.
 type lateWrite struct {
-	do       func() error
-	mayGoOut string
+	do func() error
+	whenSent
+}
+
+// whenSent is how things stood when a write was sent, by which it is judged: by the time that it arrives they may be otherwise,
+// and nobody can call it back.
+type whenSent struct {
+	mayGoOut string          // what the oracle said
+	peers    map[string]bool // by version: the sender saw a pod that was ready but for the gate
 }
 
 // Get implements client.Client.
@@ -95,7 +101,7 @@ func (c *apiClient) write(o client.Object, do func(client.Object) error) error {
 		return errNoAnswer
 	case faultLate:
 		later := o.DeepCopyObject().(client.Object)
-		c.late = append(c.late, lateWrite{func() error { return do(later) }, c.mayGoOut()})
+		c.late = append(c.late, lateWrite{func() error { return do(later) }, c.known()})
 		return errNoAnswer
 	case faultCrashAfter:
 		if err := do(o); err != nil {

@@ -73,15 +73,24 @@ func (o *oracle) versionOf(r v1alpha1.Revision) string {
 }
 
 func (o *oracle) weightRises(after *v1alpha1.RolloutStatus) {
-	m := o.w.acting.view.memory
-	for _, x := range m.all(pods) {
-		pod := x.(*corev1.Pod)
-		if hashOf(pod) == after.Candidate.Hash && pod.DeletionTimestamp == nil && isTrue(pod, corev1.ContainersReady) {
-			return
+	if !o.peers()[after.Candidate.Hash] && !o.w.acting.client.arriving.peers[after.Candidate.Hash] {
+		o.violated(WeightNeedsPeers, "weight goes to %d, and %s has no pod that is ready but for the gate", after.Weight, after.Candidate.Hash)
+	}
+}
+
+// peers are the versions of which the controller that acts sees a pod that is ready but for the gate.
+func (o *oracle) peers() map[string]bool {
+	out := map[string]bool{}
+	for _, x := range o.w.acting.view.memory.all(pods) {
+		if pod := x.(*corev1.Pod); pod.DeletionTimestamp == nil && isTrue(pod, corev1.ContainersReady) {
+			out[hashOf(pod)] = true
 		}
 	}
-	o.violated(WeightNeedsPeers, "weight goes to %d, and %s has no pod that is ready but for the gate", after.Weight, after.Candidate.Hash)
+	return out
 }
+
+// known is what counts of this moment for a write that is sent now.
+func (o *oracle) known() whenSent { return whenSent{mayGoOut: o.mayGoOut(), peers: o.peers()} }
 
 // promoted: after a Pass or what the policy takes for one, or because the user said so, or because the
 // hold was ended for a reason of its own.

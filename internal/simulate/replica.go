@@ -70,7 +70,7 @@ type replica struct {
 func (r *replica) start() {
 	r.view = newView(r.w.api)
 	last := r.client
-	r.client = &apiClient{reader: reader{r.view.memory}, api: r.w.api, by: controllerUser, mayGoOut: r.w.oracle.mayGoOut}
+	r.client = &apiClient{reader: reader{r.view.memory}, api: r.w.api, by: controllerUser, known: r.w.oracle.known}
 	if last != nil { // what happens to writes does not depend on who writes
 		r.client.fault, r.client.skip, r.client.late, r.client.tamper = last.fault, last.skip, last.late, last.tamper
 	}
