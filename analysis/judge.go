@@ -72,10 +72,29 @@ func (st *State) look(s Settings, l Look) {
 	if l.Missing {
 		st.Reason = bounded(l.Reason, maxMissing)
 		st.Blind = min(st.Blind+dt, maxDuration)
+	} else {
+		st.Blind = 0
+		st.count(s, l, span)
+	}
+	st.wait(s, dt)
+}
+
+// wait takes an outage out of the step's time, once it is over: the step has to be judged for as long as one without. What
+// is shorter than BlindAfter counts, because the next counts span it.
+func (st *State) wait(s Settings, dt time.Duration) {
+	if st.wants(s) || st.Split.broken() {
+		st.Unjudged = min(st.Unjudged+dt, maxDuration)
 		return
 	}
-	st.Blind = 0
-	st.count(s, l, span)
+	if st.Unjudged >= s.BlindAfter {
+		st.InStep = max(st.InStep-st.Unjudged, 0)
+	}
+	st.Unjudged = 0
+}
+
+// wants says that something was missing at the last look without which the step can't be judged.
+func (st *State) wants(s Settings) bool {
+	return st.Missing || st.Latency.Missing || st.silent(s, func(_ *Criterion, m *Metric) bool { return m.Missing != "" })
 }
 
 // before takes in a look at weight 0: it is history, as long as no look had a weight.
@@ -96,7 +115,7 @@ func (st *State) before(s Settings, l Look, dt time.Duration) {
 
 // restart begins a step, or a step again at another weight.
 func (st *State) restart() {
-	st.InStep, st.StepLooks, st.StepTotal = 0, 0, Totals{}
+	st.InStep, st.Unjudged, st.StepLooks, st.StepTotal = 0, 0, 0, Totals{}
 	st.Share, st.Latency.Share = Window{}, Window{}
 	for i := range st.Rates {
 		st.Rates[i].StepTotal, st.Rates[i].Window = Tally{}, Window{}
@@ -259,8 +278,9 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if st.accepted(s, e) {
 		return Pass, CauseAccepted
 	}
-	// A look without data says nothing, not even that the time is up: it may be the next that decides.
-	if st.InStep < s.MaxStepTime || st.Missing {
+	// Where data is missing, nothing is said, not even that the time is up: it may be the next look that decides. Nor while
+	// a metric is waited for that warms up, or is asked for seldom.
+	if st.InStep < s.MaxStepTime || st.wants(s) || st.silent(s, (*Criterion).awaits) {
 		return Undecided, ""
 	}
 	return timeUp(s, st, e)

@@ -90,6 +90,7 @@ func TestJudge(t *testing.T) {
 	atLeast := 0.95
 	ranged := Settings{Metrics: []Criterion{{Name: "checkout", Range: &Range{Min: &atLeast}}}, MaxStepTime: 75 * time.Second}
 	short := Settings{MaxStepTime: 75 * time.Second}
+	brief := Settings{Metrics: ranged.Metrics, MaxStepTime: 20 * time.Second}
 	checkVerdicts(t, map[string]verdictCase{
 		"a healthy candidate is accepted": {looks: looks(20), want: Pass, cause: CauseAccepted, says: "0 of 2,000 requests"},
 		"not before six looks, however much traffic": {looks: looks(6, func(l *Look) {
@@ -106,6 +107,11 @@ func TestJudge(t *testing.T) {
 		"no data for a minute holds":                            {looks: looks(12, missing), want: Hold, cause: CauseBlind, from: 12},
 		"an accepted step does not pass on a look without data": {looks: looks(20).then(looks(1, missing)), want: Undecided},
 		"a blind rollout goes on when data is back":             {looks: looks(13, missing).then(looks(15)), want: Pass},
+		"an outage uses up none of the step's time":             {settings: short, looks: looks(13, missing).then(looks(14, idle)), want: Undecided},
+		"nor does it leave the step more":                       {settings: short, looks: looks(13, missing).then(looks(15, idle)), want: Inconclusive, from: 28},
+		"a gap of less than a minute does":                      {settings: short, looks: looks(11, missing).then(looks(4, idle)), want: Inconclusive, from: 15},
+		"how long data has been missing is said in minutes":     {looks: looks(30, missing), want: Hold, cause: CauseBlind, says: "data has been missing for 2m0s or longer"},
+		"requests that were not split use up no time":           {settings: short, looks: looks(30, silent).then(looks(25)), want: Pass},
 		"no traffic is inconclusive":                            {settings: short, looks: looks(15, idle), want: Inconclusive, cause: CauseTooLittleData, from: 15},
 		"a candidate that completes nothing is not split":       {looks: looks(7, silent), want: Hold, cause: CauseNoSplit, from: 7},
 		"a candidate that gets requests and answers none hangs": {looks: looks(7, silent, started(100)), want: Hold, cause: CauseNoAnswers, says: "answered 0 of the 700 requests that it got", from: 7},
@@ -132,11 +138,15 @@ func TestJudge(t *testing.T) {
 		"outside for two is not enough":                          {settings: ranged, looks: looks(2, metric(0.9)), want: Undecided},
 		"three outside with one inside between are not in a row": {settings: ranged, looks: looks(2, metric(0.9)).then(looks(1, metric(1))).then(looks(2, metric(0.9))), want: Undecided},
 		"a missing value neither counts nor ends the row":        {settings: ranged, looks: looks(2, metric(0.9)).then(looks(3)).then(looks(1, metric(0.9))), want: Fail, from: 6},
-		"NaN is missing":                                     {settings: ranged, looks: looks(11, metric(math.NaN())), want: Undecided, says: `metric "checkout" (the value is not a number)`},
-		"a metric missing for a minute holds":                {settings: ranged, looks: looks(12, metric(math.Inf(1))), want: Hold, cause: CauseBlind, from: 12},
-		"a metric is judged while counters are missing":      {settings: ranged, looks: looks(3, missing, metric(0.5)), want: Fail, cause: "Metric/checkout"},
-		"without error rates the metrics alone are accepted": {settings: Settings{NoErrorRate: true, Metrics: ranged.Metrics}, looks: looks(6, bad, metric(1)), want: Pass, from: 6},
-		"a metric outside at the time limit holds":           {settings: ranged, looks: looks(14, metric(1), idle).then(looks(1, metric(0), idle)), want: Hold, cause: "Metric/checkout"},
+		"NaN is missing":                                           {settings: ranged, looks: looks(11, metric(math.NaN())), want: Undecided, says: `metric "checkout" (the value is not a number)`},
+		"a metric missing for a minute holds":                      {settings: ranged, looks: looks(12, metric(math.Inf(1))), want: Hold, cause: CauseBlind, from: 12},
+		"a metric without a value keeps a short step from passing": {settings: brief, looks: looks(11, metric(math.NaN())), want: Undecided},
+		"and short steps together":                                 {settings: brief, looks: looks(6, metric(math.NaN())).then(looks(6, step(1), metric(math.NaN()))), want: Hold, cause: CauseBlind, from: 12},
+		"a metric is judged while counters are missing":            {settings: ranged, looks: looks(3, missing, metric(0.5)), want: Fail, cause: "Metric/checkout"},
+		"without error rates the metrics alone are accepted":       {settings: Settings{NoErrorRate: true, Metrics: ranged.Metrics}, looks: looks(6, bad, metric(1)), want: Pass, from: 6, says: "every metric is within its range"},
+		"without either nothing is judged, and that is said":       {settings: Settings{NoErrorRate: true, NoLatency: true}, looks: looks(6, bad), want: Pass, says: "nothing is judged"},
+		"metrics alone and too few looks":                          {settings: Settings{NoErrorRate: true, Metrics: ranged.Metrics, MaxStepTime: 20 * time.Second}, looks: looks(4, bad, metric(1)), want: Inconclusive, says: "too few looks with data to know: 4", from: 4},
+		"a metric outside at the time limit holds":                 {settings: ranged, looks: looks(14, metric(1), idle).then(looks(1, metric(0), idle)), want: Hold, cause: "Metric/checkout"},
 		"a late look spans the gap as one look": {looks: looks(10).then(looks(1, missing)).then(looks(1, func(l *Look) {
 			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 1e5, Errors: 1e5}, Counts{Requests: 9e5, Errors: 0}
 		})), want: Undecided},

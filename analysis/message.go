@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // numbers is the evidence in the form in which it is stored.
@@ -26,7 +27,7 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 		},
 		Looks:     st.Looks,
 		StepLooks: st.StepLooks,
-		Missing:   st.missing(),
+		Missing:   st.missing(s),
 	}
 	out.Metrics = st.metricNumbers(s)
 	if len(st.Rates) == 0 {
@@ -64,8 +65,8 @@ func (st *State) metricNumbers(s Settings) (out []MetricEvidence) {
 	return out
 }
 
-// missing says what was missing at the last look.
-func (st *State) missing() string {
+// missing says what was missing at the last look, of what is judged.
+func (st *State) missing(s Settings) string {
 	var parts []string
 	if st.Missing {
 		parts = append(parts, "request counters"+orDefault(st.Reason == "", "", " ("+st.Reason+")"))
@@ -74,7 +75,8 @@ func (st *State) missing() string {
 		parts = append(parts, "latencies")
 	}
 	for i := range st.Metrics {
-		if m := &st.Metrics[i]; m.Missing != "" {
+		m := &st.Metrics[i]
+		if c := s.criterion(m.Name); m.Missing != "" && c != nil && c.vote() > 0 {
 			parts = append(parts, fmt.Sprintf("metric %q (%s)", m.Name, m.Missing))
 		}
 	}
@@ -95,7 +97,7 @@ func message(s Settings, st *State, v Verdict) string {
 	}
 	switch v.Cause {
 	case CauseBlind:
-		return fmt.Sprintf("data has been missing for %s or longer: %s", s.BlindAfter, st.missing())
+		return fmt.Sprintf("data has been missing for %s or longer: %s", st.blindFor(s), st.missing(s))
 	case CauseNoSplit:
 		return fmt.Sprintf("%s completed %s of %s requests in this step, far below its weight of %d %%: the requests are not split",
 			s.Candidate, count(st.StepTotal.CandidateRequests), count(st.StepTotal.CandidateRequests+st.StepTotal.StableRequests), st.Weight)
@@ -109,6 +111,9 @@ func message(s Settings, st *State, v Verdict) string {
 		return fmt.Sprintf("the step's time is up; there was data enough, but it does not rule out %s: %s",
 			r.marginText(s), r.text(s, r.StepTotal))
 	case CauseTooLittleData:
+		if !st.compares() {
+			return fmt.Sprintf("the step's time is up and there were too few looks with data to know: %d", st.StepLooks)
+		}
 		return "the step's time is up and there was too little data to know: " + st.hindmost().text(s, st.hindmost().StepTotal)
 	case CauseAccepted:
 		return accepted(s, st)
@@ -117,6 +122,9 @@ func message(s Settings, st *State, v Verdict) string {
 }
 
 func accepted(s Settings, st *State) string {
+	if votes, _ := st.votes(s, func(*Criterion, *Metric) bool { return true }); votes == 0 && !st.compares() {
+		return "nothing is judged"
+	}
 	if !st.compares() {
 		return "every metric is within its range"
 	}
@@ -140,11 +148,39 @@ func undecided(s Settings, st *State) string {
 	if st.Weight <= 0 {
 		return s.Candidate + " gets no requests yet"
 	}
-	if missing := st.missing(); missing != "" {
+	if missing := st.missing(s); missing != "" {
 		return "waiting for data: " + missing
+	}
+	if name := st.awaited(s); name != "" && (st.InStep >= s.MaxStepTime || !st.compares()) {
+		return fmt.Sprintf("waiting for metric %q, which warms up or is asked for seldom", name)
+	}
+	if !st.compares() {
+		return fmt.Sprintf("looking: %d looks with data in this step", st.StepLooks)
 	}
 	r := st.hindmost()
 	return string(r.appendText(append(make([]byte, 0, messageSize), "looking: "...), s, r.StepTotal))
+}
+
+// blindFor is for how long what was missing at the last look has been missing, in whole minutes from one on: a sentence that
+// changes at every look is read by nobody.
+func (st *State) blindFor(s Settings) time.Duration {
+	longest := max(st.Blind, st.Latency.Blind, s.BlindAfter)
+	for i := range st.Metrics {
+		m := &st.Metrics[i]
+		if c := s.criterion(m.Name); m.Missing != "" && c != nil && c.vote() > 0 {
+			longest = max(longest, m.Age)
+		}
+	}
+	if longest >= time.Minute {
+		return longest.Truncate(time.Minute)
+	}
+	return longest
+}
+
+// awaited is the name of a metric that has had no value in this step, and is not missing; empty where there is none.
+func (st *State) awaited(s Settings) string {
+	_, name := st.votes(s, (*Criterion).awaits)
+	return name
 }
 
 // suspect is the rate with the most evidence against the candidate, hindmost the one with the least for

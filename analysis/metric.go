@@ -21,8 +21,8 @@ type Metric struct {
 	Name string `json:"name"`
 	// Outside is how many values in a row were outside the range, across missing ones.
 	Outside int `json:"outside"`
-	// Seen says that there was a value in this step; Age is the time since the last one, or since the
-	// step began.
+	// Seen says that there was a value in this step; Age is the time since the last one, or, while nothing is missing, since
+	// the step began.
 	Seen bool          `json:"seen,omitempty"`
 	Age  time.Duration `json:"age,omitempty"`
 	// Warm is for how long the candidate has had requests; it stops at the end of the warm-up.
@@ -63,10 +63,16 @@ func (m *Metric) update(c *Criterion, v MetricValue, dt time.Duration) bool {
 	return true
 }
 
-// restart begins a step. Values outside the range keep counting across it.
+// restart begins a step. Values outside the range keep counting across it, and so do those that are missing.
 func (m *Metric) restart() {
-	m.Seen, m.Age = false, 0
+	m.Seen = false
+	if m.Missing == "" {
+		m.Age = 0
+	}
 }
+
+// awaits says that a metric has had no value in this step, and that none is missing: it warms up, or is asked for later.
+func (c *Criterion) awaits(m *Metric) bool { return !m.Seen && m.Missing == "" }
 
 // metrics takes the users' metrics of a look, and returns those that count.
 func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) (counted []MetricValue) {
@@ -115,10 +121,16 @@ func outside(n int) func(*Criterion, *Metric) bool {
 
 // blindMetric says that users' metrics have had no value for too long: for BlindAfter, and twice in a row.
 func (st *State) blindMetric(s Settings) bool {
-	votes, _ := st.votes(s, func(c *Criterion, m *Metric) bool {
+	return st.silent(s, func(c *Criterion, m *Metric) bool {
 		return m.Missing != "" && m.Age >= max(s.BlindAfter, 2*c.Interval)
 	})
-	return votes >= decisive
+}
+
+// silent says that metrics of which something is so keep the step from passing, together with those outside their range.
+func (st *State) silent(s Settings, is func(*Criterion, *Metric) bool) bool {
+	some, _ := st.votes(s, is)
+	all, _ := st.votes(s, func(c *Criterion, m *Metric) bool { return m.Outside > 0 || is(c, m) })
+	return some > 0 && all >= decisive
 }
 
 // isMetric says that the rate is a user's.

@@ -66,6 +66,8 @@ func TestVotes(t *testing.T) {
 		"two that make 100 together fail":           {settings: votes(Settings{}, 40, 60), looks: looks(3, several(2, 2)), want: Fail, cause: "Metric/b", says: `metric "a" is 2, outside its range (at most 1), metric "b" is 2`, from: 3},
 		"a small vote that is missing is not blind": {settings: votes(Settings{}, 99, 100), looks: looks(20, blind), want: Pass},
 		"a whole one is":                            {settings: votes(Settings{}, 100, 100), looks: looks(20, blind), want: Hold, cause: CauseBlind},
+		"one outside and one missing hold together": {settings: votes(Settings{MaxStepTime: 20 * time.Second}, 50, 50), looks: looks(12, several(2, math.NaN())), want: Hold, cause: CauseBlind, says: `missing for 1m0s or longer: metric "b"`, from: 12},
+		"and wait until it is known":                {settings: votes(Settings{MaxStepTime: 20 * time.Second}, 50, 50), looks: looks(11, several(2, math.NaN())), want: Undecided},
 		"a vote out of range is a whole one":        {settings: votes(Settings{}, 500), looks: looks(3, several(2)), want: Fail},
 	})
 }
@@ -103,6 +105,8 @@ func TestWarmUpAndInterval(t *testing.T) {
 		return Settings{Metrics: []Criterion{c}}
 	}
 	warm := slow(Criterion{WarmUp: time.Minute})
+	hurried := warm
+	hurried.MaxStepTime = 20 * time.Second
 	rare := slow(Criterion{Interval: time.Minute})
 	// Once a minute it is asked, and v is the answer.
 	minutely := func(n int, v float64) (s script) {
@@ -118,6 +122,8 @@ func TestWarmUpAndInterval(t *testing.T) {
 		"while it warms up nothing is outside":    {settings: warm, looks: looks(12, several(2)), want: Undecided},
 		"and nothing is missing":                  {settings: warm, looks: looks(12, several(math.NaN())), want: Undecided},
 		"and nothing is accepted":                 {settings: warm, looks: looks(12, several(0)), want: Undecided},
+		"however short the step is":               {settings: hurried, looks: looks(12, several(2)), want: Undecided, says: `waiting for metric "a", which warms up`},
+		"then it counts in a short step too":      {settings: hurried, looks: looks(15, several(2)), want: Fail, from: 15},
 		"then it counts":                          {settings: warm, looks: looks(15, several(2)), want: Fail, from: 15},
 		"then it is accepted":                     {settings: warm, looks: looks(13, several(0)), want: Pass},
 		"a value counts once until the next":      {settings: rare, looks: minutely(2, 2), want: Undecided},

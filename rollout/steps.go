@@ -108,12 +108,12 @@ func (p *pass) currentStep() v1alpha1.Step {
 	return steps[p.s.Step]
 }
 
-// judged is how long the current step has been judged, pauses not counted.
+// judged is how long the current step has been judged, pauses and outages not counted.
 func (p *pass) judged() time.Duration {
 	if p.s.StepSince == nil {
 		return 0
 	}
-	return max(0, p.o.Now.Sub(p.s.StepSince.Time)-p.s.PausedFor.Duration)
+	return max(0, p.o.Now.Sub(p.s.StepSince.Time)-p.s.PausedFor.Duration-p.blindInStep())
 }
 
 func (p *pass) judgeStep(step v1alpha1.Step) {
@@ -207,15 +207,29 @@ const CauseNoAnswers = "NoAnswers"
 // IsBlind says whether a cause means that there is no usable data.
 func IsBlind(cause string) bool { return cause == CauseBlind || cause == CauseNoSplit }
 
-// noteBlind remembers since when there is no data, and tells it once: ten minutes of a step are not ten blind minutes.
+// noteBlind remembers since when there is no data, and tells it once: ten minutes of a step are not ten blind minutes. The
+// time of an outage is not judged time, as for the judge.
 func (p *pass) noteBlind() {
 	switch v := p.o.Verdict; {
+	case v.Result == "": // nobody has looked yet, after a restart
 	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause):
+		p.s.PausedFor.Duration += p.blindInStep()
 		p.s.BlindSince = nil
 	case p.s.BlindSince == nil:
 		p.s.BlindSince = micro(p.o.Now)
+		if v.Cause == CauseBlind && p.s.StepSince != nil {
+			p.s.BlindSince = micro(later(p.s.StepSince.Time, p.o.Now.Add(-blindAfter)))
+		}
 		p.event(true, v.Cause, "The rollout can't be judged and waits: "+v.Message)
 	}
+}
+
+// blindInStep is for how long of the current step there has been no data, up to now.
+func (p *pass) blindInStep() time.Duration {
+	if p.s.BlindSince == nil || p.s.StepSince == nil {
+		return 0
+	}
+	return max(0, p.o.Now.Sub(later(p.s.BlindSince.Time, p.s.StepSince.Time)))
 }
 
 func (p *pass) blind() time.Duration {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -16,10 +17,16 @@ import (
 
 // users is what must be known of the users' metrics from look to look. The zero value knows nothing.
 type users struct {
-	asked map[userKey]time.Time // when each was asked last
+	asked map[userKey]ask // when each was asked last
 	// rates are the last values of the counters, of each rate apart: else a counter that could not be read at first
 	// would look like a new one of a pod that is known.
 	rates map[userKey]memory
+}
+
+// ask is when a metric was asked for, and in which step at which weight.
+type ask struct {
+	at           time.Time
+	step, weight int
 }
 
 // userKey is a metric of a workload.
@@ -35,24 +42,27 @@ const (
 	rateRoom = 1000
 )
 
-// due says which metrics are to be asked for now, and notes that they are. What nobody wants any more is forgotten.
+// due says which metrics are to be asked for now, and notes that they are: when their interval is over, and when a step
+// begins, which would otherwise have to wait for it. What nobody wants any more is forgotten.
 func (u *users) due(at time.Time, targets []Target) map[userKey]bool {
-	asked, rates := map[userKey]time.Time{}, map[userKey]memory{}
+	last, rates := map[userKey]ask{}, map[userKey]memory{}
 	due := map[userKey]bool{}
 	for _, t := range targets {
 		for _, q := range t.Metrics {
 			key := userKey{t.key(), q.Name}
-			last, known := u.asked[key]
-			if due[key] = !known || at.Sub(last)+early >= q.Interval; due[key] {
-				last = at
+			now := ask{at, t.Step, t.Weight}
+			before, known := u.asked[key]
+			due[key] = !known || at.Sub(before.at)+early >= q.Interval || now.step != before.step || now.weight != before.weight
+			if !due[key] {
+				now = before
 			}
-			asked[key] = last
+			last[key] = now
 			if m, ok := u.rates[key]; ok {
 				rates[key] = m
 			}
 		}
 	}
-	u.asked, u.rates = asked, rates
+	u.asked, u.rates = last, rates
 	return due
 }
 
@@ -101,7 +111,7 @@ const (
 	allOf    = "all"
 )
 
-// counts asks for a rate's counters of both revisions: all of them, or none.
+// counts asks for a rate's counters of both revisions: all of them, or none. Without any to count by there is no rate.
 func (c *Client) counts(ctx context.Context, moment time.Time, q Query, arms ...Target) ([]sample, error) {
 	var out []sample
 	for _, t := range arms {
@@ -129,8 +139,8 @@ func (c *Client) counts(ctx context.Context, moment time.Time, q Query, arms ...
 			}
 		}
 	}
-	if len(out) == 0 {
-		return nil, ErrEmpty
+	if !slices.ContainsFunc(out, func(s sample) bool { return s.Name == allOf }) {
+		return nil, fmt.Errorf("the denominator: %w", ErrEmpty) // of events there may be none
 	}
 	return out, nil
 }

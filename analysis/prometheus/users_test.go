@@ -37,7 +37,7 @@ func TestSubstitute(t *testing.T) {
 	}
 }
 
-// A metric with an interval is asked for when it is due, and its value is not repeated in between.
+// A metric with an interval is asked for when it is due, and when a weight or a step is new; its value is not repeated in between.
 func TestMetricsThatAreDue(t *testing.T) {
 	asked := 0
 	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
@@ -50,14 +50,20 @@ func TestMetricsThatAreDue(t *testing.T) {
 	})
 	target := shop(Query{Name: "m", Expression: "m", Interval: 15 * time.Second})
 	var got []string
-	for i := range 7 {
+	for i := range 10 {
+		switch i {
+		case 7:
+			target.Weight += 15
+		case 8:
+			target.Step++
+		}
 		l, err := c.Looks(t.Context(), start.Add(time.Duration(i)*5*time.Second-time.Duration(i)*time.Millisecond), []Target{target})
 		if err != nil {
 			t.Fatal(err)
 		}
 		got = append(got, fmt.Sprint(l[0].Metrics[0].Value, l[0].Metrics[0].NotDue))
 	}
-	if d := cmp.Diff("7 false,0 true,0 true,7 false,0 true,0 true,7 false", strings.Join(got, ",")); d != "" || asked != 3 {
+	if d := cmp.Diff("7 false,0 true,0 true,7 false,0 true,0 true,7 false,7 false,7 false,0 true", strings.Join(got, ",")); d != "" || asked != 5 {
 		t.Errorf("asked %d times (-want +got):\n%s", asked, d)
 	}
 }
@@ -71,6 +77,8 @@ func TestARateThatIsMissing(t *testing.T) {
 			vector(w, "", webCounter("1"))
 		case query == fail:
 			http.Error(w, `{"status":"error","errorType":"execution","error":"too many samples"}`, http.StatusUnprocessableEntity)
+		case strings.HasPrefix(query, "nothing"):
+			vector(w, "")
 		case query == "scalar new":
 			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1000,"7"]}}`)
 		case strings.HasPrefix(query, "failed"):
@@ -114,6 +122,8 @@ func TestARateThatIsMissing(t *testing.T) {
 	check("where more is better, those that are missing count", inverted, counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9}))
 	check("a number is no counter", Query{Name: "m", Expression: "scalar {{.Revision}}", Denominator: "all {{.Revision}}"},
 		analysis.MetricValue{Name: "m", Err: "the result is not a list of counters, but a scalar"})
+	check("a denominator that selects nothing", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "nothing {{.Revision}}"},
+		analysis.MetricValue{Name: "m", Err: "the denominator: the result is empty"})
 	check("what can't be asked", Query{Name: "m", Unusable: "there is no template"}, analysis.MetricValue{Name: "m", Err: "there is no template"})
 }
 
