@@ -170,7 +170,7 @@ func (p *pass) rollingBack() {
 		// Each pod that comes without a gate serves until it is deleted: nothing to wait for.
 		p.release = v1alpha1.ReleaseBack
 		p.because("rolling back: pods come without their gate, the stable template comes back at once")
-	case p.inPhase() >= revertAfter:
+	case p.inPhase() >= revertAfter, p.crowded():
 		p.release = v1alpha1.ReleaseBack
 		p.because("rolling back: the stable template comes back")
 	default:
@@ -239,6 +239,14 @@ func (p *pass) quarantined() {
 	switch {
 	case p.wantsRetry(p.s.Candidate.Template) && p.inPhase() > 0:
 		p.retry()
+	case p.crowded(): // there is no k = 0 natively
+		p.release = v1alpha1.ReleaseBack
+		p.event(true, v1alpha1.CauseNoRoom, "The quarantine ends, and the stable template comes back: "+p.crowdedOut(crowdedFor))
+		p.because("quarantined, and stable needs the room: the stable template comes back")
+	case p.roomFound():
+		p.s.Rejected.Until = metav1.NewTime(p.o.Now.Truncate(time.Second))
+		p.event(false, "RoomFound", "There is room for the candidate now: the rollout begins again")
+		p.begin(p.s.Candidate.Template)
 	case p.inPhase() >= p.policy.EffectiveQuarantineTTL():
 		p.release = v1alpha1.ReleaseBack
 		p.because("quarantine is over: the stable template comes back")
@@ -248,6 +256,19 @@ func (p *pass) quarantined() {
 		p.release = v1alpha1.ReleaseBack
 		p.because("quarantined, and a third version serves beside stable: the stable template comes back")
 	}
+}
+
+// crowded: a rejected candidate stands in the way of stable's pods. Where stable serves, the failure is shown first.
+func (p *pass) crowded() bool {
+	return p.crowdedOut(crowdedFor) != "" && (p.inPhase() >= revertAfter || p.stable.ready() == 0)
+}
+
+// roomFound: the pod that found no room runs. That said nothing about the version; but where it happens again, what is missing
+// is room for more pods, and the back-off counts.
+func (p *pass) roomFound() bool {
+	v, r := p.s.Verdict, p.s.Rejected
+	return v != nil && v.Cause == v1alpha1.CauseNoRoom && r != nil && p.candidate.readyButGate() >= quarantineReplicas && p.crowdedOut(0) == "" &&
+		(r.Times <= 1 || !p.o.Now.Before(r.Until.Time))
 }
 
 // retry begins again. Pods that show what the candidate was rejected for would fail it again at once, so

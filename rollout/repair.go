@@ -15,6 +15,7 @@ import (
 // while a third revision serves too: its opened pods and stable's are kept by native logic alone.
 func (p *pass) repair() {
 	p.freeRecreate()
+	p.makeRoom()
 	if !p.mayRepair() || !p.nativeIsDone() {
 		return
 	}
@@ -39,6 +40,22 @@ func (p *pass) repair() {
 		}
 	}
 	p.d.Sizes = append(raise, lower...)
+}
+
+// makeRoom takes away what is left of a candidate whose gates stayed closed, once the stable template is back. The native
+// controller does too, but for one case: where a pod of stable is missing and these have taken its place (on the node, or in
+// the quota), it waits for that pod first. What serves nobody can go at once.
+func (p *pass) makeRoom() {
+	dep := p.o.Deployment
+	if dep.Hold != nil || p.held() || dep.Paused || !dep.Current || p.s.Stable.Hash == "" || dep.Template != p.s.Stable.Template {
+		return
+	}
+	for _, r := range p.o.Revisions {
+		idle := r.count(func(pod Pod) bool { return pod.Gated && !pod.Ready && !pod.Terminating })
+		if r.Hash != p.s.Stable.Hash && r.Replicas > 0 && r.alive() == idle && (idle == r.Replicas || r.CreateFailure != "") {
+			p.d.Sizes = append(p.d.Sizes, Size{r.Hash, 0})
+		}
+	}
 }
 
 // freeRecreate goes on where the Deployment controller would never: with Recreate, and a new N that it has not noted yet on

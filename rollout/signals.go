@@ -16,7 +16,9 @@ import (
 const (
 	imagePullFor = 60 * time.Second
 	noRoomFor    = 30 * time.Second
-	configFor    = 20 * time.Second
+	// crowdedFor: the scheduler sees room that a pod has just left, and the native controller a quota, well before.
+	crowdedFor = 5 * time.Second
+	configFor  = 20 * time.Second
 	// readinessLostFor: two failed probes at the usual period are a blip, this is not.
 	readinessLostFor = 15 * time.Second
 	// restartsToFail: one restart can be bad luck (a dependency not up yet), the second is a pattern.
@@ -104,6 +106,22 @@ func podSignal(now time.Time, p Pod) *v1alpha1.Verdict {
 	return nil
 }
 
+// crowdedOut: a pod of stable has found no room for so long, while the candidate's pods take some. Empty: none has.
+func (p *pass) crowdedOut(lasts time.Duration) string {
+	if p.candidate.alive() == 0 {
+		return ""
+	}
+	for _, pod := range p.stable.Pods {
+		if pod.Problem == ProblemUnschedulable && !pod.Terminating && p.o.Now.Sub(pod.ProblemSince) >= lasts {
+			return fmt.Sprintf("stable's pod %s finds no room beside the candidate; this says nothing about the version%s", pod.Name, because(pod.Message))
+		}
+	}
+	if since := p.stable.CreateFailureSince; p.stable.CreateFailure != "" && p.stable.alive() < p.o.Deployment.Replicas && p.o.Now.Sub(since) >= lasts {
+		return "stable's pods cannot be created beside the candidate; this says nothing about the version" + because(p.stable.CreateFailure)
+	}
+	return ""
+}
+
 func because(message string) string {
 	if message == "" {
 		return ""
@@ -120,6 +138,9 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	o, candidate := p.o, p.candidate
 	if v := podSignals(o, p.stable, candidate); v != nil {
 		return v
+	}
+	if crowded := p.crowdedOut(crowdedFor); crowded != "" {
+		return fail(v1alpha1.CauseNoRoom, "%s", crowded)
 	}
 	// Measured in this phase: a retry must not fail by what was seen before it.
 	if candidate.CreateFailure != "" && min(o.Now.Sub(candidate.CreateFailureSince), p.inPhase()) >= noRoomFor {

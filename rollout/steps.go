@@ -281,6 +281,11 @@ func (p *pass) failed() bool {
 		p.rollBack(v)
 		return true
 	}
+	// With the candidate's share of the requests, stable can wait for a node as long as a start may take.
+	if crowded := p.crowdedOut(p.policy.EffectiveProgressDeadline()); crowded != "" && p.s.Phase != v1alpha1.PhasePromoting {
+		p.rollBack(fail(v1alpha1.CauseNoRoom, "%s", crowded))
+		return true
+	}
 	if p.s.StartedAt != nil && p.o.Now.Equal(p.s.StartedAt.Time) {
 		return false // seen when the rollout began: a verdict about the one before it
 	}

@@ -212,6 +212,10 @@ func TestSplitFromPods(t *testing.T) {
 	}
 }
 
+func noRoom(p *corev1.Pod) {
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable})
+}
+
 func TestStableDown(t *testing.T) {
 	ready := func(node string) bool { return node == "n1" }
 	cases := map[string]struct {
@@ -223,6 +227,7 @@ func TestStableDown(t *testing.T) {
 		"one serves on a lost node":           {[]corev1.Pod{stablePod("a", on("n2")), stablePod("b", unready(time.Minute))}, ptr(noon.Add(-time.Minute))},
 		"all on a lost node":                  {[]corev1.Pod{stablePod("a", on("n2"), unready(time.Minute))}, nil},
 		"not scheduled":                       {[]corev1.Pod{stablePod("a", on(""), unready(time.Minute))}, nil},
+		"no node has room":                    {[]corev1.Pod{stablePod("a", on(""), unready(time.Minute), noRoom)}, ptr(noon.Add(-time.Minute))},
 		"the one that serves is ending":       {[]corev1.Pod{stablePod("a", terminating), stablePod("b", unready(time.Minute))}, ptr(noon.Add(-time.Minute))},
 		"never ready":                         {[]corev1.Pod{stablePod("a", func(p *corev1.Pod) { p.Status.Conditions = nil })}, ptr(noon.Add(-time.Hour))},
 		"no pods":                             {nil, nil},

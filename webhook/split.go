@@ -5,6 +5,7 @@ package webhook
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,11 +74,14 @@ func SplitToCandidate(t *corev1.PodTemplateSpec, cfg InjectConfig) SplitState {
 }
 
 // StableDown says since when no pod of the stable revision is available on a ready node; nil while one
-// is. Pods on nodes that are not ready, and terminating ones, are no evidence: without any other pod
-// nothing is known, and the answer is nil too.
+// is. Pods on nodes that are not ready, and terminating ones, are no evidence, nor are those that no node was looked
+// for yet: without any other pod nothing is known, and the answer is nil too.
 func StableDown(stable []corev1.Pod, nodeReady func(name string) bool) *time.Time {
 	var since *time.Time
-	for _, p := range selectPods(stable, func(p *corev1.Pod) bool { return p.Spec.NodeName != "" && nodeReady(p.Spec.NodeName) }) {
+	tells := func(p *corev1.Pod) bool {
+		return p.Spec.NodeName != "" && nodeReady(p.Spec.NodeName) || unschedulable(p)
+	}
+	for _, p := range selectPods(stable, tells) {
 		if podReady(p) {
 			return nil
 		}
@@ -87,6 +91,13 @@ func StableDown(stable []corev1.Pod, nodeReady func(name string) bool) *time.Tim
 		}
 	}
 	return since
+}
+
+// unschedulable: no node has room for the pod.
+func unschedulable(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable
+	})
 }
 
 // unreadySince is the last change of the Ready condition; a pod that was never ready counts since it was created.
