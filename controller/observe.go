@@ -180,13 +180,17 @@ func (w *workload) status() v1alpha1.RolloutStatus {
 // concerned says whether Headgate has anything to do with this Deployment: a policy selects it, or
 // something of an earlier time is still there.
 func (w *workload) concerned() bool {
-	return w.policy != nil || w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" || slices.ContainsFunc(w.replicaSets, waits) ||
+	return w.policy != nil || w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" || slices.ContainsFunc(w.replicaSets, w.waits) ||
 		(w.record != nil && w.record.Status.Phase != "" && w.record.Status.Phase != v1alpha1.PhaseIdle)
 }
 
-// waits: it has pods that a hold began, and whose gates it leaves closed.
-func waits(rs *appsv1.ReplicaSet) bool {
-	return (rs.Spec.Replicas == nil || *rs.Spec.Replicas > 0) && rs.Annotations[v1alpha1.GateAnnotation] == string(v1alpha1.GateClosed)
+// waits: it has pods whose gates are closed: those of a hold, or of a template that slipped past the webhook, which the Pod
+// webhook has gated and no hold is about.
+func (w *workload) waits(rs *appsv1.ReplicaSet) bool {
+	return (rs.Spec.Replicas == nil || *rs.Spec.Replicas > 0) && (rs.Annotations[v1alpha1.GateAnnotation] == string(v1alpha1.GateClosed) ||
+		slices.ContainsFunc(w.pods[rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]], func(pod *corev1.Pod) bool {
+			return webhook.HasGate(pod) && !conditionTrue(pod, v1alpha1.GateCondition) && pod.DeletionTimestamp == nil
+		}))
 }
 
 // observe is the Observation but for the verdict, the sidecars and what only memory knows.

@@ -111,6 +111,10 @@ func TestObservedRevision(t *testing.T) {
 	}
 }
 
+func podsOf(hash string, pods ...*corev1.Pod) map[string][]*corev1.Pod {
+	return map[string][]*corev1.Pod{hash: pods}
+}
+
 func TestConcerned(t *testing.T) {
 	waiting := func(n int32) *appsv1.ReplicaSet {
 		rs := replicaSet(candidateHash, "v2", n)
@@ -132,6 +136,8 @@ func TestConcerned(t *testing.T) {
 		"no policy, a rollout under way":        {workload{deployment: deployment(), record: record()}, true},
 		"no policy, a hold, even an unreadable": {workload{deployment: held}, true},
 		"no policy, a candidate is left over":   {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{waiting(1)}}, true},
+		"no policy, gated pods of no hold":      {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{replicaSet(candidateHash, "v2", 1)}, pods: podsOf(candidateHash, podOf(candidateHash, "n", "10.0.0.9"))}, true},
+		"no policy, their gates are open":       {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{replicaSet(candidateHash, "v2", 1)}, pods: podsOf(candidateHash, podOf(candidateHash, "n", "10.0.0.9", gateOpen))}, false},
 		"no policy, nothing of a candidate":     {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{waiting(0), replicaSet(stableHash, "v1", 4)}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -51,7 +51,7 @@ func (p *pass) makeRoom() {
 		return
 	}
 	for _, r := range p.o.Revisions {
-		idle := r.count(func(pod Pod) bool { return pod.Gated && !pod.Ready && !pod.Terminating })
+		idle := r.count(func(pod Pod) bool { return pod.Gated && !pod.GateOpen && !pod.Ready && !pod.Terminating })
 		if r.Hash != p.s.Stable.Hash && r.Replicas > 0 && r.alive() == idle && (idle == r.Replicas || r.CreateFailure != "") {
 			p.d.Sizes = append(p.d.Sizes, Size{r.Hash, 0})
 		}
