@@ -85,6 +85,8 @@ func judgedCondition(s *v1alpha1.RolloutStatus) metav1.Condition {
 	case v == nil:
 	case rollout.IsBlind(v.Cause):
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v.Cause, v.Message
+	case v.Result == v1alpha1.ResultInconclusive:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, string(v.Result), v.Message
 	case v.Evidence != nil && v.Evidence.Missing != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, "DataMissing", v.Evidence.Missing
 	}

@@ -42,6 +42,10 @@ func TestConditionsOfARecord(t *testing.T) {
 			v1alpha1.PhaseStepping, &v1alpha1.Verdict{Evidence: &v1alpha1.Evidence{Missing: "timeout"}},
 			map[string]said{"Healthy": fine("Stepping"), "Judged": {"False", "DataMissing", "timeout"}},
 		},
+		"nobody can know": {
+			v1alpha1.PhaseStepping, &v1alpha1.Verdict{Result: v1alpha1.ResultInconclusive, Cause: "TooLittleData", Message: "no traffic", Evidence: &v1alpha1.Evidence{}},
+			map[string]said{"Healthy": fine("Stepping"), "Judged": {"False", "Inconclusive", "no traffic"}},
+		},
 		"rolled back": {
 			v1alpha1.PhaseQuarantined, &v1alpha1.Verdict{Result: v1alpha1.ResultFail, Message: "5 % errors"},
 			map[string]said{"Healthy": {"False", "Failed", "5 % errors"}},

@@ -158,6 +158,9 @@ func (p *pass) accepted() bool {
 	case v1alpha1.ResultHold:
 		p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
 		if p.heldTooLong(v.Cause) {
+			if IsBlind(v.Cause) {
+				v.Message += "; this says nothing about the version"
+			}
 			p.rollBack(failAs(v.Cause, v))
 		}
 	}
@@ -220,7 +223,7 @@ func (p *pass) noteBlind() {
 		if v.Cause == CauseBlind && p.s.StepSince != nil {
 			p.s.BlindSince = micro(later(p.s.StepSince.Time, p.o.Now.Add(-blindAfter)))
 		}
-		p.event(true, v.Cause, "The rollout can't be judged and waits: "+v.Message)
+		p.event(true, v.Cause, "The rollout can't be judged and waits: "+v.Message+". It goes on by itself when it can; kubectl rollout undo ends it")
 	}
 }
 
@@ -257,7 +260,9 @@ func (p *pass) approved() bool {
 
 // advance goes to the next step, or to the end.
 func (p *pass) advance() {
+	ended := "accepted"
 	if p.o.Verdict.Result == v1alpha1.ResultInconclusive {
+		ended = "ended without a verdict"
 		p.event(false, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know; the policy says advance", p.s.Step))
 	}
 	if int(p.s.Step) == len(p.steps())-1 {
@@ -271,7 +276,7 @@ func (p *pass) advance() {
 	p.enter(v1alpha1.PhaseStepping)
 	step := p.currentStep()
 	p.s.CandidateReplicas = p.k(p.s.Step)
-	p.event(false, "StepAccepted", fmt.Sprintf("Step %d accepted; next is %d%% with %d pod(s)", p.s.Step-1, step.Weight, p.s.CandidateReplicas))
+	p.event(false, "StepAccepted", fmt.Sprintf("Step %d %s; next is %d%% with %d pod(s)", p.s.Step-1, ended, step.Weight, p.s.CandidateReplicas))
 	p.because(fmt.Sprintf("step %d begins", p.s.Step))
 }
 
@@ -294,11 +299,27 @@ func (p *pass) failed() bool {
 		p.rollBack(p.o.Verdict.DeepCopy())
 		return true
 	}
+	if waits := p.waitsForSomebody(p.o.Verdict); waits && !p.waitsForSomebody(p.verdict()) {
+		p.event(true, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know, and the policy says hold: promote it (the Rollout's spec.promote), or kubectl rollout undo", p.s.Step))
+	}
 	// What promoted it stays on record; after that only a Fail is news.
 	if p.o.Verdict.Result != "" && p.s.Phase != v1alpha1.PhasePromoting {
 		p.s.Verdict = clip(p.o.Verdict.DeepCopy())
 	}
 	return false
+}
+
+// waitsForSomebody: the step's time is up, nothing is known, and the policy leaves the decision to people.
+func (p *pass) waitsForSomebody(v v1alpha1.Verdict) bool {
+	return v.Result == v1alpha1.ResultInconclusive && p.policy.OnInconclusive == v1alpha1.OnInconclusiveHold && p.s.Phase == v1alpha1.PhaseStepping
+}
+
+// verdict is the one on record; the zero value where there is none.
+func (p *pass) verdict() v1alpha1.Verdict {
+	if p.s.Verdict == nil {
+		return v1alpha1.Verdict{}
+	}
+	return *p.s.Verdict
 }
 
 // waitsForRoom: in the native part of a promotion, a pod without a node is what it is in any rolling
