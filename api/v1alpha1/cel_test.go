@@ -67,6 +67,13 @@ func TestValidation(t *testing.T) {
 		"an unknown rollback":              {spec: `{rollback: Never}`, want: []string{"spec.rollback", `"Immediate", "Managed"`}},
 		"a Prometheus without scheme":      {spec: `{analysis: {prometheus: {url: "prometheus:9090"}}}`, want: []string{"spec.analysis.prometheus.url", "^https?://"}},
 		"a Prometheus without address":     {spec: `{analysis: {prometheus: {}}}`, want: []string{"spec.analysis.prometheus.url", "Required"}},
+		"a Prometheus with a password":     {spec: prometheusAt("http://user:secret@prometheus:9090"), want: noSecretInURL},
+		"a password with a slash":          {spec: prometheusAt("http://user:1/secret@prometheus:9090"), want: noSecretInURL},
+		"a Prometheus with a user's name":  {spec: prometheusAt("https://token@prometheus:9090"), want: noSecretInURL},
+		"a Prometheus with a query":        {spec: prometheusAt("https://prometheus:9090/a?token=secret"), want: noSecretInURL},
+		"a Prometheus with a fragment":     {spec: prometheusAt("https://prometheus:9090/#secret"), want: noSecretInURL},
+		"a Prometheus with a long address": {spec: prometheusAt("https://prometheus:9090/" + strings.Repeat("x", 2024))},
+		"a Prometheus with a path":         {spec: prometheusAt("https://[::1]:9090/a%40b/c_d~e")},
 		"a Prometheus with a Secret":       {spec: `{analysis: {prometheus: {url: "https://prometheus:9090", secretRef: {name: prometheus.shop}}}}`},
 		"a Secret of another namespace":    {spec: `{analysis: {prometheus: {url: "https://prometheus:9090", secretRef: {name: other/prometheus}}}}`, want: []string{"spec.analysis.prometheus.secretRef.name", "should match"}},
 		"a Secret without a name":          {spec: `{analysis: {prometheus: {url: "https://prometheus:9090", secretRef: {}}}}`, want: []string{"spec.analysis.prometheus.secretRef.name", "Required"}},
@@ -219,6 +226,13 @@ suspend: true
 `
 
 const rate = `rate: {numerator: "x{r='{{.Revision}}'}", denominator: "y{r='{{.Revision}}'}"}`
+
+// noSecretInURL is what is said of an address that is more than one.
+var noSecretInURL = []string{"spec.analysis.prometheus.url", "put credentials into a Secret and name it in secretRef"}
+
+func prometheusAt(url string) string {
+	return `{analysis: {prometheus: {url: "` + url + `"}}}`
+}
 
 func compared(bounds string) string {
 	return `{analysis: {metrics: [{name: conversion, query: up, comparedToStable: {` + bounds + `}}]}}`

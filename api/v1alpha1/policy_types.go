@@ -178,8 +178,13 @@ type Analysis struct {
 }
 
 // PrometheusRef is anything that speaks Prometheus' HTTP API.
+//
+// The rule about the URL is here because one of a string would repeat the string when it refuses it.
+//
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('[@?#]')",fieldPath=".url",message="the URL must have no @, no query (?) and no fragment (#), because it is shown to others: put credentials into a Secret and name it in secretRef"
 type PrometheusRef struct {
-	// URL is the base address, without /api/v1.
+	// URL is the base address, without /api/v1. It is shown in Rollouts and Events, so it can hold no credentials, as in
+	// https://name:password@host; those are for SecretRef. A query or a fragment would say nothing besides.
 	// +kubebuilder:validation:Pattern=`^https?://[^ ]+$`
 	// +kubebuilder:validation:MaxLength=2048
 	URL string `json:"url"`
