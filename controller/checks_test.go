@@ -21,17 +21,17 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// asking is a policy with these queries at an address.
-func asking(ns, name, url string, queries ...string) *v1alpha1.RolloutPolicy {
+// asking is a policy with these queries at a host.
+func asking(ns, name, host string, queries ...string) *v1alpha1.RolloutPolicy {
 	p := policyIn(ns, name, 0)
-	p.Spec.Analysis.Prometheus = &v1alpha1.PrometheusRef{URL: url}
+	p.Spec.Analysis.Prometheus = &v1alpha1.PrometheusRef{URL: "http://" + host}
 	for _, q := range queries {
 		p.Spec.Analysis.Metrics = append(p.Spec.Analysis.Metrics, v1alpha1.Metric{Name: q, MetricSpec: v1alpha1.MetricSpec{Query: q}})
 	}
 	return p
 }
 
-// checker answers at once at the address "good", and never within 2 s elsewhere.
+// checker answers at once at the host "good", and never within 2 s elsewhere.
 type checker struct {
 	mu    sync.Mutex
 	asked map[string]int // by query
@@ -44,7 +44,7 @@ func (c *checker) check(ctx context.Context, e Endpoint, q prometheus.Query) err
 	}
 	c.asked[q.Expression]++
 	c.mu.Unlock()
-	if e.URL != "good" {
+	if e.URL != "http://good" {
 		select {
 		case <-time.After(2 * time.Second):
 		case <-ctx.Done():
@@ -159,7 +159,7 @@ func TestASecretIsTriedWhenAPolicyNamesIt(t *testing.T) {
 		answer := fmt.Errorf("%w: there is no Secret", prometheus.ErrAccess)
 		asked := 0
 		p := &Policies{Client: c, Check: func(_ context.Context, e Endpoint, _ prometheus.Query) error {
-			if e != (Endpoint{URL: "guarded", Secret: types.NamespacedName{Namespace: "shop", Name: "prometheus"}}) {
+			if e != (Endpoint{URL: "http://guarded", Secret: types.NamespacedName{Namespace: "shop", Name: "prometheus"}}) {
 				t.Errorf("asked %+v", e)
 			}
 			asked++

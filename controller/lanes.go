@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
@@ -160,8 +161,9 @@ func (l *Looks) drive(ctx context.Context, now time.Time, lane *lane, todo work)
 		}
 		client, err := l.client(lane, endpoint)
 		joined = errors.Join(joined, err)
+		prom := server{client: client, url: endpoint.URL, missing: unusable(endpoint, err)}
 		if endpoint == l.Prometheus {
-			joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: endpoint.URL}, rollouts))
+			joined = errors.Join(joined, l.batch(ctx, now, prom, rollouts))
 			continue
 		}
 		// For every endpoint anew, so that a namespace with many of them takes its turn like the others.
@@ -170,7 +172,7 @@ func (l *Looks) drive(ctx context.Context, now time.Time, lane *lane, todo work)
 		case <-ctx.Done():
 			return joined
 		}
-		joined = errors.Join(joined, l.batch(ctx, now, server{client: client, url: endpoint.URL}, l.still(ctx, endpoint, rollouts)))
+		joined = errors.Join(joined, l.batch(ctx, now, prom, l.still(ctx, endpoint, rollouts)))
 		<-l.named
 	}
 	return joined
@@ -202,6 +204,15 @@ func (l *Looks) still(ctx context.Context, endpoint Endpoint, rollouts []*v1alph
 		}
 	}
 	return out
+}
+
+// unusable says, for users, why there is no client for an endpoint; empty: there is one, or no address was given. What
+// else the error says is for the log.
+func unusable(endpoint Endpoint, err error) string {
+	if err == nil {
+		return ""
+	}
+	return cmp.Or(prometheus.CheckAddress(endpoint.URL), prometheus.ErrAddress).Error()
 }
 
 // client is the one for an endpoint; nil without one, or when the endpoint can't be used.

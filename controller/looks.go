@@ -120,7 +120,7 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 	}
 	for i, r := range rollouts {
 		if looks[i].Missing && looks[i].Reason == prometheus.ReasonNoAnswer {
-			looks[i].Reason = "no answer from Prometheus at " + prom.url
+			looks[i].Reason = "no answer from Prometheus at " + prometheus.Shown(prom.url)
 		}
 		if !json.Valid([]byte(r.Status.Policy)) { // who knows what was to be judged
 			looks[i] = analysis.Look{Time: now, Step: looks[i].Step, Weight: looks[i].Weight, Missing: true, Reason: "the policy that this rollout began with is not in its record"}

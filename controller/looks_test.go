@@ -197,8 +197,27 @@ func TestPrometheusThatCannotBeUsedIsMissingData(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 	s := record().Status
-	if v, _ := l.Verdict(webKey, &s); v.Result != v1alpha1.ResultUndecided || len(*woken) != 1 {
+	v, _ := l.Verdict(webKey, &s)
+	if v.Result != v1alpha1.ResultUndecided || len(*woken) != 1 {
 		t.Errorf("the verdict is %q, woken %v", v.Result, *woken)
+	}
+	if got, want := v.Evidence.Missing, "the address of Prometheus can't be used"; !strings.Contains(got, want) {
+		t.Errorf("missing is %q, want %q", got, want)
+	}
+}
+
+// What is the matter with an address is said, also of one that a policy names, and nothing that is in it.
+func TestAnAddressThatCannotBeUsed(t *testing.T) {
+	l, _ := watching(t, nil, naming(t, "shop", "web", "http://x:99999/hunter2"))
+	l.Connect = func(e Endpoint) (Counters, error) { return prometheus.New(prometheus.Config{URL: e.URL}) }
+	if err := l.look(t.Context(), at(5))(); !errors.Is(err, prometheus.ErrAddress) {
+		t.Errorf("the error is %v", err)
+	}
+	s := naming(t, "shop", "web", "http://x:99999/hunter2").Status
+	v, _ := l.Verdict(webKey, &s)
+	want := "request counters (the address of Prometheus can't be used: its port is not a number from 1 to 65535)"
+	if v.Evidence == nil || v.Evidence.Missing != want {
+		t.Errorf("the evidence is %+v, want missing %q", v.Evidence, want)
 	}
 }
 

@@ -244,6 +244,9 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 	if _, err := metav1.LabelSelectorAsSelector(&spec.Selector); err != nil {
 		return fmt.Sprintf("the selector selects nothing: %v", err)
 	}
+	if wrong := invalidAddress(spec.Analysis.Prometheus); wrong != "" {
+		return wrong
+	}
 	for i := range spec.Analysis.Metrics {
 		m := &spec.Analysis.Metrics[i]
 		if wrong := invalidMetric(m); wrong != "" {
@@ -252,6 +255,21 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 		if wrong := m.ImpossibleBounds(); wrong != "" {
 			return fmt.Sprintf("no value of metric %q could be good: %s", m.Name, wrong)
 		}
+	}
+	return ""
+}
+
+// invalidAddress says what is wrong with the address of a policy's Prometheus; empty: nothing, or it names none. The API
+// server refuses credentials in it, but lets those stay that were there before that rule.
+func invalidAddress(p *v1alpha1.PrometheusRef) string {
+	if p == nil {
+		return ""
+	}
+	if !prometheus.Showable(p.URL) {
+		return "the address of Prometheus is shown to others, and has an @, a query (?) or a fragment (#) in it: put credentials into a Secret and name it in secretRef"
+	}
+	if err := prometheus.CheckAddress(p.URL); err != nil {
+		return err.Error()
 	}
 	return ""
 }

@@ -130,6 +130,33 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 	}
 }
 
+func TestPoliciesSayWhatIsWrongWithAnAddress(t *testing.T) {
+	const secret = "False Invalid the address of Prometheus is shown to others, and has an @, a query (?) or a fragment (#) in it: put credentials into a Secret and name it in secretRef"
+	const unusable = "False Invalid the address of Prometheus can't be used: "
+	for url, want := range map[string]string{
+		"http://prometheus:9090/tenant":     "True Accepted in use",
+		"http://user:hunter2@prometheus":    secret, // from before the API server refused it
+		"http://user:12/hunter2@prometheus": secret,
+		"https://prometheus/?token=hunter2": secret,
+		"https://prometheus/#hunter2":       secret,
+		"http://%zz":                        unusable + "it is not a valid URL",
+		"http://[::1":                       unusable + "it is not a valid URL",
+		"http:///path":                      unusable + "it names no host",
+		"http://x:99999":                    unusable + "its port is not a number from 1 to 65535",
+	} {
+		t.Run(url, func(t *testing.T) {
+			policy := policyIn("shop", "a", 0)
+			policy.Spec.Analysis.Prometheus = &v1alpha1.PrometheusRef{URL: url}
+			c := cluster(t, namespace("shop", true), policy).Build()
+			pass(t, &Policies{Client: c}, "shop")
+			said := meta.FindStatusCondition(stored(t, c, policy).Status.Conditions, v1alpha1.ConditionAccepted)
+			if got := string(said.Status) + " " + said.Reason + " " + said.Message; got != want {
+				t.Errorf("the condition is %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // accepts is the condition as text; of an Invalid one without the parser's own words.
 func accepts(s v1alpha1.PolicyStatus) string {
 	c := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAccepted)

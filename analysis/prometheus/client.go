@@ -78,8 +78,11 @@ type Client struct {
 	large sync.Mutex // one large answer about the past at a time
 }
 
-// New makes a client. It does not connect.
+// New makes a client. It does not connect. ErrAddress says that the URL can't be used.
 func New(c Config) (*Client, error) {
+	if err := CheckAddress(c.URL); err != nil {
+		return nil, err
+	}
 	if c.Transport == nil {
 		c.Transport = http.DefaultTransport
 	}
@@ -109,7 +112,7 @@ func New(c Config) (*Client, error) {
 func newAPI(c Config, limit int64) (v1.API, error) {
 	client, err := api.NewClient(api.Config{Address: c.URL, RoundTripper: limitedTransport{next: strictTransport{c.Transport}, max: limit}})
 	if err != nil {
-		return nil, fmt.Errorf("making a Prometheus client for %q: %w", c.URL, err)
+		return nil, fmt.Errorf("making a Prometheus client: %w", err)
 	}
 	return v1.NewAPI(client), nil
 }
