@@ -256,7 +256,45 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 			return fmt.Sprintf("no value of metric %q could be good: %s", m.Name, wrong)
 		}
 	}
-	return ""
+	return tooSlow(spec)
+}
+
+// tooSlow says which metric has its first value only when a rollout's time is up; empty: none that matters. No step passes
+// before metrics whose votes decide have one, so such a rollout would take longer than its policy says.
+func tooSlow(spec *v1alpha1.RolloutPolicySpec) string {
+	most := spec.EffectiveMaxDuration()
+	votes, said := int32(0), ""
+	for i := range spec.Analysis.Metrics {
+		m := &spec.Analysis.Metrics[i]
+		warmUp, interval := duration(m.WarmUp), cmp.Or(duration(m.Interval), LookInterval)
+		if m.DryRun || warmUp+interval <= most {
+			continue
+		}
+		votes += weight(m)
+		how := fmt.Sprintf("warms up for %s", warmUp)
+		switch {
+		case warmUp == 0:
+			how = fmt.Sprintf("is asked for every %s", interval)
+		case warmUp <= most:
+			how += fmt.Sprintf(" and is asked for every %s, together", interval)
+		}
+		said = cmp.Or(said, fmt.Sprintf("metric %q %s, longer than maxDuration (%s): steps would wait for it", m.Name, how, most))
+	}
+	if votes < decisive {
+		return ""
+	}
+	return said
+}
+
+// decisive is how many percent the votes of metrics must have together for what they say, or do not say, to count.
+const decisive = 100
+
+// weight is that of a metric's vote.
+func weight(m *v1alpha1.Metric) int32 {
+	if m.Weight == nil {
+		return decisive
+	}
+	return *m.Weight
 }
 
 // invalidAddress says what is wrong with the address of a policy's Prometheus; empty: nothing, or it names none. The API

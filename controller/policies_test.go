@@ -157,6 +157,62 @@ func TestPoliciesSayWhatIsWrongWithAnAddress(t *testing.T) {
 	}
 }
 
+func TestMetricsThatAreSlowerThanARolloutMayBe(t *testing.T) {
+	metric := func(name string, warmUp, interval time.Duration) v1alpha1.Metric {
+		m := v1alpha1.Metric{Name: name, MetricSpec: v1alpha1.MetricSpec{Query: "up", Range: &v1alpha1.Range{Min: ptr("1")}}}
+		if warmUp > 0 {
+			m.WarmUp = &metav1.Duration{Duration: warmUp}
+		}
+		if interval > 0 {
+			m.Interval = &metav1.Duration{Duration: interval}
+		}
+		return m
+	}
+	halved := func(m v1alpha1.Metric) v1alpha1.Metric { m.Weight = ptr(int32(50)); return m }
+	dry := func(m v1alpha1.Metric) v1alpha1.Metric { m.DryRun = true; return m }
+	for name, tc := range map[string]struct {
+		max     time.Duration // 0: the default, 4m
+		metrics []v1alpha1.Metric
+		want    string
+	}{
+		"no metrics": {},
+		"warm long after the end": {
+			metrics: []v1alpha1.Metric{metric("fast", 0, 0), metric("orders", 10*time.Minute, 0)},
+			want:    `metric "orders" warms up for 10m0s, longer than maxDuration (4m0s): steps would wait for it`,
+		},
+		"as long as there is time for": {max: 20 * time.Minute, metrics: []v1alpha1.Metric{metric("orders", 10*time.Minute, 0)}},
+		"just in time":                 {metrics: []v1alpha1.Metric{metric("orders", 3*time.Minute+55*time.Second, 0)}},
+		"just too late": {
+			metrics: []v1alpha1.Metric{metric("orders", 3*time.Minute+56*time.Second, 0)},
+			want:    `metric "orders" warms up for 3m56s and is asked for every 5s, together, longer than maxDuration (4m0s): steps would wait for it`,
+		},
+		"asked for too seldom": {
+			max: time.Minute, metrics: []v1alpha1.Metric{metric("orders", 0, 2*time.Minute)},
+			want: `metric "orders" is asked for every 2m0s, longer than maxDuration (1m0s): steps would wait for it`,
+		},
+		"nobody waits for a dry run": {metrics: []v1alpha1.Metric{dry(metric("orders", 10*time.Minute, 0))}},
+		"nor for half a vote":        {metrics: []v1alpha1.Metric{halved(metric("a", 10*time.Minute, 0)), dry(metric("b", 10*time.Minute, 0))}},
+		"two halves are a vote": {
+			metrics: []v1alpha1.Metric{halved(metric("a", 10*time.Minute, 0)), halved(metric("b", 10*time.Minute, 0))},
+			want:    `metric "a" warms up for 10m0s, longer than maxDuration (4m0s): steps would wait for it`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := &v1alpha1.RolloutPolicySpec{Analysis: v1alpha1.Analysis{Metrics: tc.metrics}}
+			if tc.max > 0 {
+				spec.MaxDuration = &metav1.Duration{Duration: tc.max}
+			}
+			c := accepted(spec, "", "another policy")
+			if tc.want == "" && c.Reason == v1alpha1.ReasonConflict {
+				return
+			}
+			if c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonInvalid || c.Message != tc.want {
+				t.Errorf("the condition is %s %s %q, want %q", c.Status, c.Reason, c.Message, tc.want)
+			}
+		})
+	}
+}
+
 // accepts is the condition as text; of an Invalid one without the parser's own words.
 func accepts(s v1alpha1.PolicyStatus) string {
 	c := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAccepted)
