@@ -244,6 +244,9 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 	if _, err := metav1.LabelSelectorAsSelector(&spec.Selector); err != nil {
 		return fmt.Sprintf("the selector selects nothing: %v", err)
 	}
+	if spec.Untested() {
+		return "no step sends a request to the candidate, and none waits for approval: give a step a weight above 0, or approval: true"
+	}
 	if wrong := invalidAddress(spec.Analysis.Prometheus); wrong != "" {
 		return wrong
 	}

@@ -50,6 +50,8 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 	badSelector.Spec.Selector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "app", Operator: "Near"}}
 	upsideDown := policyIn("shop", "bad", 0)
 	upsideDown.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "up", Range: &v1alpha1.Range{Min: ptr("2"), Max: ptr("1")}}}}
+	untested := policyIn("shop", "bad", 0)
+	untested.Spec.Steps = []v1alpha1.Step{{Weight: 0}, {Weight: 0}}
 	goodVariable := policyIn("shop", "good", 0)
 	goodVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "sum(orders{rev=\"{{.Revision}}\"})"}}}
 	for name, tc := range map[string]struct {
@@ -101,6 +103,9 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 		},
 		"bounds that no value can be within": {
 			[]client.Object{upsideDown}, map[string]string{"bad": `False Invalid no value of metric "orders" could be good`},
+		},
+		"steps that send nothing": {
+			[]client.Object{untested}, map[string]string{"bad": "False Invalid no step sends a request to the candidate, and none waits for approval"},
 		},
 		"a selector that can't be parsed": {
 			[]client.Object{badSelector, workloadIn("shop", "web")}, map[string]string{"bad": "False Invalid the selector selects nothing"},

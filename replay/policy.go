@@ -41,15 +41,8 @@ func check(p *v1alpha1.RolloutPolicySpec) error {
 	if err := checkNames(p); err != nil {
 		return err
 	}
-	last := int32(0)
-	for i, s := range p.Steps {
-		switch {
-		case s.Weight < 0 || s.Weight > 99:
-			return fmt.Errorf("steps[%d].weight is %d; expected 0 to 99", i, s.Weight)
-		case s.Weight < last:
-			return fmt.Errorf("steps[%d].weight is %d, after %d; order the steps by weight", i, s.Weight, last)
-		}
-		last = s.Weight
+	if err := checkSteps(p); err != nil {
+		return err
 	}
 	if d := p.MaxDuration; d != nil && (d.Duration < 0 || d.Duration%time.Second != 0) {
 		return fmt.Errorf("maxDuration is %s; expected hours, minutes and whole seconds, like 4m", d.Duration)
@@ -62,6 +55,23 @@ func check(p *v1alpha1.RolloutPolicySpec) error {
 		if wrong := m.ImpossibleBounds(); wrong != "" {
 			return fmt.Errorf("no value of metric %q could be good: %s", m.Name, wrong)
 		}
+	}
+	return nil
+}
+
+func checkSteps(p *v1alpha1.RolloutPolicySpec) error {
+	last := int32(0)
+	for i, s := range p.Steps {
+		switch {
+		case s.Weight < 0 || s.Weight > 99:
+			return fmt.Errorf("steps[%d].weight is %d; expected 0 to 99", i, s.Weight)
+		case s.Weight < last:
+			return fmt.Errorf("steps[%d].weight is %d, after %d; order the steps by weight", i, s.Weight, last)
+		}
+		last = s.Weight
+	}
+	if p.Untested() {
+		return errors.New("no step sends a request to the candidate, and none waits for approval; give a step a weight above 0, or approval: true")
 	}
 	return nil
 }

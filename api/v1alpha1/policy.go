@@ -5,6 +5,7 @@ package v1alpha1
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,6 +32,12 @@ func (s *RolloutPolicySpec) EffectiveSteps() []Step {
 		return s.Steps
 	}
 	return []Step{{Weight: 10}, {Weight: 25}, {Weight: 50}}
+}
+
+// Untested says that a candidate is promoted without a single request: no step sends any, and none waits for approval. The
+// API server refuses such steps, but it sees no files, and its definitions may be older than that rule.
+func (s *RolloutPolicySpec) Untested() bool {
+	return !slices.ContainsFunc(s.EffectiveSteps(), func(s Step) bool { return s.Weight > 0 || s.Approval })
 }
 
 // EffectiveMaxDuration is MaxDuration or its default.

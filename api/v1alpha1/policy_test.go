@@ -43,3 +43,21 @@ func TestBoundsThatNoValueCanBeWithin(t *testing.T) {
 		})
 	}
 }
+
+func TestUntestedSteps(t *testing.T) {
+	for name, tc := range map[string]struct {
+		steps []Step
+		want  bool
+	}{
+		"none are the default ones": {nil, false},
+		"a weight":                  {[]Step{{Weight: 0}, {Weight: 1}}, false},
+		"an approval":               {[]Step{{Weight: 0, Approval: true}, {Weight: 0}}, false},
+		"neither":                   {[]Step{{Weight: 0}, {Weight: 0}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := (&RolloutPolicySpec{Steps: tc.steps}).Untested(); got != tc.want {
+				t.Errorf("untested is %t", got)
+			}
+		})
+	}
+}

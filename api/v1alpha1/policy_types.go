@@ -18,9 +18,10 @@ type RolloutPolicySpec struct {
 	// +optional
 	Strategy Strategy `json:"strategy,omitempty"`
 
-	// Steps are the stages of a rollout, in order. Default: weights 10, 25, 50.
+	// Steps are the stages of a rollout, in order; at least one sends requests or waits for approval. Default: weights 10, 25, 50.
 	// +kubebuilder:validation:MaxItems=20
 	// +kubebuilder:validation:XValidation:rule="self.map(s, s.weight).isSorted()",message="weights of steps must not decrease: order the steps by weight"
+	// +kubebuilder:validation:XValidation:rule="size(self) == 0 || self.exists(s, s.weight > 0 || has(s.approval) && s.approval)",message="no step sends a request to the candidate, and none waits for approval, so every candidate would be promoted untested: give a step a weight above 0, or approval: true"
 	// +listType=atomic
 	// +optional
 	Steps []Step `json:"steps,omitempty"`
