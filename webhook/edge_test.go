@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,32 @@ func TestSelectPolicy(t *testing.T) {
 			got := SelectPolicy(tc.namespaced, tc.cluster, map[string]string{"app": "web"})
 			if got.Name != tc.want || (got.Spec == nil) != (tc.want == "") || cmp.Diff(tc.conflicts, got.Conflicts) != "" {
 				t.Errorf("got %s with conflicts %v, want %s with %v", got.Name, got.Conflicts, tc.want, tc.conflicts)
+			}
+		})
+	}
+}
+
+func TestTroubleWithThePolicy(t *testing.T) {
+	conflict := refusedPolicy(3)
+	conflict.Status.Conditions[0].Status = metav1.ConditionTrue
+	wide := v1alpha1.ClusterRolloutPolicy{ObjectMeta: refusedPolicy(3).ObjectMeta, Status: refusedPolicy(3).Status}
+	wide.Name = strings.Repeat("n", 253)
+	for name, tc := range map[string]struct {
+		namespaced []v1alpha1.RolloutPolicy
+		cluster    []v1alpha1.ClusterRolloutPolicy
+		want       string
+	}{
+		"no policy":                     {},
+		"nothing was said yet":          {namespaced: []v1alpha1.RolloutPolicy{{ObjectMeta: metav1.ObjectMeta{Name: "p"}}}},
+		"it can't be used":              {namespaced: []v1alpha1.RolloutPolicy{*refusedPolicy(3)}, want: "RolloutPolicy p can't be used as it is: it names no host"},
+		"it was changed since":          {namespaced: []v1alpha1.RolloutPolicy{*refusedPolicy(2)}},
+		"it is in use":                  {namespaced: []v1alpha1.RolloutPolicy{*conflict}},
+		"one that is not selected":      {namespaced: []v1alpha1.RolloutPolicy{*conflict}, cluster: []v1alpha1.ClusterRolloutPolicy{wide}},
+		"the cluster's, of a long name": {cluster: []v1alpha1.ClusterRolloutPolicy{wide}, want: "ClusterRolloutPolicy " + strings.Repeat("n", 77) + "... can't be used as it is: it names no host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := SelectPolicy(tc.namespaced, tc.cluster, nil).trouble(); got != tc.want {
+				t.Errorf("it says %q, want %q", got, tc.want)
 			}
 		})
 	}

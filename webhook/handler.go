@@ -147,7 +147,7 @@ func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput,
 		return in, err
 	}
 	if e.cfg.Releasing == nil || !e.cfg.Releasing(ctx) {
-		in.Policy = selection.Spec
+		in.Policy, in.PolicyTrouble = selection.Spec, selection.trouble()
 	}
 	if in.Record, err = e.record(ctx, types.NamespacedName{Namespace: req.Namespace, Name: req.Name}); err != nil {
 		return in, err

@@ -166,6 +166,7 @@ func TestDeploymentRequests(t *testing.T) {
 		"under an autoscaler": {objects: append(shop(), &v1alpha1.RolloutPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p"}, Spec: v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{{Weight: 50}}}},
 			&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "h"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "web"}}}), wantK: 1, want: "50 %"},
 		"a namespaced policy wins": {objects: append(shop(), &v1alpha1.RolloutPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p"}, Spec: v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{{Weight: 50}}}}), wantK: 5, want: "50 %"},
+		"its policy can't be used": {objects: append(shop(), refusedPolicy(3)), wantK: 1, want: "headgate: RolloutPolicy p can't be used as it is: it names no host"},
 		"no policy":                {objects: without[*v1alpha1.ClusterRolloutPolicy](shop()), want: "no policy selects deployment/web"},
 		"stable without sidecars":  {objects: append(without[*corev1.Pod](shop()), barePod()), want: "pod web-a has no sidecar yet"},
 		"the candidate can't have one": {objects: shop(), edit: func(r *admission.Request) {
@@ -196,6 +197,16 @@ func TestDeploymentRequests(t *testing.T) {
 				t.Errorf("warnings %q, want %q", warned, tc.want)
 			}
 		})
+	}
+}
+
+// refusedPolicy is at generation 3; what its condition says is about the one given.
+func refusedPolicy(said int64) *v1alpha1.RolloutPolicy {
+	return &v1alpha1.RolloutPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p", Generation: 3},
+		Status: v1alpha1.PolicyStatus{Conditions: []metav1.Condition{{
+			Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonInvalid, Message: "it names no host", ObservedGeneration: said,
+		}}},
 	}
 }
 

@@ -19,6 +19,8 @@ type HoldInput struct {
 	Old, New *appsv1.Deployment
 	// Policy is the one that selects the workload; nil when none does. A suspended one counts as none.
 	Policy *v1alpha1.RolloutPolicySpec
+	// PolicyTrouble says which policy that is and what is wrong with it, for whoever updates; empty: nothing is known to be.
+	PolicyTrouble string
 	// Record is the workload's Rollout; nil when there is none. One for another Deployment counts as none.
 	Record *v1alpha1.Rollout
 	// ReplicaSets are those that the Deployment owns.

@@ -188,7 +188,10 @@ func update(old, obj *appsv1.Deployment, edits ...func(*HoldInput)) HoldInput {
 func noPolicy(in *HoldInput)     { in.Policy = nil }
 func suspended(in *HoldInput)    { in.Policy = &v1alpha1.RolloutPolicySpec{Suspend: true} }
 func byController(in *HoldInput) { in.ByController = true }
-func noRecord(in *HoldInput)     { in.Record = nil }
+func troubled(with string) func(*HoldInput) {
+	return func(in *HoldInput) { in.PolicyTrouble = with }
+}
+func noRecord(in *HoldInput) { in.Record = nil }
 func withRecord(edits ...func(*v1alpha1.Rollout)) func(*HoldInput) {
 	return func(in *HoldInput) { in.Record = record(edits...) }
 }

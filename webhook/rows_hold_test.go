@@ -306,6 +306,15 @@ func TestWarnings(t *testing.T) {
 			want: "headgate: held as a canary rollout (10 %, 25 %, 50 %; up to 4m): kubectl rollout status deployment/web waits for the verdict\n" +
 				"headgate: this version was rolled back: 5 % errors",
 		},
+		"held under a policy that can't be used": {
+			in: update(v1, with(v1, setTemplate("v2")), troubled("RolloutPolicy p can't be used as it is: it names no host")),
+			want: "headgate: held as a canary rollout (10 %, 25 %, 50 %; up to 4m): kubectl rollout status deployment/web waits for the verdict\n" +
+				"headgate: RolloutPolicy p can't be used as it is: it names no host",
+		},
+		"not held, under such a policy": {
+			in:   update(v1, with(v1, setTemplate("v2"), fields(recreate())), troubled("RolloutPolicy p can't be used as it is: it names no host")),
+			want: "headgate: goes out at once, not as a rollout: strategy.type is Recreate; it needs RollingUpdate",
+		},
 		"no policy": {in: update(v1, with(v1, setTemplate("v2")), noPolicy), want: "headgate: goes out at once: no policy selects deployment/web"},
 		"Recreate": {
 			in:   update(v1, with(v1, setTemplate("v2"), fields(recreate()))),
@@ -325,7 +334,7 @@ func TestWarnings(t *testing.T) {
 		})
 	}
 	long := with(v1, setTemplate("v2"), note(v1alpha1.BypassAnnotation, strings.Repeat("ü\n", 400)))
-	for _, w := range DecideHold(update(v1, long)).Warnings {
+	for _, w := range DecideHold(update(v1, long, troubled(strings.Repeat("ü\n", 400)))).Warnings {
 		if len(w) > maxWarning || strings.Contains(w, "\n") {
 			t.Errorf("warning of %d bytes: %q", len(w), w)
 		}

@@ -27,6 +27,9 @@ func (r *request) warnings(v verdict) []string {
 		out = append(out, shorten(fmt.Sprintf("headgate: %s %q was there before this update and does not count: give a new reason in the same update",
 			v1alpha1.BypassAnnotation, shorten(r.bypass(), 60)), maxWarning))
 	}
+	if v.row == RowCandidate && r.in.PolicyTrouble != "" {
+		out = append(out, shorten("headgate: "+r.in.PolicyTrouble, maxWarning))
+	}
 	if v.row == RowCandidate {
 		if before := r.failedBefore(); before != "" {
 			out = append(out, shorten("headgate: "+before, maxWarning))
