@@ -35,6 +35,9 @@ const LookInterval = 5 * time.Second
 const (
 	maxMessage    = 1024
 	maxJudgeState = 49152
+	// maxAddress is how much of a Prometheus' address goes into a reason, of which the judge keeps 120 bytes: so that there
+	// is room for why it does not answer.
+	maxAddress = 70
 )
 
 // Endpoint is a Prometheus. The zero value is none.
@@ -119,8 +122,8 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 		err = errors.Join(past, err)
 	}
 	for i, r := range rollouts {
-		if looks[i].Missing && looks[i].Reason == prometheus.ReasonNoAnswer {
-			looks[i].Reason = "no answer from Prometheus at " + prometheus.Shown(prom.url)
+		if why, silent := strings.CutPrefix(looks[i].Reason, prometheus.ReasonNoAnswer); silent && looks[i].Missing {
+			looks[i].Reason = "no answer from Prometheus at " + shorten(prometheus.Shown(prom.url), maxAddress) + why
 		}
 		if !json.Valid([]byte(r.Status.Policy)) { // who knows what was to be judged
 			looks[i] = analysis.Look{Time: now, Step: looks[i].Step, Weight: looks[i].Weight, Missing: true, Reason: "the policy that this rollout began with is not in its record"}

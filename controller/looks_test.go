@@ -221,6 +221,44 @@ func TestAnAddressThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// silent never answers.
+type silent struct {
+	counters
+	why string // after ReasonNoAnswer
+}
+
+func (s silent) Looks(_ context.Context, at time.Time, targets []prometheus.Target) ([]analysis.Look, error) {
+	out := make([]analysis.Look, len(targets))
+	for i, t := range targets {
+		out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Missing: true, Reason: prometheus.ReasonNoAnswer + s.why}
+	}
+	return out, nil
+}
+
+func TestWhyPrometheusDoesNotAnswer(t *testing.T) {
+	const refused = ": connection refused"
+	for name, tc := range map[string]struct{ url, why, want string }{
+		"nobody knows":      {"http://prometheus:9090", "", "no answer from Prometheus at http://prometheus:9090"},
+		"it is known":       {"http://prometheus:9090", refused, "no answer from Prometheus at http://prometheus:9090: connection refused"},
+		"beside a password": {"http://user:hunter2@prometheus:9090", refused, "no answer from Prometheus at http://prometheus:9090: connection refused"},
+		"beside a long address": {
+			"http://prometheus/" + strings.Repeat("x", 2000), refused,
+			"no answer from Prometheus at http://prometheus/" + strings.Repeat("x", 49) + "…: connection refused",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, _ := watching(t, silent{why: tc.why}, record())
+			l.Prometheus.URL = tc.url
+			lookFrom(t, l, 5, 1)
+			s := record().Status
+			v, _ := l.Verdict(webKey, &s)
+			if want := "request counters (" + tc.want + ")"; v.Evidence == nil || v.Evidence.Missing != want {
+				t.Errorf("the evidence is %+v, want missing %q", v.Evidence, want)
+			}
+		})
+	}
+}
+
 func TestWhatPrometheusIsAsked(t *testing.T) {
 	own := record()
 	own.Name = "api"

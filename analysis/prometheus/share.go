@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
+	"syscall"
 
 	"github.com/prometheus/common/model"
 	"golang.org/x/sync/errgroup"
@@ -64,7 +66,7 @@ func byNamespace(targets []Target) map[string][]int {
 	return out
 }
 
-// ReasonNoAnswer is a Look's when the query for its counters failed.
+// ReasonNoAnswer is a Look's when the query for its counters failed. A colon and why may be after it.
 const ReasonNoAnswer = "the query failed"
 
 // missing is a Look's reason.
@@ -75,5 +77,23 @@ func missing(err error) string {
 	if why := access(err); why != "" {
 		return ErrAccess.Error() + ": " + why
 	}
+	if why := silence(err); why != "" {
+		return ReasonNoAnswer + ": " + why
+	}
 	return ReasonNoAnswer
+}
+
+// silence says why there was no answer at all, in few words that are always the same; empty: it is none of the usual reasons.
+func silence(err error) string {
+	var unknown *net.DNSError
+	var late net.Error
+	switch {
+	case errors.As(err, &unknown) && unknown.IsNotFound:
+		return "no such host"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &late) && late.Timeout():
+		return "no answer in time"
+	}
+	return ""
 }

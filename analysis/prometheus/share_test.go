@@ -5,11 +5,15 @@ package prometheus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,7 +139,7 @@ func TestALookThatNobodyAnswersEndsInTime(t *testing.T) {
 		for _, l := range got {
 			reasons[l.Reason]++
 		}
-		if d := cmp.Diff(map[string]int{ReasonNoAnswer: 40}, reasons); d != "" || err == nil {
+		if d := cmp.Diff(map[string]int{ReasonNoAnswer + ": no answer in time": 40}, reasons); d != "" || err == nil {
 			t.Errorf("reasons (-want +got), error %v:\n%s", err, d)
 		}
 	})
@@ -192,5 +196,50 @@ func TestAnswersHaveALimit(t *testing.T) {
 				t.Errorf("looks %+v, error %v", got, err)
 			}
 		})
+	}
+}
+
+// broken is a way to a Prometheus that never answers.
+type broken struct{ why error }
+
+func (b broken) RoundTrip(*http.Request) (*http.Response, error) { return nil, b.why }
+
+func TestWhyThereIsNoAnswer(t *testing.T) {
+	dial := func(why error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: why} }
+	for name, tc := range map[string]struct {
+		err  error
+		want string // after ReasonNoAnswer
+	}{
+		"nobody listens":            {dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)), ": connection refused"},
+		"the name is unknown":       {dial(&net.DNSError{Err: "no such host", Name: "hunter2", IsNotFound: true}), ": no such host"},
+		"the name's server is slow": {dial(&net.DNSError{Err: "i/o timeout", Name: "hunter2", IsTimeout: true}), ": no answer in time"},
+		"nobody is there":           {dial(os.NewSyscallError("connect", syscall.ETIMEDOUT)), ": no answer in time"},
+		"the time is up":            {context.DeadlineExceeded, ": no answer in time"},
+		"something else":            {errors.New("hunter2 went away"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := New(Config{URL: "http://user:hunter2@own", Transport: broken{tc.err}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.Looks(t.Context(), start, []Target{shop()})
+			if want := ReasonNoAnswer + tc.want; err == nil || !got[0].Missing || got[0].Reason != want {
+				t.Errorf("missing %t: %q, %v, want %q", got[0].Missing, got[0].Reason, err, want)
+			}
+		})
+	}
+}
+
+// As TestWhyThereIsNoAnswer, by the network itself.
+func TestNobodyListens(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	c, err := New(Config{URL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	got, err := c.Looks(t.Context(), start, []Target{shop()})
+	if want := ReasonNoAnswer + ": connection refused"; err == nil || got[0].Reason != want {
+		t.Errorf("%q, %v, want %q", got[0].Reason, err, want)
 	}
 }
