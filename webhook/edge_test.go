@@ -79,6 +79,15 @@ func TestDecideScale(t *testing.T) {
 	held, rest := deployment("v2", heldBy(1, defaults())), deployment("v1")
 	ten := record(trying("v2", v1alpha1.PhaseStepping), func(r *v1alpha1.Rollout) { r.Status.Replicas = 10 })
 	other := record(func(r *v1alpha1.Rollout) { r.Status.Replicas, r.Status.DeploymentUID = 10, "other" })
+	since := func(phase v1alpha1.Phase, d time.Duration) *v1alpha1.Rollout {
+		return record(trying("v2", phase), func(r *v1alpha1.Rollout) {
+			r.Status.Replicas, r.Status.PhaseSince = 10, ptr(metav1.NewMicroTime(noon.Add(-d)))
+		})
+	}
+	undated := record(trying("v2", v1alpha1.PhaseQuarantined), func(r *v1alpha1.Rollout) { r.Status.Replicas = 10 })
+	down := func(r *v1alpha1.Rollout) ScaleInput {
+		return ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held, Record: r, Now: noon}
+	}
 	cases := map[string]struct {
 		in   ScaleInput
 		want int32
@@ -92,6 +101,11 @@ func TestDecideScale(t *testing.T) {
 		"no record":                      {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held}, 5},
 		"a record of another Deployment": {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held, Record: other}, 5},
 		"a Deployment that is not known": {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Record: ten}, 5},
+		"in quarantine, metrics are about stable alone":           {down(since(v1alpha1.PhaseQuarantined, 5*time.Minute)), 5},
+		"in quarantine, metrics are about the time before it too": {down(since(v1alpha1.PhaseQuarantined, 5*time.Minute-time.Second)), 10},
+		"in quarantine since nobody knows when":                   {down(undated), 10},
+		"rolling back for long":                                   {down(since(v1alpha1.PhaseRollingBack, time.Hour)), 10},
+		"paused for long":                                         {down(since(v1alpha1.PhasePaused, time.Hour)), 10},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

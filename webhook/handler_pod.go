@@ -203,7 +203,10 @@ func (e *edge) scale(ctx context.Context, req admission.Request) admission.Respo
 		log.FromContext(ctx).Error(err, "Deciding about a scale")
 		return admission.Allowed("")
 	}
-	in := ScaleInput{From: from.Spec.Replicas, To: to.Spec.Replicas, ByAutoscaler: slices.Contains(e.cfg.Autoscalers, req.UserInfo.Username)}
+	in := ScaleInput{
+		From: from.Spec.Replicas, To: to.Spec.Replicas, ByAutoscaler: slices.Contains(e.cfg.Autoscalers, req.UserInfo.Username),
+		Now: e.cfg.Now(),
+	}
 	key := types.NamespacedName{Namespace: req.Namespace, Name: req.Name}
 	d := &appsv1.Deployment{}
 	if err := e.cache.Get(ctx, key, d); err == nil {

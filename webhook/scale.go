@@ -5,6 +5,7 @@ package webhook
 
 import (
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 
@@ -21,7 +22,14 @@ type ScaleInput struct {
 	Deployment *appsv1.Deployment
 	// Record is its Rollout; nil when there is none. One for another Deployment counts as none.
 	Record *v1alpha1.Rollout
+	// Now is the only clock.
+	Now time.Time
 }
+
+// quarantineFloorFor is for how long the floor outlasts the weight. An autoscaler's metrics are about the last minutes, in
+// which the candidate did work that is stable's again. That long the HorizontalPodAutoscaler, too, looks back before
+// it takes pods away, unless told otherwise.
+const quarantineFloorFor = 5 * time.Minute
 
 // ScaleDecision is the number of replicas to admit.
 type ScaleDecision struct {
@@ -34,7 +42,8 @@ type ScaleDecision struct {
 }
 
 // DecideScale keeps an autoscaler from shrinking a held workload below N at the start of the rollout:
-// stable looks idle only because the candidate does its work. It never raises above what is there now.
+// stable looks idle only because the candidate does its work. In quarantine, which lasts for hours, it does none,
+// so that the floor ends there. It never raises above what is there now.
 // What a person or any other client asks for is honoured.
 func DecideScale(in ScaleInput) ScaleDecision {
 	asAsked := ScaleDecision{Replicas: in.To}
@@ -42,7 +51,7 @@ func DecideScale(in ScaleInput) ScaleDecision {
 		return asAsked
 	}
 	hold := parseHold(in.Deployment.Annotations[v1alpha1.HoldAnnotation])
-	if hold == nil || !recordCounts(in.Record, in.Deployment) {
+	if hold == nil || !recordCounts(in.Record, in.Deployment) || quarantinedLong(&in.Record.Status, in.Now) {
 		return asAsked
 	}
 	floor := min(in.Record.Status.Replicas, in.From)
@@ -53,4 +62,9 @@ func DecideScale(in ScaleInput) ScaleDecision {
 		Replicas: floor, Raised: true,
 		Reason: fmt.Sprintf("headgate: a rollout is under way; deployment/%s keeps %d replicas until it ends", in.Deployment.Name, floor),
 	}
+}
+
+// quarantinedLong: stable has done all the work for so long that an autoscaler has seen it.
+func quarantinedLong(s *v1alpha1.RolloutStatus, now time.Time) bool {
+	return s.Phase == v1alpha1.PhaseQuarantined && s.PhaseSince != nil && now.Sub(s.PhaseSince.Time) >= quarantineFloorFor
 }

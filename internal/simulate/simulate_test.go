@@ -91,3 +91,31 @@ func TestHistories(t *testing.T) {
 		})
 	}
 }
+
+// TestQuarantineIsScaledIn: the autoscaler, which wants fewer pods than N throughout, gets its way once the candidate
+// has done no work for as long as metrics look back, and not before.
+func TestQuarantineIsScaledIn(t *testing.T) {
+	w := newWorld()
+	play := func(lines string, want int32) {
+		t.Helper()
+		h, err := ParseHistory(lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range h {
+			if err := w.do(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := *w.deployment().Spec.Replicas; n != want {
+			t.Errorf("N is %d in phase %s, want %d", n, w.record().Phase, want)
+		}
+	}
+	play("replicas 6\npolicy quarantine\ncreate v1\nrun 8s\nset-image v2\nrun 8s\nload 2\nhpa on\nrun 8s", 6)
+	play("verdict v2 Fail\nrun 280s", 6)
+	play("run 60s", 2)
+	w.rest()
+	if w.oracle.violation != nil {
+		t.Error(w.oracle.violation)
+	}
+}
