@@ -101,7 +101,7 @@ func podSignal(now time.Time, p Pod) *v1alpha1.Verdict {
 	case p.Problem == ProblemConfiguration && lasted(configFor):
 		return fail(v1alpha1.CauseConfiguration, "pod %s cannot be started as its template says%s", p.Name, because(p.Message))
 	case p.Problem == ProblemUnschedulable && lasted(noRoomFor):
-		return fail(v1alpha1.CauseNoRoom, "there is no room for pod %s; this says nothing about the version%s", p.Name, because(p.Message))
+		return fail(v1alpha1.CauseNoRoom, "there is no room for pod %s; this says nothing about the version%s%s", p.Name, because(p.Message), withoutRoom)
 	}
 	return nil
 }
@@ -122,10 +122,29 @@ func (p *pass) crowdedOut(lasts time.Duration) string {
 	return ""
 }
 
+// withoutRoom is what to do where there is no room beside stable, be it for a while (a full cluster) or always: a host
+// port on every node, a volume for one node, a quota of just N pods. At maxSurge 0 a pod goes before another
+// comes, and such an update is not held (row 6). An update to a third template while this one is held would be.
+const withoutRoom = ". Make room, and it is tried again; where one pod more never fits, undo and set maxSurge: 0: later updates then go out natively"
+
+// overQuota is how the API server says that a ResourceQuota is used up.
+const overQuota = "exceeded quota"
+
+// cannotCreate is for pods that the API server refuses. Only of a quota it is known that pods that go first would help:
+// what is forbidden stays so, and stable would have lost pods for nothing.
+func cannotCreate(why string) *v1alpha1.Verdict {
+	next := ""
+	if strings.Contains(why, overQuota) {
+		next = withoutRoom
+	}
+	return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s%s", because(why), next)
+}
+
 func because(message string) string {
 	if message == "" {
 		return ""
 	}
+	message = strings.TrimSuffix(message, ".") // as a scheduler's; a sentence may follow
 	if len(message) > 300 {
 		message = strings.ToValidUTF8(message[:300], "") + "…"
 	}
@@ -147,7 +166,7 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 		if candidate.refused() {
 			return fail(v1alpha1.CausePodWebhook, "pods come without their gate and are refused: the Pod webhook is down, or the gate annotation was overwritten; see the Headgate pods, then retry")
 		}
-		return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s", because(candidate.CreateFailure))
+		return cannotCreate(candidate.CreateFailure)
 	}
 	if p.inPhase() < p.policy.EffectiveProgressDeadline() {
 		return nil

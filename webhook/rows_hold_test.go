@@ -35,6 +35,39 @@ func TestRow6CannotHold(t *testing.T) {
 	})
 }
 
+// TestWayOutWithoutRoom is what a candidate without room says to do: maxSurge 0 is noted while it is in quarantine, comes
+// into force with the undo, and later updates go out natively; the very version that was rejected once its back-off is over.
+func TestWayOutWithoutRoom(t *testing.T) {
+	user := rolling("0", "1", 600)
+	until := noon.Add(time.Minute)
+	quarantined := withRecord(trying("v2", v1alpha1.PhaseQuarantined), rejected("v2", until))
+	idle := withRecord(rejected("v2", until))
+	q := deployment("v2", heldBy(1, defaults()))
+	noted := DecideHold(update(q, with(q, fields(user)), quarantined)).Deployment
+	back := DecideHold(update(noted, with(noted, setTemplate("v1")), quarantined)).Deployment
+	if isHeld := back.Annotations[v1alpha1.HoldAnnotation]; isHeld != "" || !equalFields(FieldsOf(back), user) {
+		t.Fatalf("after the undo: fields %+v, hold %q", FieldsOf(back), isHeld)
+	}
+	checkHold(t, map[string]holdCase{
+		"a third template while it is held": {
+			in:   update(noted, with(noted, setTemplate("v3")), quarantined),
+			want: outcome{Row: RowCandidate, Action: ActionHold, Version: "v3", Fields: heldFields(1), K: 1, User: user, Gate: closed, Warned: 2},
+		},
+		"another update after the undo": {
+			in:   update(back, with(back, setTemplate("v3")), idle),
+			want: outcome{Row: RowCannotHold, Action: ActionLeaveAlone, Version: "v3", Fields: user, Gate: open, Warned: 1},
+		},
+		"the same update within its back-off": {
+			in:   update(back, with(back, setTemplate("v2")), idle),
+			want: outcome{Row: RowRejected, Action: ActionQuarantine, Version: "v2", Fields: heldFields(1), K: 1, User: user, Gate: closed, Warned: 2},
+		},
+		"the same update after it": {
+			in:   update(back, with(back, setTemplate("v2")), idle, func(in *HoldInput) { in.Now = until }),
+			want: outcome{Row: RowCannotHold, Action: ActionLeaveAlone, Version: "v2", Fields: user, Gate: open, Warned: 1},
+		},
+	})
+}
+
 func TestRow6aStableDown(t *testing.T) {
 	v1, held := deployment("v1"), deployment("v2", heldBy(2, defaults()))
 	checkHold(t, map[string]holdCase{
