@@ -16,7 +16,7 @@ import (
 
 // Whoever has no room for one pod more reads what to do, but where an update without a rollout would only cost pods.
 func TestNoRoomSaysWhatToDo(t *testing.T) {
-	const next = "Make room and retry; where one pod more never fits, undo and set maxSurge: 0"
+	const next = "Make room, and it is tried again; where one pod more never fits, undo and set maxSurge: 0"
 	since := start.Add(-time.Minute)
 	unschedulable := func(message string) rollout.Revision {
 		return rollout.Revision{Pods: []rollout.Pod{{Name: "v2-1", NodeReady: true, Problem: rollout.ProblemUnschedulable, ProblemSince: since, Message: message}}}

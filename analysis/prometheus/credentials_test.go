@@ -122,7 +122,8 @@ func with(t *testing.T, url string, secret map[string][]byte) *Client {
 	t.Helper()
 	transport := Authenticated(func(context.Context) (map[string][]byte, error) { return secret, nil })
 	t.Cleanup(transport.CloseIdleConnections)
-	c, err := New(Config{URL: url, Transport: transport})
+	// A crowded machine needs its time for TLS.
+	c, err := New(Config{URL: url, Transport: transport, QueryTimeout: time.Minute, BatchTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
