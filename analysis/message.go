@@ -111,14 +111,18 @@ func message(s Settings, st *State, v Verdict) string {
 		return fmt.Sprintf("the step's time is up; there was data enough, but it does not rule out %s: %s",
 			r.marginText(s), r.text(s, r.StepTotal))
 	case CauseTooLittleData:
-		if !st.compares() {
-			return fmt.Sprintf("the step's time is up and there were too few looks with data to know: %d", st.StepLooks)
-		}
-		return "the step's time is up and there was too little data to know: " + st.hindmost().text(s, st.hindmost().StepTotal)
+		return tooLittle(s, st)
 	case CauseAccepted:
 		return accepted(s, st)
 	}
 	return undecided(s, st)
+}
+
+func tooLittle(s Settings, st *State) string {
+	if !st.compares() {
+		return fmt.Sprintf("the step's time is up and there were too few looks with data to know: %d", st.StepLooks)
+	}
+	return "the step's time is up and there was too little data to know: " + st.hindmost().text(s, st.hindmost().StepTotal)
 }
 
 func accepted(s Settings, st *State) string {

@@ -51,11 +51,16 @@ func (p *pass) makeRoom() {
 		return
 	}
 	for _, r := range p.o.Revisions {
-		idle := r.count(func(pod Pod) bool { return pod.Gated && !pod.GateOpen && !pod.Ready && !pod.Terminating })
-		if r.Hash != p.s.Stable.Hash && r.Replicas > 0 && r.alive() == idle && (idle == r.Replicas || r.CreateFailure != "") {
+		if r.Hash != p.s.Stable.Hash && r.Replicas > 0 && r.servesNobody() {
 			p.d.Sizes = append(p.d.Sizes, Size{r.Hash, 0})
 		}
 	}
+}
+
+// servesNobody: all pods of the ReplicaSet are known, and each has its gate closed.
+func (r Revision) servesNobody() bool {
+	closed := r.count(func(pod Pod) bool { return pod.Gated && !pod.GateOpen && !pod.Ready && !pod.Terminating })
+	return r.alive() == closed && (closed == r.Replicas || r.CreateFailure != "")
 }
 
 // freeRecreate goes on where the Deployment controller would never: with Recreate, and a new N that it has not noted yet on
