@@ -94,7 +94,7 @@ func (st *State) wait(s Settings, dt time.Duration) {
 
 // wants says that something was missing at the last look without which the step can't be judged.
 func (st *State) wants(s Settings) bool {
-	return st.Missing || st.Latency.Missing || st.silent(s, func(_ *Criterion, m *Metric) bool { return m.Missing != "" })
+	return st.Missing || st.Latency.Missing || st.silent(s, absent)
 }
 
 // before takes in a look at weight 0: it is history, as long as no look had a weight.
@@ -280,7 +280,7 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	}
 	// Where data is missing, nothing is said, not even that the time is up: it may be the next look that decides. Nor while
 	// a metric is waited for that warms up, or is asked for seldom.
-	if st.InStep < s.MaxStepTime || st.wants(s) || st.silent(s, (*Criterion).awaits) {
+	if st.InStep < s.MaxStepTime || st.wants(s) || st.silent(s, awaited) {
 		return Undecided, ""
 	}
 	return timeUp(s, st, e)

@@ -74,11 +74,8 @@ func (st *State) missing(s Settings) string {
 	if st.Latency.Missing {
 		parts = append(parts, "latencies")
 	}
-	for i := range st.Metrics {
-		m := &st.Metrics[i]
-		if c := s.criterion(m.Name); m.Missing != "" && c != nil && c.vote() > 0 {
-			parts = append(parts, fmt.Sprintf("metric %q (%s)", m.Name, m.Missing))
-		}
+	for _, m := range st.voters(s, absent) {
+		parts = append(parts, fmt.Sprintf("metric %q (%s)", m.Name, m.Missing))
 	}
 	return bounded(strings.Join(parts, ", "), 4*maxMissing)
 }
@@ -126,10 +123,10 @@ func tooLittle(s Settings, st *State) string {
 }
 
 func accepted(s Settings, st *State) string {
-	if votes, _ := st.votes(s, func(*Criterion, *Metric) bool { return true }); votes == 0 && !st.compares() {
-		return "nothing is judged"
-	}
 	if !st.compares() {
+		if votes, _ := st.votes(s, func(*Criterion, *Metric) bool { return true }); votes == 0 {
+			return "nothing is judged"
+		}
 		return "every metric is within its range"
 	}
 	r := st.pick(func(*Rate) float64 { return 0 }) // the first
@@ -155,7 +152,7 @@ func undecided(s Settings, st *State) string {
 	if missing := st.missing(s); missing != "" {
 		return "waiting for data: " + missing
 	}
-	if name := st.awaited(s); name != "" && (st.InStep >= s.MaxStepTime || !st.compares()) {
+	if _, name := st.votes(s, awaited); name != "" && (st.InStep >= s.MaxStepTime || !st.compares()) {
 		return fmt.Sprintf("waiting for metric %q, which warms up or is asked for seldom", name)
 	}
 	if !st.compares() {
@@ -169,22 +166,13 @@ func undecided(s Settings, st *State) string {
 // changes at every look is read by nobody.
 func (st *State) blindFor(s Settings) time.Duration {
 	longest := max(st.Blind, st.Latency.Blind, s.BlindAfter)
-	for i := range st.Metrics {
-		m := &st.Metrics[i]
-		if c := s.criterion(m.Name); m.Missing != "" && c != nil && c.vote() > 0 {
-			longest = max(longest, m.Age)
-		}
+	for _, m := range st.voters(s, absent) {
+		longest = max(longest, m.Age)
 	}
 	if longest >= time.Minute {
 		return longest.Truncate(time.Minute)
 	}
 	return longest
-}
-
-// awaited is the name of a metric that has had no value in this step, and is not missing; empty where there is none.
-func (st *State) awaited(s Settings) string {
-	_, name := st.votes(s, (*Criterion).awaits)
-	return name
 }
 
 // suspect is the rate with the most evidence against the candidate, hindmost the one with the least for

@@ -5,6 +5,7 @@ package analysis
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -71,8 +72,11 @@ func (m *Metric) restart() {
 	}
 }
 
-// awaits says that a metric has had no value in this step, and that none is missing: it warms up, or is asked for later.
-func (c *Criterion) awaits(m *Metric) bool { return !m.Seen && m.Missing == "" }
+// absent is of a metric whose value is missing, awaited of one that has had none in this step, and that is not missing: it
+// warms up, or is asked for later.
+func absent(_ *Criterion, m *Metric) bool { return m.Missing != "" }
+
+func awaited(c *Criterion, m *Metric) bool { return !m.Seen && !absent(c, m) }
 
 // metrics takes the users' metrics of a look, and returns those that count.
 func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) (counted []MetricValue) {
@@ -99,12 +103,7 @@ func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) (co
 // votes are those of the metrics of which something is so, and the name of the one that has most of them.
 func (st *State) votes(s Settings, is func(*Criterion, *Metric) bool) (votes int, name string) {
 	most := 0
-	for i := range st.Metrics {
-		m := &st.Metrics[i]
-		c := s.criterion(m.Name)
-		if c == nil || !is(c, m) {
-			continue
-		}
+	for c, m := range st.voters(s, is) {
 		v := c.vote()
 		votes += v
 		if v > most {
@@ -112,6 +111,18 @@ func (st *State) votes(s Settings, is func(*Criterion, *Metric) bool) (votes int
 		}
 	}
 	return votes, name
+}
+
+// voters are the metrics that have votes, of which something is so.
+func (st *State) voters(s Settings, is func(*Criterion, *Metric) bool) iter.Seq2[*Criterion, *Metric] {
+	return func(yield func(*Criterion, *Metric) bool) {
+		for i := range st.Metrics {
+			m := &st.Metrics[i]
+			if c := s.criterion(m.Name); c != nil && c.vote() > 0 && is(c, m) && !yield(c, m) {
+				return
+			}
+		}
+	}
 }
 
 // outside is of a metric that was outside its range n times in a row.
@@ -122,7 +133,7 @@ func outside(n int) func(*Criterion, *Metric) bool {
 // blindMetric says that users' metrics have had no value for too long: for BlindAfter, and twice in a row.
 func (st *State) blindMetric(s Settings) bool {
 	return st.silent(s, func(c *Criterion, m *Metric) bool {
-		return m.Missing != "" && m.Age >= max(s.BlindAfter, 2*c.Interval)
+		return absent(c, m) && m.Age >= max(s.BlindAfter, 2*c.Interval)
 	})
 }
 
@@ -185,12 +196,7 @@ func bounded(text string, n int) string {
 // metricText is what the metrics outside their ranges say, those with the largest votes first.
 func (st *State) metricText(s Settings, n int) string {
 	var out []string
-	for i := range st.Metrics {
-		m := &st.Metrics[i]
-		c := s.criterion(m.Name)
-		if c == nil || c.vote() == 0 || m.Outside < n {
-			continue
-		}
+	for c, m := range st.voters(s, outside(n)) {
 		text := fmt.Sprintf("metric %q is %g, outside its range (%s)", m.Name, m.Value, c.text())
 		if c.Compared != nil {
 			text = fmt.Sprintf("metric %q is %g and stable's %g, outside its range (%s)", m.Name, m.Value, m.Stable, c.text())

@@ -72,19 +72,25 @@ func TestDefinitionsAreValid(t *testing.T) {
 func TestRulesCompileOnTheOldestKubernetes(t *testing.T) {
 	compiled := 0
 	for _, crd := range crds(t) {
-		internal := &apiextensions.JSONSchemaProps{}
-		if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, internal, nil); err != nil {
-			t.Fatal(err)
-		}
-		s, err := structuralschema.NewStructural(internal)
-		if err != nil {
-			t.Fatal(err)
-		}
-		compiled += compile(t, crd.Name, s)
+		compiled += compile(t, crd.Name, structural(t, crd))
 	}
 	if compiled < 6 {
 		t.Errorf("compiled %d rules, want at least 6: the test does not see them", compiled)
 	}
+}
+
+// structural is the schema of a definition's only version, as the API server works with it.
+func structural(t *testing.T, crd *apiextensionsv1.CustomResourceDefinition) *structuralschema.Structural {
+	t.Helper()
+	internal := &apiextensions.JSONSchemaProps{}
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, internal, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := structuralschema.NewStructural(internal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func compile(t *testing.T, path string, s *structuralschema.Structural) int {

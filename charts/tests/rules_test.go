@@ -8,9 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	structuralcel "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
@@ -82,15 +79,7 @@ func policyRules(t *testing.T) map[string]*structuralcel.Validator {
 		if !strings.HasSuffix(crd.Spec.Names.Kind, "RolloutPolicy") {
 			continue
 		}
-		internal := &apiextensions.JSONSchemaProps{}
-		if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, internal, nil); err != nil {
-			t.Fatal(err)
-		}
-		s, err := structuralschema.NewStructural(internal)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[crd.Spec.Names.Kind] = structuralcel.NewValidator(s, true, celconfig.PerCallLimit)
+		out[crd.Spec.Names.Kind] = structuralcel.NewValidator(structural(t, crd), true, celconfig.PerCallLimit)
 	}
 	if len(out) != 2 {
 		t.Fatalf("there are rules of %d kinds, want 2", len(out))
