@@ -320,6 +320,7 @@ func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
 	out := analysis.Settings{
 		Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
 		Interval:     LookInterval,
+		BlindAfter:   rollout.BlindAfter,
 		PlannedLooks: int(policy.EffectiveMaxDuration()/LookInterval) + 1,
 		Steps:        len(steps),
 		NoErrorRate:  policy.Analysis.SuccessRate.Disabled, ErrorBudget: policy.Analysis.SuccessRate.Budget(),

@@ -328,7 +328,7 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 	last := record()
 	last.Status.Policy, last.Status.Step, last.Status.JudgedFor = policyJSON(t, policy), 1, metav1.Duration{Duration: 30 * time.Second}
 	want := analysis.Settings{
-		Candidate: candidateHash, Stable: stableHash, Interval: 5 * time.Second, PlannedLooks: 25, Steps: 2,
+		Candidate: candidateHash, Stable: stableHash, Interval: 5 * time.Second, BlindAfter: time.Minute, PlannedLooks: 25, Steps: 2,
 		MaxStepTime: 90 * time.Second, // the last step gets all that is left
 		NoErrorRate: true, ErrorBudget: 0.125, LatencyBound: 300 * time.Millisecond, LatencyBudget: 0.25,
 		Metrics: []analysis.Criterion{

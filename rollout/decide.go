@@ -29,8 +29,6 @@ const (
 	silentDown = 2 * time.Second
 	// revertAfter: native tools poll; the failure must have been visible for so long before it is tidied away.
 	revertAfter = 30 * time.Second
-	// blindAfter is after how long without data the judge says so.
-	blindAfter = time.Minute
 	// blindFor: after so long without data, onBlind says what happens.
 	blindFor = 10 * time.Minute
 	// backoffMin and backoffMax bound how soon a rejected template is tried again without being asked.

@@ -166,11 +166,11 @@ func (p *pass) rollingBack() {
 		p.enter(v1alpha1.PhaseQuarantined)
 		p.s.CandidateReplicas = quarantineReplicas
 		p.because("quarantined: one candidate pod stays to be looked at")
-	case p.s.Verdict != nil && p.s.Verdict.Cause == v1alpha1.CausePodWebhook:
+	case p.verdict().Cause == v1alpha1.CausePodWebhook:
 		// Each pod that comes without a gate serves until it is deleted: nothing to wait for.
 		p.release = v1alpha1.ReleaseBack
 		p.because("rolling back: pods come without their gate, the stable template comes back at once")
-	case p.inPhase() >= revertAfter, p.crowded():
+	case p.inPhase() >= revertAfter, p.crowded() != "":
 		p.release = v1alpha1.ReleaseBack
 		p.because("rolling back: the stable template comes back")
 	default:
@@ -196,7 +196,7 @@ func (p *pass) rollingBackFromPromotion() {
 
 // reverts says whether the stable template is put back instead of keeping a pod in quarantine.
 func (p *pass) reverts() bool {
-	if p.mixed() || (p.s.Verdict != nil && p.s.Verdict.Cause == v1alpha1.CausePodWebhook) {
+	if p.mixed() || p.verdict().Cause == v1alpha1.CausePodWebhook {
 		return true // a pod that can't be gated can't be quarantined, and a mix must not stay
 	}
 	switch p.policy.OnFailure {
@@ -217,7 +217,7 @@ func (p *pass) showFailure() {
 
 func (p *pass) failureMessage() string {
 	m := "rolled back"
-	if v := p.s.Verdict; v != nil && v.Message != "" {
+	if v := p.verdict(); v.Message != "" {
 		m = fmt.Sprintf("rolled back (%s): %s", v.Cause, v.Message)
 	}
 	serves := "Stable serves all requests"
@@ -236,12 +236,13 @@ func (p *pass) quarantined() {
 		return
 	}
 	p.s.CandidateReplicas = quarantineReplicas
+	crowded := p.crowded()
 	switch {
 	case p.wantsRetry(p.s.Candidate.Template) && p.inPhase() > 0:
 		p.retry()
-	case p.crowded(): // there is no k = 0 natively
+	case crowded != "": // there is no k = 0 natively
 		p.release = v1alpha1.ReleaseBack
-		p.event(true, v1alpha1.CauseNoRoom, "The quarantine ends, and the stable template comes back: "+p.crowdedOut(crowdedFor))
+		p.event(true, v1alpha1.CauseNoRoom, "The quarantine ends, and the stable template comes back: "+crowded)
 		p.because("quarantined, and stable needs the room: the stable template comes back")
 	case p.roomFound():
 		p.s.Rejected.Until = metav1.NewTime(p.o.Now.Truncate(time.Second))
@@ -258,16 +259,20 @@ func (p *pass) quarantined() {
 	}
 }
 
-// crowded: a rejected candidate stands in the way of stable's pods. Where stable serves, the failure is shown first.
-func (p *pass) crowded() bool {
-	return p.crowdedOut(crowdedFor) != "" && (p.inPhase() >= revertAfter || p.stable.ready() == 0)
+// crowded is which pod of stable a rejected candidate stands in the way of; empty: none. Where stable serves, the failure is
+// shown first.
+func (p *pass) crowded() string {
+	if p.inPhase() < revertAfter && p.stable.ready() > 0 {
+		return ""
+	}
+	return p.crowdedOut(crowdedFor)
 }
 
 // roomFound: the pod that found no room runs. That said nothing about the version; but where it happens again, what is missing
 // is room for more pods, and the back-off counts.
 func (p *pass) roomFound() bool {
-	v, r := p.s.Verdict, p.s.Rejected
-	return v != nil && v.Cause == v1alpha1.CauseNoRoom && r != nil && p.candidate.readyButGate() >= quarantineReplicas && p.crowdedOut(0) == "" &&
+	r := p.s.Rejected
+	return p.verdict().Cause == v1alpha1.CauseNoRoom && r != nil && p.candidate.readyButGate() >= quarantineReplicas && p.crowdedOut(0) == "" &&
 		(r.Times <= 1 || !p.o.Now.Before(r.Until.Time))
 }
 

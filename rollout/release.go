@@ -43,8 +43,8 @@ func (p *pass) whyReleased() string {
 		return "its policy is suspended"
 	case p.bypassed:
 		return "bypassed"
-	case p.s.Verdict != nil && (p.s.Verdict.Cause == v1alpha1.CauseSidecarSilent || p.s.Verdict.Cause == causeStableDown):
-		return p.s.Verdict.Cause
+	case p.verdict().Cause == v1alpha1.CauseSidecarSilent, p.verdict().Cause == causeStableDown:
+		return p.verdict().Cause
 	case !p.o.StableDownSince.IsZero():
 		return causeStableDown
 	}
@@ -61,7 +61,7 @@ const (
 // released: the hold ended without a verdict, because the user, the policy or the state of stable
 // wanted so. What goes out then is not Headgate's to judge.
 func (p *pass) released() bool {
-	return p.s.Verdict != nil && p.s.Verdict.Cause == causeReleased
+	return p.verdict().Cause == causeReleased
 }
 
 func (p *pass) scaledToZero() bool {
@@ -95,7 +95,7 @@ func (p *pass) stableIsKept() bool {
 
 // noteOnce makes a verdict of what happens, and an event the first time.
 func (p *pass) noteOnce(cause, message string, warning bool) {
-	if p.s.Verdict == nil || p.s.Verdict.Cause != cause {
+	if p.verdict().Cause != cause {
 		p.event(warning, cause, message)
 	}
 	p.s.Verdict = &v1alpha1.Verdict{Result: v1alpha1.ResultUndecided, Cause: cause, Message: message}
@@ -156,7 +156,7 @@ func (p *pass) stableDown() bool {
 // rescued: the candidate serves in stable's place, and the release waits for the user to resume. The native
 // controller counts these pods, and may have scaled stable to nothing: closed again, nobody would serve.
 func (p *pass) rescued() bool {
-	return p.s.Verdict != nil && p.s.Verdict.Cause == causeStableDown && p.stable.ready() < p.o.Deployment.Replicas && p.candidate.ready() > 0
+	return p.verdict().Cause == causeStableDown && p.stable.ready() < p.o.Deployment.Replicas && p.candidate.ready() > 0
 }
 
 func (p *pass) releaseToRescue() {

@@ -101,10 +101,13 @@ func podSignal(now time.Time, p Pod) *v1alpha1.Verdict {
 	case p.Problem == ProblemConfiguration && lasted(configFor):
 		return fail(v1alpha1.CauseConfiguration, "pod %s cannot be started as its template says%s", p.Name, because(p.Message))
 	case p.Problem == ProblemUnschedulable && lasted(noRoomFor):
-		return fail(v1alpha1.CauseNoRoom, "there is no room for pod %s; this says nothing about the version%s%s", p.Name, because(p.Message), withoutRoom)
+		return fail(v1alpha1.CauseNoRoom, "there is no room for pod %s%s%s%s", p.Name, notTheVersion, because(p.Message), withoutRoom)
 	}
 	return nil
 }
+
+// notTheVersion ends what a candidate is rejected for and can't help.
+const notTheVersion = "; this says nothing about the version"
 
 // crowdedOut: a pod of stable has found no room for so long, while the candidate's pods take some. Empty: none has.
 func (p *pass) crowdedOut(lasts time.Duration) string {
@@ -113,11 +116,11 @@ func (p *pass) crowdedOut(lasts time.Duration) string {
 	}
 	for _, pod := range p.stable.Pods {
 		if pod.Problem == ProblemUnschedulable && !pod.Terminating && p.o.Now.Sub(pod.ProblemSince) >= lasts {
-			return fmt.Sprintf("stable's pod %s finds no room beside the candidate; this says nothing about the version%s", pod.Name, because(pod.Message))
+			return fmt.Sprintf("stable's pod %s finds no room beside the candidate%s%s", pod.Name, notTheVersion, because(pod.Message))
 		}
 	}
 	if since := p.stable.CreateFailureSince; p.stable.CreateFailure != "" && p.stable.alive() < p.o.Deployment.Replicas && p.o.Now.Sub(since) >= lasts {
-		return "stable's pods cannot be created beside the candidate; this says nothing about the version" + because(p.stable.CreateFailure)
+		return "stable's pods cannot be created beside the candidate" + notTheVersion + because(p.stable.CreateFailure)
 	}
 	return ""
 }
@@ -137,7 +140,7 @@ func cannotCreate(why string) *v1alpha1.Verdict {
 	if strings.Contains(why, overQuota) {
 		next = withoutRoom
 	}
-	return fail(v1alpha1.CauseNoRoom, "pods cannot be created; this says nothing about the version%s%s", because(why), next)
+	return fail(v1alpha1.CauseNoRoom, "pods cannot be created%s%s%s", notTheVersion, because(why), next)
 }
 
 func because(message string) string {

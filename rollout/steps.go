@@ -159,7 +159,7 @@ func (p *pass) accepted() bool {
 		p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
 		if p.heldTooLong(v.Cause) {
 			if IsBlind(v.Cause) {
-				v.Message += "; this says nothing about the version"
+				v.Message += notTheVersion
 			}
 			p.rollBack(failAs(v.Cause, v))
 		}
@@ -207,6 +207,10 @@ const (
 // its fault for as long as a start may take (progressDeadline); then it hangs, and is rolled back.
 const CauseNoAnswers = "NoAnswers"
 
+// BlindAfter is for how long data may be missing before the judge must say so: analysis.Settings.BlindAfter. That time is
+// none of the step's either.
+const BlindAfter = time.Minute
+
 // IsBlind says whether a cause means that there is no usable data.
 func IsBlind(cause string) bool { return cause == CauseBlind || cause == CauseNoSplit }
 
@@ -219,10 +223,11 @@ func (p *pass) noteBlind() {
 		p.s.PausedFor.Duration += p.blindInStep()
 		p.s.BlindSince = nil
 	case p.s.BlindSince == nil:
-		p.s.BlindSince = micro(p.o.Now)
+		since := p.o.Now
 		if v.Cause == CauseBlind && p.s.StepSince != nil {
-			p.s.BlindSince = micro(later(p.s.StepSince.Time, p.o.Now.Add(-blindAfter)))
+			since = later(p.s.StepSince.Time, since.Add(-BlindAfter))
 		}
+		p.s.BlindSince = micro(since)
 		p.event(true, v.Cause, "The rollout can't be judged and waits: "+v.Message+". It goes on by itself when it can; kubectl rollout undo ends it")
 	}
 }
@@ -299,7 +304,7 @@ func (p *pass) failed() bool {
 		p.rollBack(p.o.Verdict.DeepCopy())
 		return true
 	}
-	if waits := p.waitsForSomebody(p.o.Verdict); waits && !p.waitsForSomebody(p.verdict()) {
+	if p.waitsForSomebody(p.o.Verdict) && !p.waitsForSomebody(p.verdict()) {
 		p.event(true, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know, and the policy says hold: promote it (the Rollout's spec.promote), or kubectl rollout undo", p.s.Step))
 	}
 	// What promoted it stays on record; after that only a Fail is news.
