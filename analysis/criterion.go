@@ -54,14 +54,15 @@ type RateCriterion struct {
 // must stay small; more are left out.
 const MaxRates = 3
 
-// decisive is how many votes decide.
-const decisive = 100
+// Decisive is how many votes, of all metrics together, decide.
+const Decisive = 100
 
-func (c *Criterion) vote() int {
+// Votes are how many the metric has, from 0, in a dry run, to Decisive.
+func (c *Criterion) Votes() int {
 	if c.DryRun {
 		return 0
 	}
-	return orDefault(c.Vote > 0 && c.Vote <= decisive, c.Vote, decisive)
+	return orDefault(c.Vote > 0 && c.Vote <= Decisive, c.Vote, Decisive)
 }
 
 // warmUp is for how long the values are ignored. What a rate has counted when it is asked for goes back for its interval.
@@ -111,7 +112,7 @@ func (s *Settings) rates() (n int) {
 func (s *Settings) rateVotes() (votes float64) {
 	for i := range s.Metrics {
 		if s.Metrics[i].Rate != nil {
-			votes += float64(s.Metrics[i].vote())
+			votes += float64(s.Metrics[i].Votes())
 		}
 	}
 	return votes
@@ -122,7 +123,7 @@ func (s *Settings) builtIn(latency bool) float64 {
 	if s.NoErrorRate && !latency {
 		return 0
 	}
-	return decisive / (decisive + s.rateVotes())
+	return Decisive / (Decisive + s.rateVotes())
 }
 
 // metricRates are the users' rates, of which nothing was counted yet. What one has in a dry run is what it would have
@@ -135,7 +136,7 @@ func (s *Settings) metricRates(latency bool, injected float64) (out []Rate) {
 		if c.Rate == nil || len(out) == MaxRates {
 			continue
 		}
-		part := left * float64(c.vote()) / max(votes, 1)
+		part := left * float64(c.Votes()) / max(votes, 1)
 		if c.DryRun {
 			part = errorShare
 		}

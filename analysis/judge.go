@@ -266,7 +266,7 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if e.harm >= 1/s.Alpha {
 		return Fail, e.cause
 	}
-	if votes, name := st.votes(s, outside(looksOutside)); votes >= decisive {
+	if votes, name := st.votes(s, outside(looksOutside)); votes >= Decisive {
 		return Fail, CauseMetric + name
 	}
 	if st.Blind >= s.BlindAfter || st.Latency.Blind >= s.BlindAfter || st.blindMetric(s) {
@@ -291,7 +291,7 @@ func timeUp(s Settings, st *State, e evidence) (Result, string) {
 	if e.suspicion {
 		return Hold, CauseSuspicious
 	}
-	if votes, name := st.votes(s, outside(1)); votes >= decisive {
+	if votes, name := st.votes(s, outside(1)); votes >= Decisive {
 		return Hold, CauseMetric + name
 	}
 	if st.compares() && e.enough && e.accepted < 1/s.Beta {
@@ -305,7 +305,7 @@ func (st *State) accepted(s Settings, e evidence) bool {
 	if st.Missing || st.Latency.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
 		return false
 	}
-	if votes, _ := st.votes(s, func(_ *Criterion, m *Metric) bool { return !m.accepted() }); votes >= decisive {
+	if votes, _ := st.votes(s, func(_ *Criterion, m *Metric) bool { return !m.accepted() }); votes >= Decisive {
 		return false
 	}
 	if !st.compares() && !st.Latency.Expected {

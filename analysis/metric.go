@@ -104,7 +104,7 @@ func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) (co
 func (st *State) votes(s Settings, is func(*Criterion, *Metric) bool) (votes int, name string) {
 	most := 0
 	for c, m := range st.voters(s, is) {
-		v := c.vote()
+		v := c.Votes()
 		votes += v
 		if v > most {
 			most, name = v, m.Name
@@ -118,7 +118,7 @@ func (st *State) voters(s Settings, is func(*Criterion, *Metric) bool) iter.Seq2
 	return func(yield func(*Criterion, *Metric) bool) {
 		for i := range st.Metrics {
 			m := &st.Metrics[i]
-			if c := s.criterion(m.Name); c != nil && c.vote() > 0 && is(c, m) && !yield(c, m) {
+			if c := s.criterion(m.Name); c != nil && c.Votes() > 0 && is(c, m) && !yield(c, m) {
 				return
 			}
 		}
@@ -141,7 +141,7 @@ func (st *State) blindMetric(s Settings) bool {
 func (st *State) silent(s Settings, is func(*Criterion, *Metric) bool) bool {
 	some, _ := st.votes(s, is)
 	all, _ := st.votes(s, func(c *Criterion, m *Metric) bool { return m.Outside > 0 || is(c, m) })
-	return some > 0 && all >= decisive
+	return some > 0 && all >= Decisive
 }
 
 // isMetric says that the rate is a user's.

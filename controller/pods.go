@@ -31,8 +31,7 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 	p.ReadyButGate = !p.Terminating && nodeReady && readyButGate(pod)
 	p.LostReadySince = lostReadySince(pod)
 	observeContainers(pod, &p)
-	if c := condition(pod, corev1.PodScheduled); p.Problem == rollout.ProblemNone && c != nil &&
-		c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+	if c := webhook.Unschedulable(pod); p.Problem == rollout.ProblemNone && c != nil {
 		p.Problem, p.Message, p.ProblemSince = rollout.ProblemUnschedulable, c.Message, c.LastTransitionTime.Time
 	}
 	if p.Problem == rollout.ProblemNone && !p.ReadyButGate {

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/webhook"
@@ -244,8 +245,8 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 	if _, err := metav1.LabelSelectorAsSelector(&spec.Selector); err != nil {
 		return fmt.Sprintf("the selector selects nothing: %v", err)
 	}
-	if spec.Untested() {
-		return "no step sends a request to the candidate, and none waits for approval: give a step a weight above 0, or approval: true"
+	if wrong := spec.Untested(); wrong != "" {
+		return wrong
 	}
 	if wrong := invalidAddress(spec.Analysis.Prometheus); wrong != "" {
 		return wrong
@@ -266,38 +267,27 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 // before metrics whose votes decide have one, so such a rollout would take longer than its policy says.
 func tooSlow(spec *v1alpha1.RolloutPolicySpec) string {
 	most := spec.EffectiveMaxDuration()
-	votes, said := int32(0), ""
+	votes, said := 0, ""
 	for i := range spec.Analysis.Metrics {
-		m := &spec.Analysis.Metrics[i]
-		warmUp, interval := duration(m.WarmUp), cmp.Or(duration(m.Interval), LookInterval)
-		if m.DryRun || warmUp+interval <= most {
+		c := criterion(&spec.Analysis.Metrics[i])
+		interval := cmp.Or(c.Interval, LookInterval)
+		if c.Votes() == 0 || c.WarmUp+interval <= most {
 			continue
 		}
-		votes += weight(m)
-		how := fmt.Sprintf("warms up for %s", warmUp)
+		votes += c.Votes()
+		how := fmt.Sprintf("warms up for %s", c.WarmUp)
 		switch {
-		case warmUp == 0:
+		case c.WarmUp == 0:
 			how = fmt.Sprintf("is asked for every %s", interval)
-		case warmUp <= most:
+		case c.WarmUp <= most:
 			how += fmt.Sprintf(" and is asked for every %s, together", interval)
 		}
-		said = cmp.Or(said, fmt.Sprintf("metric %q %s, longer than maxDuration (%s): steps would wait for it", m.Name, how, most))
+		said = cmp.Or(said, fmt.Sprintf("metric %q %s, longer than maxDuration (%s): steps would wait for it", c.Name, how, most))
 	}
-	if votes < decisive {
+	if votes < analysis.Decisive {
 		return ""
 	}
 	return said
-}
-
-// decisive is how many percent the votes of metrics must have together for what they say, or do not say, to count.
-const decisive = 100
-
-// weight is that of a metric's vote.
-func weight(m *v1alpha1.Metric) int32 {
-	if m.Weight == nil {
-		return decisive
-	}
-	return *m.Weight
 }
 
 // invalidAddress says what is wrong with the address of a policy's Prometheus; empty: nothing, or it names none. The API

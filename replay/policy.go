@@ -70,8 +70,8 @@ func checkSteps(p *v1alpha1.RolloutPolicySpec) error {
 		}
 		last = s.Weight
 	}
-	if p.Untested() {
-		return errors.New("no step sends a request to the candidate, and none waits for approval; give a step a weight above 0, or approval: true")
+	if wrong := p.Untested(); wrong != "" {
+		return errors.New(wrong)
 	}
 	return nil
 }

@@ -43,18 +43,13 @@ func (s Selection) trouble() string {
 
 // title is kind and name of the selected policy, as in "RolloutPolicy web"; a name that is long is cut.
 func (s Selection) title() string {
-	name, cluster := strings.CutPrefix(s.Name, clusterPolicyPrefix)
-	kind := "ClusterRolloutPolicy"
-	if !cluster {
-		kind, name = "RolloutPolicy", strings.TrimPrefix(s.Name, policyPrefix)
+	kind := "RolloutPolicy"
+	if s.Cluster {
+		kind = "ClusterRolloutPolicy"
 	}
+	_, name, _ := strings.Cut(s.Name, "/")
 	return kind + " " + shorten(name, 80)
 }
-
-const (
-	policyPrefix        = "rolloutpolicy/"
-	clusterPolicyPrefix = "clusterrolloutpolicy/"
-)
 
 // SelectPolicy chooses among the policies of the workload's namespace and those of the cluster: a
 // namespaced one wins over the cluster's; of the same kind the older wins, by name if of the same age.
@@ -62,14 +57,14 @@ const (
 func SelectPolicy(namespaced []v1alpha1.RolloutPolicy, cluster []v1alpha1.ClusterRolloutPolicy, workload map[string]string) Selection {
 	var candidates []policyCandidate
 	for i := range namespaced {
-		candidates = append(candidates, policyCandidate{policyPrefix, &namespaced[i].ObjectMeta, &namespaced[i].Spec, &namespaced[i].Status})
+		candidates = append(candidates, policyCandidate{"rolloutpolicy/", &namespaced[i].ObjectMeta, &namespaced[i].Spec, &namespaced[i].Status})
 	}
 	if s := selectAmong(candidates, workload); s.Spec != nil {
 		return s
 	}
 	candidates = nil
 	for i := range cluster {
-		candidates = append(candidates, policyCandidate{clusterPolicyPrefix, &cluster[i].ObjectMeta, &cluster[i].Spec, &cluster[i].Status})
+		candidates = append(candidates, policyCandidate{"clusterrolloutpolicy/", &cluster[i].ObjectMeta, &cluster[i].Spec, &cluster[i].Status})
 	}
 	s := selectAmong(candidates, workload)
 	s.Cluster = s.Spec != nil

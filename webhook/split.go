@@ -5,7 +5,6 @@ package webhook
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -79,7 +78,7 @@ func SplitToCandidate(t *corev1.PodTemplateSpec, cfg InjectConfig) SplitState {
 func StableDown(stable []corev1.Pod, nodeReady func(name string) bool) *time.Time {
 	var since *time.Time
 	tells := func(p *corev1.Pod) bool {
-		return p.Spec.NodeName != "" && nodeReady(p.Spec.NodeName) || unschedulable(p)
+		return p.Spec.NodeName != "" && nodeReady(p.Spec.NodeName) || Unschedulable(p) != nil
 	}
 	for _, p := range selectPods(stable, tells) {
 		if podReady(p) {
@@ -93,11 +92,14 @@ func StableDown(stable []corev1.Pod, nodeReady func(name string) bool) *time.Tim
 	return since
 }
 
-// unschedulable: no node has room for the pod.
-func unschedulable(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable
-	})
+// Unschedulable is the condition by which the scheduler says that no node has room for the pod; nil where it does not.
+func Unschedulable(p *corev1.Pod) *corev1.PodCondition {
+	for i := range p.Status.Conditions {
+		if c := &p.Status.Conditions[i]; c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+			return c
+		}
+	}
+	return nil
 }
 
 // unreadySince is the last change of the Ready condition; a pod that was never ready counts since it was created.

@@ -34,10 +34,13 @@ func (s *RolloutPolicySpec) EffectiveSteps() []Step {
 	return []Step{{Weight: 10}, {Weight: 25}, {Weight: 50}}
 }
 
-// Untested says that a candidate is promoted without a single request: no step sends any, and none waits for approval. The
-// API server refuses such steps, but it sees no files, and its definitions may be older than that rule.
-func (s *RolloutPolicySpec) Untested() bool {
-	return !slices.ContainsFunc(s.EffectiveSteps(), func(s Step) bool { return s.Weight > 0 || s.Approval })
+// Untested says that, and what to do where, a candidate is promoted without a single request; empty: it is not. The API server
+// refuses such steps, but it sees no files, and its definitions may be older than that rule.
+func (s *RolloutPolicySpec) Untested() string {
+	if slices.ContainsFunc(s.EffectiveSteps(), func(s Step) bool { return s.Weight > 0 || s.Approval }) {
+		return ""
+	}
+	return "no step sends a request to the candidate, and none waits for approval: give a step a weight above 0, or approval: true"
 }
 
 // EffectiveMaxDuration is MaxDuration or its default.

@@ -55,7 +55,7 @@ func TestUntestedSteps(t *testing.T) {
 		"neither":                   {[]Step{{Weight: 0}, {Weight: 0}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := (&RolloutPolicySpec{Steps: tc.steps}).Untested(); got != tc.want {
+			if got := (&RolloutPolicySpec{Steps: tc.steps}).Untested() != ""; got != tc.want {
 				t.Errorf("untested is %t", got)
 			}
 		})
