@@ -113,7 +113,8 @@ func (p *pass) judged() time.Duration {
 	if p.s.StepSince == nil {
 		return 0
 	}
-	return max(0, p.o.Now.Sub(p.s.StepSince.Time)-p.s.PausedFor.Duration-p.blindInStep())
+	since := p.pausedSince()
+	return max(0, p.o.Now.Sub(p.s.StepSince.Time)-p.s.PausedFor.Duration-p.inStep(p.s.BlindSince, since)-p.inStep(since, nil))
 }
 
 func (p *pass) judgeStep(step v1alpha1.Step) {
@@ -220,7 +221,7 @@ func (p *pass) noteBlind() {
 	switch v := p.o.Verdict; {
 	case v.Result == "": // nobody has looked yet, after a restart
 	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause):
-		p.s.PausedFor.Duration += p.blindInStep()
+		p.s.PausedFor.Duration += p.inStep(p.s.BlindSince, p.pausedSince())
 		p.s.BlindSince = nil
 	case p.s.BlindSince == nil:
 		since := p.o.Now
@@ -232,12 +233,25 @@ func (p *pass) noteBlind() {
 	}
 }
 
-// blindInStep is for how long of the current step there has been no data, up to now.
-func (p *pass) blindInStep() time.Duration {
-	if p.s.BlindSince == nil || p.s.StepSince == nil {
+// inStep is how much of the current step lies between since and until, or now where that is unset or later. A pause and an
+// outage at the same time are so counted once: of the one that ends first, the part before the other began.
+func (p *pass) inStep(since, until *metav1.MicroTime) time.Duration {
+	if since == nil || p.s.StepSince == nil {
 		return 0
 	}
-	return max(0, p.o.Now.Sub(later(p.s.BlindSince.Time, p.s.StepSince.Time)))
+	end := p.o.Now
+	if until != nil && until.Time.Before(end) {
+		end = until.Time
+	}
+	return max(0, end.Sub(later(p.s.StepSince.Time, since.Time)))
+}
+
+// pausedSince is unset where the rollout is not paused.
+func (p *pass) pausedSince() *metav1.MicroTime {
+	if p.s.Phase != v1alpha1.PhasePaused {
+		return nil
+	}
+	return p.s.PhaseSince
 }
 
 func (p *pass) blind() time.Duration {
@@ -372,10 +386,7 @@ func (p *pass) paused() {
 }
 
 func (p *pass) leavePause() {
-	if p.s.StepSince != nil && p.s.PhaseSince != nil {
-		from := later(p.s.StepSince.Time, p.s.PhaseSince.Time)
-		p.s.PausedFor = metav1.Duration{Duration: p.s.PausedFor.Duration + max(0, p.o.Now.Sub(from))}
-	}
+	p.s.PausedFor.Duration += p.inStep(p.pausedSince(), p.s.BlindSince)
 	resume := p.s.ResumePhase
 	if resume == "" {
 		resume = v1alpha1.PhaseStepping
