@@ -137,9 +137,9 @@ func (p *pass) begin(template string) {
 	}
 	p.enter(v1alpha1.PhaseStarting)
 	p.s.CandidateReplicas = p.k(0)
-	message := fmt.Sprintf("Holding the new revision as a candidate: %d pod(s), gates closed, weight 0", p.s.CandidateReplicas)
+	message := fmt.Sprintf("Holding the new revision as a candidate: %s, gates closed, weight 0", number(p.s.CandidateReplicas, "pod"))
 	if left := len(p.policy.EffectiveSteps()) - len(p.steps()); left > 0 {
-		message += fmt.Sprintf("; %d step(s) are left out, because so few pods as the autoscaler allows can't carry their weight", left)
+		message += fmt.Sprintf("; it does without %s, because so few pods as the autoscaler allows can't carry the weight", number(int32(left), "step"))
 	}
 	if p.s.Replicas < fewPods {
 		message += fmt.Sprintf("; with fewer than %d stable pods the fault of one pod may look like the version's", fewPods)

@@ -51,7 +51,7 @@ func (p *pass) releaseWhenReady(ready, k int32) {
 	case dep.Paused:
 		p.because("promoting: paused by the user")
 	case !p.held():
-		p.because(fmt.Sprintf("promoting: native rolling update, weight %d%%", p.s.Weight))
+		p.because(fmt.Sprintf("promoting: native rolling update, weight %d %%", p.s.Weight))
 	case dep.Hold == nil:
 		// The annotation was wiped by hand in the middle of the promotion.
 		p.release = v1alpha1.ReleaseForward
@@ -188,7 +188,7 @@ func (p *pass) rollingBackFromPromotion() {
 	case back && p.candidate.ready() == 0 && p.noWeight() && p.inPhase() >= revertAfter:
 		p.endBack()
 	case back:
-		p.because(fmt.Sprintf("rolling back a promotion: native rolling update to stable, weight %d%%", p.s.Weight))
+		p.because(fmt.Sprintf("rolling back a promotion: native rolling update to stable, weight %d %%", p.s.Weight))
 	default:
 		p.endHold(v1alpha1.ReleaseBack, "rolling back a promotion: the stable template comes back")
 	}

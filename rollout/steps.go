@@ -34,7 +34,7 @@ func (p *pass) starting() {
 	}
 	p.enter(v1alpha1.PhaseStepping)
 	p.s.Step, p.s.StepSince = 0, nil
-	p.event(false, "CandidateReady", fmt.Sprintf("%d candidate pod(s) ready but for the gate; weight goes to %d%%", ready, p.weightOf(p.currentStep())))
+	p.event(false, "CandidateReady", fmt.Sprintf("%s ready but for the gate; weight goes to %d %%", number(ready, "candidate pod"), p.weightOf(p.currentStep())))
 	p.stepping()
 }
 
@@ -69,14 +69,14 @@ func (p *pass) stepping() {
 	}
 	if p.s.StepSince == nil {
 		if !p.acked {
-			p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d%%", p.s.Step, p.s.Weight))
+			p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
 			return
 		}
 		p.s.StepSince = micro(p.o.Now)
 	}
 	if p.o.Now.Equal(p.s.StepSince.Time) {
 		// The verdict seen now was made before the weight was in force: it is about the step before.
-		p.because(fmt.Sprintf("step %d: %d%% is in force", p.s.Step, p.s.Weight))
+		p.because(fmt.Sprintf("step %d: %d %% is in force", p.s.Step, p.s.Weight))
 		return
 	}
 	p.judgeStep(step)
@@ -99,7 +99,7 @@ func (p *pass) enterWeight(weight int32) {
 		return
 	}
 	p.setWeight(weight)
-	p.because(fmt.Sprintf("step %d: weight goes to %d%%", p.s.Step, weight))
+	p.because(fmt.Sprintf("step %d: weight goes to %d %%", p.s.Step, weight))
 }
 
 func (p *pass) currentStep() v1alpha1.Step {
@@ -118,7 +118,7 @@ func (p *pass) judged() time.Duration {
 }
 
 func (p *pass) judgeStep(step v1alpha1.Step) {
-	p.because(fmt.Sprintf("step %d: judging at %d%%", p.s.Step, p.s.Weight))
+	p.because(fmt.Sprintf("step %d: judging at %d %%", p.s.Step, p.s.Weight))
 	switch {
 	case !p.accepted():
 		return
@@ -295,7 +295,7 @@ func (p *pass) advance() {
 	p.enter(v1alpha1.PhaseStepping)
 	step := p.currentStep()
 	p.s.CandidateReplicas = p.k(p.s.Step)
-	p.event(false, "StepAccepted", fmt.Sprintf("Step %d %s; next is %d%% with %d pod(s)", p.s.Step-1, ended, step.Weight, p.s.CandidateReplicas))
+	p.event(false, "StepAccepted", fmt.Sprintf("Step %d %s; next is %d %% with %s", p.s.Step-1, ended, step.Weight, number(p.s.CandidateReplicas, "pod")))
 	p.because(fmt.Sprintf("step %d begins", p.s.Step))
 }
 
@@ -399,4 +399,12 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
+}
+
+// number of things, as people say it.
+func number(n int32, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
