@@ -22,7 +22,7 @@ const (
 	// checkSoon is when a pass that had no time for all queries goes on. It leaves the worker to others
 	// for as long as it had it.
 	checkSoon = 5 * time.Second
-	// checkAgain is when a Prometheus that did not answer is asked again.
+	// checkAgain is when a Prometheus that did not answer is asked again, and whether a Secret is still good.
 	checkAgain = time.Minute
 )
 
@@ -46,8 +46,11 @@ type checkResult struct {
 // greeting is what is asked only to see whether Prometheus can be.
 const greeting = "1"
 
-// check asks Prometheus about the queries of these policies, each once, until it answers. again is when
-// those that had no time or no answer are due; 0: there are none.
+// done: it is not asked again. A query that is good stays good; a Secret can go, and tokens expire.
+func (c check) done(r checkResult) bool { return r.answered && c.expression != greeting }
+
+// check asks Prometheus about the queries of these policies, each until it answers. again is when
+// the next are due; 0: there are none.
 func (p *Policies) check(ctx context.Context, ns string, policies []subject) (known checks, again time.Duration) {
 	if p.Check == nil {
 		return nil, 0
@@ -68,15 +71,15 @@ func (p *Policies) check(ctx context.Context, ns string, policies []subject) (kn
 		case errors.Is(err, prometheus.ErrAccess):
 			known[c] = checkResult{refused: err.Error(), asked: time.Now()}
 		case err == nil:
-			known[c] = checkResult{answered: true}
+			known[c] = checkResult{answered: true, asked: time.Now()}
 		case ctx.Err() != nil: // it did not have the time that the others had
 			return known, checkSoon
 		default:
 			known[c] = checkResult{refused: known[c].refused, asked: time.Now()}
 		}
 	}
-	for _, r := range known {
-		if !r.answered {
+	for c, r := range known {
+		if !c.done(r) {
 			again = checkAgain
 		}
 	}
@@ -87,7 +90,7 @@ func (p *Policies) check(ctx context.Context, ns string, policies []subject) (kn
 func (c checks) due(now time.Time) []check {
 	var out []check
 	for k, r := range c {
-		if !r.answered && now.Sub(r.asked) >= checkAgain {
+		if !k.done(r) && now.Sub(r.asked) >= checkAgain {
 			out = append(out, k)
 		}
 	}

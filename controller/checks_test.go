@@ -149,7 +149,7 @@ func TestQueriesOfAClustersPolicyWithASecret(t *testing.T) {
 	}
 }
 
-// A Secret that is no good is told when the policy is written, not when its first rollout has no data; and not when Prometheus only
+// A Secret that is no good is told when the policy is written or it goes, not when a rollout has no data; and not when Prometheus only
 // does not answer.
 func TestASecretIsTriedWhenAPolicyNamesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -173,8 +173,9 @@ func TestASecretIsTriedWhenAPolicyNamesIt(t *testing.T) {
 		}{
 			{answer, checkAgain, refused},
 			{errors.New("no answer in time"), checkAgain, refused},
-			{nil, 0, "True Accepted in use"},
-			{answer, 0, "True Accepted in use"}, // from here on its rollouts tell
+			{nil, checkAgain, "True Accepted in use"},
+			{errors.New("no answer in time"), checkAgain, "True Accepted in use"},
+			{answer, checkAgain, refused}, // it was deleted
 		} {
 			answer = step.answer
 			if again := pass(t, p, "shop"); again != step.again {
@@ -185,8 +186,8 @@ func TestASecretIsTriedWhenAPolicyNamesIt(t *testing.T) {
 			}
 			time.Sleep(checkAgain)
 		}
-		if asked != 3 {
-			t.Errorf("asked %d times, want 3", asked)
+		if asked != 5 {
+			t.Errorf("asked %d times, want 5", asked)
 		}
 	})
 }
