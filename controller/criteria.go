@@ -35,7 +35,7 @@ func query(m *v1alpha1.Metric) prometheus.Query {
 }
 
 func criterion(m *v1alpha1.Metric) analysis.Criterion {
-	c := analysis.Criterion{Name: m.Name, DryRun: m.DryRun, Interval: duration(m.Interval), WarmUp: duration(m.WarmUp)}
+	c := analysis.Criterion{Name: m.Name, DryRun: m.DryRun != nil && *m.DryRun, Interval: duration(m.Interval), WarmUp: duration(m.WarmUp)}
 	if m.Weight != nil {
 		c.Vote = int(*m.Weight)
 	}

@@ -315,7 +315,7 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 			SuccessRate: v1alpha1.SuccessRate{Disabled: true, Objective: ptr("87.5")},
 			Latency:     v1alpha1.Latency{Bound: &metav1.Duration{Duration: 300 * time.Millisecond}, Objective: ptr("75")},
 			Metrics: []v1alpha1.Metric{
-				{Name: "a", MetricSpec: v1alpha1.MetricSpec{Range: &v1alpha1.Range{Min: ptr("0.98")}, DryRun: true}},
+				{Name: "a", MetricSpec: v1alpha1.MetricSpec{Range: &v1alpha1.Range{Min: ptr("0.98")}, DryRun: ptr(true)}},
 				{Name: "b", MetricSpec: v1alpha1.MetricSpec{
 					ComparedToStable: &v1alpha1.Comparison{Min: &v1alpha1.Line{Ratio: ptr("0.5")}, Max: &v1alpha1.Line{Difference: ptr("-3")}},
 					Interval:         &metav1.Duration{Duration: time.Minute}, WarmUp: &metav1.Duration{Duration: 30 * time.Second}, Weight: ptr(int32(40)),

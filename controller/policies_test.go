@@ -174,7 +174,7 @@ func TestMetricsThatAreSlowerThanARolloutMayBe(t *testing.T) {
 		return m
 	}
 	halved := func(m v1alpha1.Metric) v1alpha1.Metric { m.Weight = ptr(int32(50)); return m }
-	dry := func(m v1alpha1.Metric) v1alpha1.Metric { m.DryRun = true; return m }
+	dry := func(m v1alpha1.Metric) v1alpha1.Metric { m.DryRun = ptr(true); return m }
 	for name, tc := range map[string]struct {
 		max     time.Duration // 0: the default, 4m
 		metrics []v1alpha1.Metric

@@ -127,7 +127,7 @@ func fill(m *v1alpha1.Metric, t *v1alpha1.MetricTemplateSpec) (why string) {
 		}
 		out.ComparedToStable = m.ComparedToStable
 	}
-	out.DryRun = out.DryRun || m.DryRun
+	out.DryRun = cmp.Or(m.DryRun, out.DryRun)
 	out.Interval = cmp.Or(m.Interval, out.Interval)
 	out.WarmUp = cmp.Or(m.WarmUp, out.WarmUp)
 	out.Weight = cmp.Or(m.Weight, out.Weight)

@@ -47,7 +47,7 @@ func templates() []client.Object {
 		&v1alpha1.ClusterMetricTemplate{ObjectMeta: metav1.ObjectMeta{Name: "failures"}, Spec: failures()},
 		&v1alpha1.MetricTemplate{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "long"}, Spec: long()},
 		&v1alpha1.MetricTemplate{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "queue"}, Spec: v1alpha1.MetricTemplateSpec{
-			MetricSpec: v1alpha1.MetricSpec{Query: "queue", Range: &v1alpha1.Range{Max: ptr("10")}},
+			MetricSpec: v1alpha1.MetricSpec{Query: "queue", Range: &v1alpha1.Range{Max: ptr("10")}, DryRun: ptr(true)},
 		}},
 	}
 }
@@ -69,12 +69,12 @@ func TestTemplates(t *testing.T) {
 	filled.Rate.Denominator = `http_total{job="api",pod=~".*-{{.Revision}}-.*"}`
 	otherCode := *filled.DeepCopy()
 	otherCode.Rate.Numerator = strings.Replace(filled.Rate.Numerator, "5..", "[45]..", 1)
-	otherCode.WarmUp, otherCode.DryRun, otherCode.Weight = &metav1.Duration{Duration: time.Second}, true, ptr(int32(7))
+	otherCode.WarmUp, otherCode.DryRun, otherCode.Weight = &metav1.Duration{Duration: time.Second}, ptr(true), ptr(int32(7))
 
 	more := using(clusters, "failures", "job=api", "code=[45]..")
-	more.WarmUp, more.DryRun, more.Weight = otherCode.WarmUp, true, otherCode.Weight
+	more.WarmUp, more.DryRun, more.Weight = otherCode.WarmUp, ptr(true), otherCode.Weight
 	narrower := using(own, "queue")
-	narrower.Range = &v1alpha1.Range{Max: ptr("5")}
+	narrower.Range, narrower.DryRun = &v1alpha1.Range{Max: ptr("5")}, ptr(false)
 	ranged := using(own, "failures", "job=api")
 	ranged.Range = narrower.Range
 
@@ -87,7 +87,7 @@ func TestTemplates(t *testing.T) {
 		"of the namespace":                 {"shop", using(own, "failures", "job=api"), filled, ""},
 		"of the cluster, and more is said": {"shop", more, otherCode, ""},
 		"for a cluster's policy":           {"", using(clusters, "failures", "job=api"), filled, ""},
-		"another range":                    {"shop", narrower, v1alpha1.MetricSpec{Query: "queue", Range: narrower.Range}, ""},
+		"another range, and it counts":     {"shop", narrower, v1alpha1.MetricSpec{Query: "queue", Range: narrower.Range, DryRun: narrower.DryRun}, ""},
 		"a range for a rate":               {"shop", ranged, ranged.MetricSpec, `its template "failures" has no range that could be another one`},
 		"an argument is missing":           {"shop", using(own, "failures"), v1alpha1.MetricSpec{}, `its template needs the argument "job"`},
 		"an argument that it has not":      {"shop", using(own, "failures", "job=a", "jop=b"), v1alpha1.MetricSpec{}, `its template takes no argument "jop"`},

@@ -44,9 +44,9 @@ type MetricSpec struct {
 	// +optional
 	Rate *MetricRate `json:"rate,omitempty"`
 
-	// DryRun shows what the metric says in the Rollout, and lets it decide nothing.
+	// DryRun shows what the metric says in the Rollout, and lets it decide nothing. Unset is false, or what the template says.
 	// +optional
-	DryRun bool `json:"dryRun,omitempty"`
+	DryRun *bool `json:"dryRun,omitempty"`
 
 	// Interval is how often it is asked, from 5s, the default, to 4m.
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`

@@ -437,6 +437,11 @@ func (in *MetricSpec) DeepCopyInto(out *MetricSpec) {
 		*out = new(MetricRate)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.DryRun != nil {
+		in, out := &in.DryRun, &out.DryRun
+		*out = new(bool)
+		**out = **in
+	}
 	if in.Interval != nil {
 		in, out := &in.Interval, &out.Interval
 		*out = new(v1.Duration)
