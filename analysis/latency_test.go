@@ -48,6 +48,13 @@ func newcomer(slow float64) func(*Look) {
 	}
 }
 
+// replaced gives the look a newcomer in the place of the candidate's one pod.
+func replaced(slow float64) func(*Look) {
+	return func(l *Look) {
+		l.CandidateServed = serving(slow, 1000, "newer")
+	}
+}
+
 func TestLatency(t *testing.T) {
 	checkVerdicts(t, map[string]verdictCase{
 		"as fast as stable is accepted, once it is warm": {looks: looks(9, timed(1)), want: Pass, cause: CauseAccepted, says: "latency as far off", from: 9},
@@ -57,6 +64,9 @@ func TestLatency(t *testing.T) {
 		"a pod that comes later warms up too": {looks: looks(10, timed(1)).then(looks(6, timed(1), newcomer(10))).then(looks(10, timed(1), newcomer(1))), want: Pass},
 		"and is judged then": {looks: looks(10, timed(1)).then(looks(16, timed(1), newcomer(10))),
 			want: Fail, cause: "Latency/0.25"},
+		"one in another's place warms up, and nothing is accepted meanwhile": {looks: looks(6, timed(1)).then(looks(6, timed(1), replaced(10))), want: Undecided},
+		"and is judged no later": {looks: looks(6, timed(1)).then(looks(10, timed(1), replaced(10))),
+			want: Fail, cause: "Latency/0.1", from: 15},
 		"errors count from the first request": {looks: looks(4, timed(1), bad), want: Fail, cause: CauseErrorRate, from: 4},
 		"a bound of the user's alone": {settings: Settings{LatencyBound: 500 * time.Millisecond}, looks: looks(12, timed(9)),
 			want: Fail, cause: "Latency/0.5"},

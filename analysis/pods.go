@@ -17,6 +17,9 @@ const (
 	maxFresh = 32
 	// forgetPod is for how long a pod without requests is remembered.
 	forgetPod = time.Minute
+	// goneAfter is how many requests a pod of the candidate would have had, at equal parts, when it is taken for gone: fewer
+	// may pass it by for no reason.
+	goneAfter = 10
 )
 
 // Pod is a pod that answers requests.
@@ -25,6 +28,8 @@ type Pod struct {
 	// Age is for how long it has been known, Idle for how long it has had no request.
 	Age  time.Duration `json:"age"`
 	Idle time.Duration `json:"idle,omitempty"`
+	// Missed is how many requests it would have had in that time, at equal parts. Of stable's pods it is not counted.
+	Missed float64 `json:"missed,omitempty"`
 }
 
 // PodCount is how many requests a pod had, and how many of them were events (errors, slow requests).
@@ -138,29 +143,39 @@ func (st *State) pods(l Look, dt time.Duration) {
 	st.fresh(l.CandidateServed, dt)
 }
 
-// fresh remembers since when the candidate's pods have had requests.
+// fresh remembers since when the candidate's pods have had requests. One that is gone must be forgotten soon: as long as it
+// counts, the candidate seems to be judged by its latency, and nothing speaks against it.
 func (st *State) fresh(served map[string]Served, dt time.Duration) {
-	kept := st.Fresh[:0]
-	for _, pod := range st.Fresh {
-		pod.Age, pod.Idle = min(pod.Age+dt, maxDuration), pod.Idle+dt
+	for i := range st.Fresh {
+		pod := &st.Fresh[i]
+		pod.Age, pod.Idle = min(pod.Age+dt, maxDuration), min(pod.Idle+dt, maxDuration)
 		if served[pod.Name].Requests > 0 {
-			pod.Idle = 0
-		}
-		if pod.Idle <= forgetPod {
-			kept = append(kept, pod)
+			pod.Idle, pod.Missed = 0, 0
 		}
 	}
-	st.Fresh = kept
-	if len(kept) == len(served) { // the usual case: nobody is new
-		return
+	requests := st.meet(served)
+	for i := range st.Fresh {
+		if st.Fresh[i].Idle > 0 {
+			st.Fresh[i].Missed += float64(requests) / float64(len(st.Fresh))
+		}
 	}
+	st.Fresh = slices.DeleteFunc(st.Fresh, func(pod Pod) bool { return pod.Idle > forgetPod || pod.Missed > goneAfter })
+}
+
+// meet adds the candidate's pods that have requests for the first time, and returns how many requests all had.
+func (st *State) meet(served map[string]Served) (requests uint64) {
+	known := st.Fresh // sorted by name
 	for name, c := range served {
-		known := slices.ContainsFunc(st.Fresh, func(q Pod) bool { return q.Name == name })
-		if c.Requests > 0 && !known && len(st.Fresh) < maxFresh {
+		requests = addSaturating(requests, c.Requests)
+		_, ok := slices.BinarySearchFunc(known, name, func(p Pod, name string) int { return cmp.Compare(p.Name, name) })
+		if c.Requests > 0 && !ok && len(st.Fresh) < maxFresh {
 			st.Fresh = append(st.Fresh, Pod{Name: name})
 		}
 	}
-	slices.SortFunc(st.Fresh, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
+	if len(st.Fresh) > len(known) {
+		slices.SortFunc(st.Fresh, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	return requests
 }
 
 // warming says that a pod of the candidate has not had requests for long enough to be judged by its
