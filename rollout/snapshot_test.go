@@ -22,7 +22,7 @@ func dear(n int) string { return strings.Repeat("\x01", n) }
 
 // largest is a policy of which nothing can be larger (see the bounds in api/v1alpha1).
 func largest() *v1alpha1.RolloutPolicySpec {
-	number, decimal := int32(100), "-"+strings.Repeat("9", 15)+"."+strings.Repeat("9", 9)
+	number, counts, decimal := int32(100), false, "-"+strings.Repeat("9", 15)+"."+strings.Repeat("9", 9)
 	forever := &metav1.Duration{Duration: 99999*time.Hour + 59*time.Minute + 59*time.Second}
 	line := &v1alpha1.Line{Ratio: &decimal, Difference: &decimal}
 	p := &v1alpha1.RolloutPolicySpec{
@@ -41,7 +41,7 @@ func largest() *v1alpha1.RolloutPolicySpec {
 	for i := range 10 {
 		m := v1alpha1.Metric{Name: fmt.Sprintf("%063d", i)}
 		m.ComparedToStable = &v1alpha1.Comparison{Min: line, Max: line}
-		m.DryRun, m.Interval, m.WarmUp, m.Weight = true, forever, forever, &number
+		m.DryRun, m.Interval, m.WarmUp, m.Weight = &counts, forever, forever, &number
 		if i < v1alpha1.MaxQueries/4096 {
 			m.Query = dear(4096)
 		} else { // its arguments are not recorded
