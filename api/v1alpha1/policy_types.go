@@ -30,12 +30,16 @@ type RolloutPolicySpec struct {
 	// shrink to fit. Default 4m, because pipelines wait 5 minutes by default.
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=18
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="it must be longer than 0s; leave it out for the default, 4m"
 	// +optional
 	MaxDuration *metav1.Duration `json:"maxDuration,omitempty"`
 
 	// ProgressDeadline bounds how long candidate pods may take to start. Default 2m.
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=18
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="it must be longer than 0s; leave it out for the default, 2m"
 	// +optional
 	ProgressDeadline *metav1.Duration `json:"progressDeadline,omitempty"`
 
@@ -72,6 +76,8 @@ type RolloutPolicySpec struct {
 	// QuarantineTTL is how long a failed candidate is kept before the stable template is put back. Default 24h.
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=18
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="it must be longer than 0s; leave it out for the default, 24h"
 	// +optional
 	QuarantineTTL *metav1.Duration `json:"quarantineTTL,omitempty"`
 
