@@ -265,7 +265,7 @@ func (p *pass) crowded() string {
 	if p.inPhase() < revertAfter && p.stable.ready() > 0 {
 		return ""
 	}
-	return p.crowdedOut(crowdedFor)
+	return p.crowdedSoon()
 }
 
 // roomFound: the pod that found no room runs. That said nothing about the version; but where it happens again, what is missing

@@ -40,20 +40,7 @@ func TestNoRoomSaysWhatToDo(t *testing.T) {
 		"forbidden for ever": {refused(`pods "web-1" is forbidden: violates PodSecurity "restricted:latest"`), `"restricted:latest". Stable serves`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := tc.candidate
-			c.Hash, c.Template, c.Replicas, c.Desired = "v2", digest("v2"), 1, 4
-			d := rollout.Decide(&v1alpha1.RolloutPolicySpec{}, v1alpha1.RolloutStatus{
-				DeploymentUID: "uid-1", Phase: v1alpha1.PhaseStarting, PhaseSince: &metav1.MicroTime{Time: since}, Replicas: 4, CandidateReplicas: 1,
-				Stable:    v1alpha1.Revision{Hash: "v1", Template: digest("v1")},
-				Candidate: v1alpha1.Revision{Hash: "v2", Template: digest("v2")},
-			}, rollout.Observation{
-				Now: start,
-				Deployment: rollout.Deployment{
-					UID: "uid-1", Replicas: 4, Current: true, Template: digest("v2"), User: userFields(), Gate: v1alpha1.GateClosed,
-					Hold: &v1alpha1.Hold{K: 1, Template: digest("v2"), User: userFields()},
-				},
-				Revisions: []rollout.Revision{{Hash: "v1", Template: digest("v1"), Replicas: 4, Desired: 4}, c},
-			})
+			d := startedAMinuteAgo(rollout.Revision{}, tc.candidate)
 			if v := d.Status.Verdict; v == nil || v.Cause != v1alpha1.CauseNoRoom {
 				t.Fatalf("verdict %+v, want %s", v, v1alpha1.CauseNoRoom)
 			}
@@ -62,4 +49,52 @@ func TestNoRoomSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is rejected for the sake of stable is not rejected because a pod of stable has not left its place yet.
+func TestAPlaceThatBecomesFree(t *testing.T) {
+	waiting := func(since time.Duration) rollout.Pod {
+		return rollout.Pod{Name: "v1-2", NodeReady: true, Problem: rollout.ProblemUnschedulable, ProblemSince: start.Add(-since), CreatedAt: start.Add(-since)}
+	}
+	leaving := rollout.Pod{Name: "v1-1", NodeReady: true, Terminating: true}
+	quota := func(since time.Duration, pods ...rollout.Pod) rollout.Revision {
+		return rollout.Revision{CreateFailure: "exceeded quota", CreateFailureSince: start.Add(-since), Pods: pods}
+	}
+	for name, tc := range map[string]struct {
+		stable   rollout.Revision
+		rejected bool
+	}{
+		"nobody leaves":                   {rollout.Revision{Pods: []rollout.Pod{waiting(5 * time.Second)}}, true},
+		"somebody leaves":                 {rollout.Revision{Pods: []rollout.Pod{leaving, waiting(59 * time.Second)}}, false},
+		"somebody does not get away":      {rollout.Revision{Pods: []rollout.Pod{leaving, waiting(time.Minute)}}, true},
+		"a quota that nobody leaves":      {quota(5 * time.Second), true},
+		"a quota that somebody leaves":    {quota(59*time.Second, leaving), false},
+		"a quota that nobody gets out of": {quota(time.Minute, leaving), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			candidate := rollout.Revision{Pods: []rollout.Pod{{Name: "v2-1", NodeReady: true, CreatedAt: start.Add(-time.Minute)}}}
+			d := startedAMinuteAgo(tc.stable, candidate)
+			if rejected := d.Status.Phase != v1alpha1.PhaseStarting; rejected != tc.rejected {
+				t.Errorf("phase %s, verdict %+v; want it rejected: %v", d.Status.Phase, d.Status.Verdict, tc.rejected)
+			}
+		})
+	}
+}
+
+// startedAMinuteAgo is what is decided about a candidate of one pod beside a stable version that should have four.
+func startedAMinuteAgo(stable, candidate rollout.Revision) rollout.Decision {
+	stable.Hash, stable.Template, stable.Replicas, stable.Desired = "v1", digest("v1"), 4, 4
+	candidate.Hash, candidate.Template, candidate.Replicas, candidate.Desired = "v2", digest("v2"), 1, 4
+	return rollout.Decide(&v1alpha1.RolloutPolicySpec{}, v1alpha1.RolloutStatus{
+		DeploymentUID: "uid-1", Phase: v1alpha1.PhaseStarting, PhaseSince: &metav1.MicroTime{Time: start.Add(-time.Minute)}, Replicas: 4, CandidateReplicas: 1,
+		Stable:    v1alpha1.Revision{Hash: "v1", Template: digest("v1")},
+		Candidate: v1alpha1.Revision{Hash: "v2", Template: digest("v2")},
+	}, rollout.Observation{
+		Now: start,
+		Deployment: rollout.Deployment{
+			UID: "uid-1", Replicas: 4, Current: true, Template: digest("v2"), User: userFields(), Gate: v1alpha1.GateClosed,
+			Hold: &v1alpha1.Hold{K: 1, Template: digest("v2"), User: userFields()},
+		},
+		Revisions: []rollout.Revision{stable, candidate},
+	})
 }

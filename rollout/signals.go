@@ -18,6 +18,9 @@ const (
 	noRoomFor    = 30 * time.Second
 	// crowdedFor: the scheduler sees room that a pod has just left, and the native controller a quota, well before.
 	crowdedFor = 5 * time.Second
+	// leavesWithin is how long a pod of stable that is on its way out may keep its place, or its part of a quota, from the
+	// next: the usual grace period, and as much again.
+	leavesWithin = time.Minute
 	configFor  = 20 * time.Second
 	// readinessLostFor: two failed probes at the usual period are a blip, this is not.
 	readinessLostFor = 15 * time.Second
@@ -109,6 +112,15 @@ func podSignal(now time.Time, p Pod) *v1alpha1.Verdict {
 // notTheVersion ends what a candidate is rejected for and can't help.
 const notTheVersion = "; this says nothing about the version"
 
+// crowdedSoon is crowdedOut for a candidate that serves nobody: it goes as soon as it is known to stand in the way. While a pod
+// of stable is on its way out it is not, because the place of that one may be the next one's.
+func (p *pass) crowdedSoon() string {
+	if len(p.stable.Pods) > int(p.stable.alive()) {
+		return p.crowdedOut(leavesWithin)
+	}
+	return p.crowdedOut(crowdedFor)
+}
+
 // crowdedOut: a pod of stable has found no room for so long, while the candidate's pods take some. Empty: none has.
 func (p *pass) crowdedOut(lasts time.Duration) string {
 	if p.candidate.alive() == 0 {
@@ -161,7 +173,7 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	if v := podSignals(o, p.stable, candidate); v != nil {
 		return v
 	}
-	if crowded := p.crowdedOut(crowdedFor); crowded != "" {
+	if crowded := p.crowdedSoon(); crowded != "" {
 		return fail(v1alpha1.CauseNoRoom, "%s", crowded)
 	}
 	// Measured in this phase: a retry must not fail by what was seen before it.
