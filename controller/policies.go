@@ -7,9 +7,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -234,6 +236,9 @@ func accepted(spec *v1alpha1.RolloutPolicySpec, wrongQuery, conflict string) met
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonInvalid, wrong
 		return c
 	}
+	if spec.JudgesNothing() {
+		c.Message += "; errors and latency are disabled and no metric has a vote: whatever starts is promoted"
+	}
 	if conflict != "" {
 		c.Reason, c.Message = v1alpha1.ReasonConflict, conflict
 	}
@@ -260,7 +265,19 @@ func invalid(spec *v1alpha1.RolloutPolicySpec) string {
 			return fmt.Sprintf("no value of metric %q could be good: %s", m.Name, wrong)
 		}
 	}
-	return tooSlow(spec)
+	return cmp.Or(tooLong(spec), tooSlow(spec))
+}
+
+// tooLong says that the steps last longer than the rollout may; empty: they don't.
+func tooLong(spec *v1alpha1.RolloutPolicySpec) string {
+	var least time.Duration
+	for i := range spec.Steps {
+		least += duration(spec.Steps[i].MinDuration)
+	}
+	if most := spec.EffectiveMaxDuration(); least > most {
+		return fmt.Sprintf("the steps' minDuration is %s together, longer than maxDuration (%s)", least, most)
+	}
+	return ""
 }
 
 // tooSlow says which metric has its first value only when a rollout's time is up; empty: none that matters. No step passes
@@ -313,6 +330,22 @@ func invalidMetric(m *v1alpha1.Metric) string {
 		}
 		if (m.ComparedToStable != nil || m.Rate != nil) && !prometheus.NamesRevision(*q) {
 			return "it asks for the same whether the candidate is meant or stable; it needs {{.Revision}}"
+		}
+		if call := rateCall(*q); m.Rate != nil && call != "" {
+			return fmt.Sprintf("a rate is given by its counters, of which the judge takes the differences itself; leave out %s", call)
+		}
+	}
+	return ""
+}
+
+// inPromQL are strings, in which anything may stand, and calls of functions that make of counters what is none.
+var inPromQL = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|'(?:[^'\\\\]|\\\\.)*'|`[^`]*`" + `|\b(?:i?rate|increase|i?delta|deriv)\s*\(`)
+
+// rateCall is the first function in a query that makes of counters what is none, as "rate()"; empty: there is none.
+func rateCall(query string) string {
+	for _, found := range inPromQL.FindAllString(query, -1) {
+		if name, call := strings.CutSuffix(found, "("); call {
+			return strings.TrimSpace(name) + "()"
 		}
 	}
 	return ""

@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +214,54 @@ func TestMetricsThatAreSlowerThanARolloutMayBe(t *testing.T) {
 			}
 			if c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonInvalid || c.Message != tc.want {
 				t.Errorf("the condition is %s %s %q, want %q", c.Status, c.Reason, c.Message, tc.want)
+			}
+		})
+	}
+}
+
+func TestPoliciesThatCanNotMeanWhatTheySay(t *testing.T) {
+	lasting := func(each, most time.Duration) *v1alpha1.RolloutPolicySpec {
+		step := v1alpha1.Step{Weight: 10, MinDuration: &metav1.Duration{Duration: each}}
+		return &v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{step, {Weight: 10}, step}, MaxDuration: &metav1.Duration{Duration: most}}
+	}
+	rate := func(numerator, denominator string) *v1alpha1.RolloutPolicySpec {
+		m := v1alpha1.Metric{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Rate: &v1alpha1.MetricRate{Numerator: numerator, Denominator: denominator}}}
+		return &v1alpha1.RolloutPolicySpec{Analysis: v1alpha1.Analysis{Metrics: []v1alpha1.Metric{m}}}
+	}
+	const counters, inUse = `x{revision="{{.Revision}}"}`, "True Accepted in use"
+	notCounters := func(call string) string {
+		return `False Invalid the query of metric "orders" can't be used: a rate is given by its counters, of which the judge takes the differences itself; leave out ` + call
+	}
+	unjudged := func(metrics ...v1alpha1.Metric) *v1alpha1.RolloutPolicySpec {
+		return &v1alpha1.RolloutPolicySpec{Analysis: v1alpha1.Analysis{
+			SuccessRate: v1alpha1.SuccessRate{Disabled: true}, Latency: v1alpha1.Latency{Disabled: true}, Metrics: metrics,
+		}}
+	}
+	const nothing = inUse + "; errors and latency are disabled and no metric has a vote: whatever starts is promoted"
+	up := v1alpha1.Metric{Name: "up", MetricSpec: v1alpha1.MetricSpec{Query: "up", Range: &v1alpha1.Range{Min: ptr("1")}}}
+	dry := up
+	dry.DryRun = ptr(true)
+	for name, tc := range map[string]struct {
+		spec *v1alpha1.RolloutPolicySpec
+		want string
+	}{
+		"steps that last as long as the rollout may": {lasting(time.Minute, 2*time.Minute), inUse},
+		"steps that last longer": {
+			lasting(time.Minute, 119*time.Second), "False Invalid the steps' minDuration is 2m0s together, longer than maxDuration (1m59s)",
+		},
+		"a rate of counters":              {rate(counters, counters), inUse},
+		"sums of them":                    {rate("sum("+counters+")", "sum by (pod) ("+counters+")"), inUse},
+		"names and strings like a rate's": {rate(`my_rate(`+counters+`)`, `x{revision="{{.Revision}}",a="\"rate(",b='increase(',c=`+"`delta(`}"), inUse},
+		"a rate of a rate":                {rate("sum(rate ("+counters+"[1m]))", counters), notCounters("rate()")},
+		"only the denominator":            {rate(counters, "increase("+counters+"[1m])"), notCounters("increase()")},
+		"nothing is judged":               {unjudged(), nothing},
+		"a metric that only shows":        {unjudged(dry), nothing},
+		"a metric that has a vote":        {unjudged(dry, up), inUse},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := accepted(tc.spec, "", "")
+			if got := fmt.Sprintf("%s %s %s", c.Status, c.Reason, c.Message); got != tc.want {
+				t.Errorf("got  %s\nwant %s", got, tc.want)
 			}
 		})
 	}

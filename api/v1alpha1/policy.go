@@ -43,6 +43,12 @@ func (s *RolloutPolicySpec) Untested() string {
 	return "no step sends a request to the candidate, and none waits for approval: give a step a weight above 0, or approval: true"
 }
 
+// JudgesNothing says that no look could speak against a candidate: what it answers is not compared, and no metric has a vote.
+func (s *RolloutPolicySpec) JudgesNothing() bool {
+	votes := func(m Metric) bool { return m.DryRun == nil || !*m.DryRun }
+	return s.Analysis.SuccessRate.Disabled && s.Analysis.Latency.Disabled && !slices.ContainsFunc(s.Analysis.Metrics, votes)
+}
+
 // EffectiveMaxDuration is MaxDuration or its default.
 func (s *RolloutPolicySpec) EffectiveMaxDuration() time.Duration {
 	if s.MaxDuration == nil || s.MaxDuration.Duration <= 0 {
