@@ -29,7 +29,7 @@ steps:
 - {weight: 50, approval: true}
 maxDuration: 4m
 progressDeadline: 2m
-analysis: {successRate: {disabled: true}}
+analysis: {successRate: {disabled: true}, latency: {disabled: true}}
 `
 
 // The candidate gets the share of requests that its step says, whatever the number of pods, and
