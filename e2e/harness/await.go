@@ -166,12 +166,12 @@ func (c *Case) AwaitOutcome(within time.Duration, rollouts int) v1alpha1.History
 	return r.Status.History[len(r.Status.History)-1]
 }
 
-// AwaitNext waits for the end of a rollout that begins at since or later. Other than AwaitOutcome it knows no limit of how many
-// there may have been: the history keeps ten.
+// AwaitNext waits until a rollout has ended later than since, in whole seconds, whenever it began, and returns the last one that
+// did. Other than AwaitOutcome it knows no limit of how many there may have been: the history keeps ten.
 func (c *Case) AwaitNext(within time.Duration, since time.Time) v1alpha1.HistoryEntry {
 	c.T.Helper()
 	since = since.Truncate(time.Second) // like the times in the history
-	r := c.AwaitRollout(within, "a rollout that began at "+since.Format(time.TimeOnly)+" or later has ended", func(r *v1alpha1.Rollout) bool {
+	r := c.AwaitRollout(within, "a rollout has ended later than "+since.Format(time.TimeOnly), func(r *v1alpha1.Rollout) bool {
 		n := len(r.Status.History)
 		return n > 0 && r.Status.History[n-1].EndedAt.After(since)
 	})
