@@ -79,8 +79,9 @@ func TestLooks(t *testing.T) {
 		},
 		"gRPC statuses that are the server's fault": {
 			answer: map[string]float64{requests("a", "peer", "new", "2"): 100, grpc("a", "peer", "new", "0"): 80, grpc("a", "peer", "new", "5"): 9,
-				grpc("a", "peer", "new", "13"): 6, grpc("a", "peer", "new", "14"): 3, grpc("a", "peer", "new", "12"): 1, grpc("a", "peer", "new", "99"): 1},
-			candidate: arm{"a": {Requests: 100, Errors: 11}}, stable: arm{},
+				grpc("a", "peer", "new", "13"): 6, grpc("a", "peer", "new", "14"): 3, grpc("a", "peer", "new", "12"): 1,
+				grpc("a", "peer", "new", "99"): 1, grpc("a", "peer", "new", "-1"): 2, grpc("a", "peer", "new", "99999999999999999999"): 3},
+			candidate: arm{"a": {Requests: 100, Errors: 16}}, stable: arm{},
 		},
 		"a peer that can't be reached, answered locally": {
 			answer:    map[string]float64{requests("a", "peer", "new", "2"): 10, connects("a", "new"): 4},

@@ -4,6 +4,7 @@
 package prometheus
 
 import (
+	"errors"
 	"math"
 	"regexp"
 	"slices"
@@ -222,11 +223,12 @@ func (s series) started() bool {
 // grpcFailure says that a gRPC status is the server's fault: one that Envoy maps to an HTTP code of 500
 // or above (grpcToHttpStatus in source/common/grpc/status.cc), which is what its own load reports count
 // as errors. Those are Unknown, DeadlineExceeded, Unimplemented, Internal, Unavailable, DataLoss and
-// whatever is no status at all.
+// every number that is no status, as an app wrote it. Of what is no number the sidecars keep no counter: Envoy has its own
+// among such names (success, total).
 func grpcFailure(status string) bool {
 	n, err := strconv.Atoi(status)
 	if err != nil {
-		return false
+		return errors.Is(err, strconv.ErrRange)
 	}
 	switch n {
 	case 2, 4, 12, 13, 14, 15:

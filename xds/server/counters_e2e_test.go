@@ -20,44 +20,50 @@ import (
 	"github.com/headgate/headgate/xds"
 )
 
-// A gRPC status travels in trailers, through both sidecars, and is counted for the revision that gave it.
+// A gRPC status travels in trailers, through both sidecars, and is counted for the revision that gave it; so is a number that is
+// no status.
 func TestGRPCStatusIsPassedOnAndCounted(t *testing.T) {
+	statuses := []string{"13", "-1", "4711", "99999999999999999999"}
 	p := newPair(t)
-	p.appB.handle = func(w http.ResponseWriter, _ *http.Request) {
+	p.appB.handle = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/grpc")
 		w.WriteHeader(http.StatusOK)
 		fmt.Fprint(w, "message")
-		w.Header().Set(http.TrailerPrefix+"grpc-status", "13")
+		w.Header().Set(http.TrailerPrefix+"grpc-status", r.Header.Get("X-Status"))
 	}
 	p.weight(100)
 	reader := prometheus.NewSidecars(p.n.Dial)
 	p.read(t, reader, 0)
 	c := p.client(true)
-	for range 10 {
+	for i := range 40 {
+		status := statuses[i%len(statuses)]
 		req, err := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/shop.Web/Buy", strings.NewReader("message"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Host = "web"
 		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("X-Status", status)
 		r, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(r.Body)
 		r.Body.Close()
-		if err != nil || string(body) != "message" || r.Trailer.Get("grpc-status") != "13" {
+		if err != nil || string(body) != "message" || r.Trailer.Get("grpc-status") != status {
 			t.Fatalf("body %q, trailers %v, error %v", body, r.Trailer, err)
 		}
 	}
 	look := p.read(t, reader, 5)
-	if got := look.Candidate["a"]; got.Requests != 10 || got.Errors != 10 || len(look.Stable) > 0 {
-		t.Errorf("read from the sidecar: %+v, want 10 errors of 10 requests to the candidate", look)
+	if got := look.Candidate["a"]; got.Requests != 40 || got.Errors != 40 || len(look.Stable) > 0 {
+		t.Errorf("read from the sidecar: %+v, want 40 errors of 40 requests to the candidate", look)
 	}
 	_, stats := p.a.Admin(http.MethodGet, "/stats/prometheus")
-	want := `envoy_cluster_grpc{grpc_status="13",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 10`
-	if !strings.Contains(stats, want) {
-		t.Errorf("no line %s in:\n%s", want, stats)
+	for _, status := range statuses {
+		want := `envoy_cluster_grpc{grpc_status="` + status + `",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 10`
+		if !strings.Contains(stats, want) {
+			t.Errorf("no line %s in:\n%s", want, stats)
+		}
 	}
 }
 
