@@ -133,7 +133,7 @@ func accepted(s Settings, st *State) string {
 	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)
 	b = r.appendMargin(append(b, "; "...), s)
 	switch latency := st.bounds() > 0 && r.Bound == 0; {
-	case len(st.Rates)-st.bounds() > 1:
+	case st.evidential()-st.bounds() > 1:
 		b = append(b, " and as much of every other rate"...)
 	case latency:
 		b = append(b, " and latency as far off"...)

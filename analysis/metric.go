@@ -166,8 +166,16 @@ func (r *Rate) observe(pods *Pods, values []MetricValue, weight float64) (x arms
 }
 
 // compares says that rates are compared on which the verdict rests.
-func (st *State) compares() bool {
-	return slices.ContainsFunc(st.Rates, func(r Rate) bool { return !r.DryRun })
+func (st *State) compares() bool { return st.evidential() > 0 }
+
+// evidential is how many rates the verdict rests on: those that are not in a dry run.
+func (st *State) evidential() (n int) {
+	for i := range st.Rates {
+		if !st.Rates[i].DryRun {
+			n++
+		}
+	}
+	return n
 }
 
 // comparesRequests says that requests are compared, not users' rates alone.

@@ -6,6 +6,7 @@ package analysis
 import (
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 	"time"
 )
@@ -82,6 +83,9 @@ func TestDryRun(t *testing.T) {
 	v := got[len(got)-1]
 	if v.Result != Pass || v.Evidence.Harm > 1 {
 		t.Errorf("what is tried only decides: %s %q, harm %g", v.Result, v.Message, v.Evidence.Harm)
+	}
+	if strings.Contains(v.Message, "every other rate") {
+		t.Errorf("it says of what is tried only that it is ruled out: %q", v.Message)
 	}
 	if len(v.Evidence.Metrics) != 1 || v.Evidence.Metrics[0] != (MetricEvidence{Name: "a", Known: true, Value: 7, Outside: looksOutside, DryRun: true}) {
 		t.Errorf("the metric's evidence is %+v", v.Evidence.Metrics)
