@@ -27,7 +27,7 @@ type Criterion struct {
 	Vote int
 	// Interval is how often the metric is asked for. Default: at every look.
 	Interval time.Duration
-	// WarmUp is for how long after the candidate's first request its values are ignored. The step is not accepted before.
+	// WarmUp is for how long after the candidate first has a weight the metric's values are ignored. No step is accepted before.
 	WarmUp time.Duration
 }
 

@@ -26,7 +26,7 @@ type Metric struct {
 	// the step began.
 	Seen bool          `json:"seen,omitempty"`
 	Age  time.Duration `json:"age,omitempty"`
-	// Warm is for how long the candidate has had requests; it stops at the end of the warm-up.
+	// Warm is for how long the candidate has had a weight, with requests or without; it stops at the end of the warm-up.
 	Warm time.Duration `json:"warm,omitempty"`
 	// Value is the last one, and Stable what it was compared with; 0 of a rate.
 	Value  float64 `json:"value,omitempty"`

@@ -56,7 +56,8 @@ type MetricSpec struct {
 	// +optional
 	Interval *metav1.Duration `json:"interval,omitempty"`
 
-	// WarmUp is for how long after the candidate's first request its values are ignored; no step passes before. Default 0s.
+	// WarmUp is for how long after the candidate first has a weight the metric's values are ignored; no step passes before.
+	// Default 0s.
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=18
