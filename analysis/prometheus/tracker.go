@@ -75,7 +75,9 @@ func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
 //   - A new counter of a sidecar that was there before: all of it. Envoy makes a counter when it first
 //     counts, and the first error must not be lost.
 //   - A new counter of a new sidecar: all of it if the pod was created after the look before; else it
-//     is where counting starts, because most of it happened before anybody looked.
+//     is where counting starts, because most of it happened before anybody looked. That includes the few
+//     requests of a pod that was created since counting began, and was first scraped a few looks later: it
+//     may have been seen and forgotten, and what is counted twice is evidence that there never was.
 //   - A counter that is gone: nothing.
 //   - A value that no counter can have (NaN, negative) is as good as none.
 //
