@@ -69,7 +69,8 @@ type MetricValue struct {
 	CandidateCounts, StableCounts map[string]Counts
 	// Err says why there is no value; empty when there is one. All of the above is then ignored.
 	Err string
-	// NotDue says that nobody asked, because it was asked a while ago: nothing is known, and nothing is missing.
+	// NotDue says that nobody asked, because it was asked a while ago, or that a rate's counters were read for the first time,
+	// which is where counting starts: nothing is known, and nothing is missing.
 	NotDue bool
 }
 

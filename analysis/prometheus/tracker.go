@@ -16,8 +16,8 @@ import (
 // last look. 60 looks are 5 minutes.
 const forgetAfter = 60
 
-// maxGap is how long may pass between two looks. More is not one look any more: nobody was looking, as
-// between two rollouts of a workload, and counting starts again.
+// maxGap is how long may pass between two looks, unless they are planned to be farther apart. More is not one look any more:
+// nobody was looking, as between two rollouts of a workload, and counting starts again.
 const maxGap = 5 * time.Minute
 
 // memory is what must be known of earlier looks. The zero value knows nothing.
@@ -30,6 +30,8 @@ type memory struct {
 	sources map[source]int
 	// room is how many counters that are gone are remembered; 0: all of them.
 	room int
+	// gap is how long may pass between two looks; 0: maxGap.
+	gap time.Duration
 }
 
 // reading is the last value of a counter.
@@ -54,10 +56,10 @@ func (m memory) knows(s source) bool {
 	return ok
 }
 
-// fresh is the memory as it is worth something at a time: nothing after more than maxGap.
+// fresh is the memory as it is worth something at a time: nothing after too long a gap.
 func (m memory) fresh(at time.Time) memory {
-	if at.Sub(m.at) > maxGap {
-		return memory{room: m.room}
+	if at.Sub(m.at) > cmp.Or(m.gap, maxGap) {
+		return memory{room: m.room, gap: m.gap}
 	}
 	return m
 }
@@ -81,11 +83,11 @@ func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
 //   - A counter that is gone: nothing.
 //   - A value that no counter can have (NaN, negative) is as good as none.
 //
-// After more than maxGap all counters are new, of sidecars never seen. m is not changed.
+// After too long a gap all counters are new, of sidecars never seen. m is not changed.
 func (m memory) advance(at time.Time, samples []sample, about asked) (memory, []increment) {
 	m = m.fresh(at)
 	next := memory{
-		at: at, looks: m.looks + 1, room: m.room,
+		at: at, looks: m.looks + 1, room: m.room, gap: m.gap,
 		last:    make(map[series]reading, len(samples)),
 		sources: make(map[source]int, len(m.sources)),
 	}

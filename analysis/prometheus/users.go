@@ -40,7 +40,12 @@ const (
 	early = time.Second
 	// rateRoom is how many counters of a rate are remembered that are gone.
 	rateRoom = 1000
+	// late is how much after its time a metric may be asked for: when looks are on time again.
+	late = 30 * time.Second
 )
+
+// rateGap is how long may pass between two answers of a rate: one may be missing.
+func rateGap(interval time.Duration) time.Duration { return max(maxGap, 2*interval+late) }
 
 // due says which metrics are to be asked for now, and notes that they are: when their interval is over, and when a step
 // begins, which would otherwise have to wait for it. What nobody wants any more is forgotten.
@@ -155,12 +160,14 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 		return out
 	}
 	key := userKey{t.key(), q.Name}
-	before, ok := u.rates[key]
-	if !ok {
-		before.room = rateRoom
-	}
+	before := u.rates[key]
+	before.room, before.gap = rateRoom, rateGap(q.Interval)
 	next, increments := before.advance(at, r.samples, about([]Target{t}))
 	u.rates[key] = next
+	if next.looks == 1 { // where counting starts: what it says is known at the next look
+		out.NotDue = true
+		return out
+	}
 	out.CandidateCounts, out.StableCounts = map[string]analysis.Counts{}, map[string]analysis.Counts{}
 	for _, inc := range increments {
 		arm := out.StableCounts

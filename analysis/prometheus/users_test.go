@@ -111,7 +111,7 @@ func TestARateThatIsMissing(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, d)
 		}
 	}
-	check("at first nothing is known", q, counted(analysis.Counts{}, analysis.Counts{}))
+	check("at first nothing is known", q, analysis.MetricValue{Name: "m", NotDue: true})
 	check("then it is counted", q, counted(analysis.Counts{Requests: 10, Errors: 1}, analysis.Counts{Requests: 10, Errors: 1}))
 	fail = "all old"
 	check("one of four is missing", q, analysis.MetricValue{Name: "m", Err: "execution: too many samples"})
@@ -125,6 +125,45 @@ func TestARateThatIsMissing(t *testing.T) {
 	check("a denominator that selects nothing", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "nothing {{.Revision}}"},
 		analysis.MetricValue{Name: "m", Err: "the denominator: the result is empty"})
 	check("what can't be asked", Query{Name: "m", Unusable: "there is no template"}, analysis.MetricValue{Name: "m", Err: "there is no template"})
+}
+
+// Where a rate that is asked for seldom misses one answer, the next covers the gap. After two nobody knows any more what was
+// counted, and that is no value.
+func TestARateThatIsAskedForSeldom(t *testing.T) {
+	value, fail := 0, false
+	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+		switch {
+		case isCounters(query):
+			vector(w, "", webCounter("1"))
+		case fail:
+			http.Error(w, `{"status":"error","errorType":"execution","error":"too many samples"}`, http.StatusUnprocessableEntity)
+		default:
+			vector(w, "", map[string]string{"pod": query, "value": fmt.Sprint(value)})
+		}
+	})
+	q := Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "all {{.Revision}}", Interval: 4 * time.Minute}
+	var got []string
+	for i := range 8 * 48 { // 8 intervals
+		now := start.Add(time.Duration(i) * 5 * time.Second)
+		fail = i == 2*48 || i == 4*48 || i == 5*48
+		value = 10 * (i/48 + 1)
+		l, err := c.Looks(t.Context(), now, []Target{shop(q)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := l[0].Metrics[0]; i%48 == 0 {
+			got = append(got, fmt.Sprint(v.NotDue, v.CandidateCounts["all new"].Requests, v.StableCounts["all old"].Requests, v.Err != ""))
+		} else if !v.NotDue {
+			t.Errorf("look %d: it was asked for before its time: %+v", i, v)
+		}
+	}
+	want := []string{
+		"true 0 0 false", "false 10 10 false", "false 0 0 true", "false 20 20 false",
+		"false 0 0 true", "false 0 0 true", "true 0 0 false", "false 10 10 false",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("every 4 minutes (-want +got):\n%s", d)
+	}
 }
 
 // The three kinds of users' metrics at a real Prometheus.
@@ -212,10 +251,11 @@ func TestARateOfSums(t *testing.T) {
 	for _, tc := range []struct {
 		what               string
 		failed, all, extra string
+		first              bool
 		want               analysis.Counts
 		err                string
 	}{
-		{what: "at first nothing is known", failed: "50", all: "10000"},
+		{what: "at first nothing is known", failed: "50", all: "10000", first: true},
 		{what: "sums are counted like counters", failed: "51", all: "10100", want: analysis.Counts{Requests: 100, Errors: 1}},
 		{what: "a pod went and took its part of both", failed: "40", all: "8000"},
 		{what: "it goes on from there", failed: "42", all: "8010", want: analysis.Counts{Requests: 10, Errors: 2}},
@@ -223,8 +263,8 @@ func TestARateOfSums(t *testing.T) {
 		{what: "and the whole again", failed: "43", all: "8030", want: analysis.Counts{Requests: 20, Errors: 1}},
 	} {
 		failed, all, extra = tc.failed, tc.all, tc.extra
-		want := analysis.MetricValue{Name: "m", Err: tc.err}
-		if tc.err == "" {
+		want := analysis.MetricValue{Name: "m", Err: tc.err, NotDue: tc.first}
+		if tc.err == "" && !tc.first {
 			want.CandidateCounts, want.StableCounts = counted(tc.want), counted(tc.want)
 		}
 		if d := cmp.Diff(want, look()); d != "" {
