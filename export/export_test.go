@@ -53,10 +53,14 @@ func (c counted) Past(_ context.Context, t prometheus.Target, span prometheus.Sp
 	*c.asked = append(*c.asked, span)
 	for now := span.From; !now.After(span.To); now = now.Add(span.Every) {
 		look := analysis.Look{Time: now, Missing: c.empty, Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{t.Stable + "-1": {Requests: 900}}}
-		if during := now.Sub(began); during >= 40*time.Second {
+		during := now.Sub(began)
+		if during >= 40*time.Second {
 			look.Candidate[t.Stable+"-1"] = analysis.Counts{Requests: 100, Errors: 50}
 		} else if during >= 20*time.Second {
 			look.Candidate[t.Stable+"-1"] = analysis.Counts{Requests: 100}
+		}
+		if during >= 20*time.Second {
+			look.CandidatePods = 2
 		}
 		out = append(out, look)
 	}
@@ -94,9 +98,9 @@ func TestExport(t *testing.T) {
 		"one under way ends now": {status: underWay,
 			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(0), To: at(45), Every: 5 * time.Second}},
 			looks: []string{
-				`{"time":-301,"weight":0,"step":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
-				`{"time":10,"weight":0,"step":0,"candidate":{},`, `{"time":15,"weight":10,"step":0,`, `{"time":30,"weight":10,"step":0,`,
-				`{"time":35,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
+				`{"time":-301,"weight":0,"step":0,"candidatePods":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
+				`{"time":10,"weight":0,"step":0,"candidatePods":0,"candidate":{},`, `{"time":15,"weight":10,"step":0,`, `{"time":30,"weight":10,"step":0,`,
+				`{"time":35,"weight":25,"step":1,"candidatePods":2,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"candidatePods":2,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
 			},
 		},
 		"one that is over": {status: over,

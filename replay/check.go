@@ -16,8 +16,11 @@ import (
 // maxTime is how many seconds from 1970 a look may be.
 const maxTime = 1e11
 
-// maxStep is the largest index that a step may have.
-const maxStep = 1e6
+// maxStep is the largest index that a step may have, maxPods how many pods a candidate may.
+const (
+	maxStep = 1e6
+	maxPods = 1e6
+)
 
 // check says what is wrong with a line.
 func (l line) check() error {
@@ -30,6 +33,8 @@ func (l line) check() error {
 		return fmt.Errorf(`"weight" is %g; expected a percentage from 0 to 100, a whole number`, l.Weight)
 	case !wholeUpTo(maxStep, l.Step):
 		return fmt.Errorf(`"step" is %g; expected an index from 0 on`, l.Step)
+	case l.CandidatePods != nil && !wholeUpTo(maxPods, *l.CandidatePods):
+		return fmt.Errorf(`"candidatePods" is %g; expected how many pods the candidate has, a whole number of at least 0`, *l.CandidatePods)
 	case !l.Missing && l.Candidate == nil && l.Stable == nil:
 		return errors.New(`neither "candidate" nor "stable" is there; expected counts by pod, or "missing":true`)
 	}

@@ -25,13 +25,16 @@ import (
 // warning, since one may be a misspelling.
 // Whole numbers may be written as 10.0 or 1e3, as many programs do.
 type line struct {
-	Time      *float64       `json:"time"`
-	Weight    float64        `json:"weight"`
-	Step      float64        `json:"step"`
-	Missing   bool           `json:"missing,omitempty"`
-	Reason    string         `json:"reason,omitempty"`
-	Candidate map[string]pod `json:"candidate,omitzero"`
-	Stable    map[string]pod `json:"stable,omitzero"`
+	Time    *float64 `json:"time"`
+	Weight  float64  `json:"weight"`
+	Step    float64  `json:"step"`
+	Missing bool     `json:"missing,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	// CandidatePods is how many pods the candidate has; 0: as many as answered. nil: those of Candidate or, where a pod's Served
+	// says that they are others than those that answered, as many as answered.
+	CandidatePods *float64       `json:"candidatePods,omitempty"`
+	Candidate     map[string]pod `json:"candidate,omitzero"`
+	Stable        map[string]pod `json:"stable,omitzero"`
 }
 
 // pod is what one pod counted.
@@ -100,13 +103,21 @@ func (l line) look() (analysis.Look, error) {
 		p.count(look.Stable, name)
 		p.serve(look.StableServed, name, look.Bounds)
 	}
-	look.CandidatePods = len(l.Candidate)
+	look.CandidatePods = l.candidatePods()
+	return look, nil
+}
+
+// candidatePods is how many pods the candidate has; 0: as many as answered.
+func (l line) candidatePods() int {
+	if l.CandidatePods != nil {
+		return int(*l.CandidatePods)
+	}
 	for _, p := range l.Candidate {
-		if p.Served != nil { // then the candidate's pods are those that answered
-			look.CandidatePods = 0
+		if p.Served != nil { // then those of Candidate may be stable's
+			return 0
 		}
 	}
-	return look, nil
+	return len(l.Candidate)
 }
 
 // Write writes a look as a line that Run reads. Time is counted from since. The users' metrics are left out.
@@ -114,6 +125,9 @@ func Write(w io.Writer, l analysis.Look, since time.Time) error {
 	at := l.Time.Sub(since).Seconds()
 	out := line{Time: &at, Weight: float64(l.Weight), Step: float64(l.Step), Missing: l.Missing, Reason: l.Reason}
 	if !l.Missing {
+		// Pods are those whose sidecars counted, which also stable's do for the candidate, so this does not go without saying.
+		candidatePods := float64(l.CandidatePods)
+		out.CandidatePods = &candidatePods
 		out.Candidate = pods(l.Candidate, l.CandidateServed, l.Bounds)
 		out.Stable = pods(l.Stable, l.StableServed, l.Bounds)
 	}

@@ -22,8 +22,13 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	none := map[string]analysis.Counts{}
 	for name, want := range map[string]analysis.Look{
 		"counts of both": {
-			Time: since.Add(5 * time.Second), Step: 1, Weight: 25, CandidatePods: 1,
+			Time: since.Add(5 * time.Second), Step: 1, Weight: 25, CandidatePods: 2,
 			Candidate: map[string]analysis.Counts{"s": counts(25, 1, 25)}, Stable: map[string]analysis.Counts{"s": counts(75, 0, 0), "n": counts(3, 0, 3)},
+		},
+		"by sidecars of which it is not known whose they are": {
+			Time: since.Add(5 * time.Second), Weight: 10,
+			Candidate: map[string]analysis.Counts{"s": counts(5, 0, 5), "t": counts(4, 0, 4), "n": counts(1, 0, 1)},
+			Stable:    map[string]analysis.Counts{"s": counts(45, 0, 0), "t": counts(36, 0, 0), "n": counts(9, 0, 9)},
 		},
 		"timed at other pods than those that split": {
 			Time: since.Add(5500 * time.Millisecond), Weight: 10, Bounds: []float64{0.01, 0.25},
@@ -54,5 +59,25 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 				t.Errorf("%s\n(-want +got):\n%s", text, diff)
 			}
 		})
+	}
+}
+
+// Who writes looks by hand names each revision's own pods.
+func TestCandidatesPodsOfALineByHand(t *testing.T) {
+	for text, want := range map[string]int{
+		`"candidate":{"n":{"requests":5},"m":{"requests":5}}`:                                                     2,
+		`"candidate":{"n":{"requests":5,"slower":{"0.1":1}},"m":{"requests":5,"slower":{"0.1":1}}}`:               2,
+		`"candidate":{"n":{"requests":5,"served":6,"slower":{"0.1":1}},"s":{"requests":5,"served":0}}`:            0,
+		`"candidatePods":3.0,"candidate":{"n":{"requests":5,"served":6,"slower":{"0.1":1}},"s":{"requests":5}}`:   3,
+		`"candidatePods":0,"candidate":{"n":{"requests":5},"s":{"requests":5}},"stable":{"s":{"requests":90000}}`: 0,
+	} {
+		l, unknown, err := read([]byte(`{"time":5,"weight":10,"step":0,` + text + `}`))
+		if err != nil || unknown != nil {
+			t.Fatalf("%s: %v, %v", text, err, unknown)
+		}
+		look, err := l.look()
+		if err != nil || look.CandidatePods != want {
+			t.Errorf("%s: %d pods, %v; want %d", text, look.CandidatePods, err, want)
+		}
 	}
 }

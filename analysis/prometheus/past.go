@@ -50,8 +50,8 @@ func (s Span) moments() (out []time.Time) {
 const maxMoments = 1000
 
 // Past makes the looks that would have been made at a target in a span, the oldest first, from as few range queries as take
-// maxMoments each. Their Step and Weight are the target's; the users' metrics are not part of them. The first has no counts: it
-// is where counting starts. It differs from what Looks has found at the time by what was scraped then and known a moment
+// maxMoments each. Their Step and Weight are the target's, CandidatePods those whose sidecars were scraped; the users' metrics
+// are not part of them. The first has no counts: it is where counting starts. It differs from what Looks has found at the time by what was scraped then and known a moment
 // later. What Looks remembers does not change.
 func (c *Client) Past(ctx context.Context, t Target, s Span) ([]analysis.Look, error) {
 	moments := s.moments()
@@ -68,11 +68,25 @@ func (c *Client) Past(ctx context.Context, t Target, s Span) ([]analysis.Look, e
 		}
 		for i, answer := range byMoment(some, matrix) {
 			var at []analysis.Look
-			m, at = m.look(some[i], targets, parse(answer), c.config.StaleAfter)
+			a := parse(answer)
+			m, at = m.look(some[i], targets, a, c.config.StaleAfter)
+			at[0].CandidatePods = a.candidatePods(t)
 			out = append(out, at...)
 		}
 	}
 	return out, nil
+}
+
+// candidatePods is how many of the candidate's sidecars the answer has counters of: those that an app's own requests are
+// counted by, because whatever goes elsewhere is counted by stable's too.
+func (a answer) candidatePods(t Target) int {
+	pods := map[string]bool{}
+	for _, s := range a.samples {
+		if s.workload == t.key() && s.Hop == hopLocal && s.Revision == t.Candidate {
+			pods[s.Pod] = true
+		}
+	}
+	return len(pods)
 }
 
 // rangeOf sends a range query. Several may be under way at once, so each may have a share of the bytes; what takes more comes

@@ -56,6 +56,11 @@ func TestPastIsLookAfterLook(t *testing.T) {
 			stream(counter("a", "2"), "1000", "10", "1060", "70", "1120", "5", "1180", "6"), // restarts after 1060
 			stream(counter("a", "5"), "1060", "2", "1120", "0"),
 			stream(counter("b", "2"), "1060", "100", "1180", "130"), // missed a scrape
+			// The candidate's own pods, of which there is a second later, and what stable's sidecars count of their requests.
+			stream(strings.Replace(counter("c", "2"), `"old"`, `"new"`, 1), "1060", "0", "1120", "0", "1180", "0"),
+			stream(strings.Replace(counter("c", "4"), `"old"`, `"new"`, 1), "1060", "0", "1120", "0", "1180", "0"),
+			stream(strings.Replace(counter("d", "2"), `"old"`, `"new"`, 1), "1120", "0", "1180", "0"),
+			stream(strings.NewReplacer(`"old"`, `"new"`, `"local"`, `"peer"`).Replace(counter("a", "2")), "1060", "0", "1120", "0", "1180", "0"),
 			stream(`"hg_namespace":"shop","hg_workload":"web"`, "1000", "999", "1060", "1059", "1120", "1119", "1180", "1090"),
 		}, ",") + "]}}"
 	})
@@ -68,14 +73,14 @@ func TestPastIsLookAfterLook(t *testing.T) {
 		t.Errorf("start, end and step (-want +got):\n%s", diff)
 	}
 	none := map[string]analysis.Counts{}
-	look := func(second int64, why string, stable map[string]analysis.Counts) analysis.Look {
-		return analysis.Look{Time: time.Unix(second, 0), Weight: 10, Missing: why != "", Reason: why, Candidate: none, Stable: stable}
+	look := func(second int64, why string, pods int, stable map[string]analysis.Counts) analysis.Look {
+		return analysis.Look{Time: time.Unix(second, 0), Weight: 10, Missing: why != "", Reason: why, Candidate: none, Stable: stable, CandidatePods: pods}
 	}
 	want := []analysis.Look{
-		look(1000, "first look at these counters", none),
-		look(1060, "", map[string]analysis.Counts{"a": {Requests: 62, Errors: 2}}),
-		look(1120, "", map[string]analysis.Counts{"a": {Requests: 5}}),
-		look(1180, "not scraped for 90 s", map[string]analysis.Counts{"a": {Requests: 1}, "b": {Requests: 30}}),
+		look(1000, "first look at these counters", 0, none),
+		look(1060, "", 1, map[string]analysis.Counts{"a": {Requests: 62, Errors: 2}}),
+		look(1120, "", 2, map[string]analysis.Counts{"a": {Requests: 5}}),
+		look(1180, "not scraped for 90 s", 2, map[string]analysis.Counts{"a": {Requests: 1}, "b": {Requests: 30}}),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("looks (-want +got):\n%s", diff)

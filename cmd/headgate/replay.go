@@ -35,10 +35,12 @@ A look has the counts of the time since the look before, by pod; times in second
 
 (in one line; errors may be left out where there are none). "slower" has how many
 of the requests took longer than so many seconds, or of "served" where a pod
-answers others than it counts; without it latency is not judged. A look without
-data is {"time":10,"weight":10,"step":0,"missing":true}; the next may span the
-gap. Lines before the first with a weight above 0 are history: they say how much
-pods differ. A step begins anew when "step" or "weight" changes, and its time too.
+answers others than it counts; without it latency is not judged. "candidatePods":2
+says how many pods the candidate has, where those of "candidate" are not its own, as
+in what export writes. A look without data is
+{"time":10,"weight":10,"step":0,"missing":true}; the next may span the gap. Lines
+before the first with a weight above 0 are history: they say how much pods differ.
+A step begins anew when "step" or "weight" changes, and its time too.
 What is odd in a look (a field that is not known, more errors than requests, a time
 that does not rise) is said once, on standard error.
 
