@@ -3,7 +3,10 @@
 
 package analysis
 
-import "math"
+import (
+	"math"
+	"time"
+)
 
 // harmBets are the odds ratios, in parts of the tolerated one, that a harm component bets on: from
 // half again as many failures up to an outright catastrophe.
@@ -87,7 +90,14 @@ const (
 // injection is the mass to put into play before a look. An e-process that starts at the first look
 // only makes a candidate that was fine for 20 minutes owe evidence against itself; the mixture over
 // starting points does not, and it is an e-process too, because the masses add up to at most 1.
+//
+// What was put into play by a state that was lost is not known. But it can't be more than for the looks that there may have been,
+// so the looks that are left of those planned have theirs, and later ones none: else each loss after that would bring its own
+// chance of a false Fail.
 func (s Settings) injection(st *State, first, newStep bool) float64 {
+	if st.Lost && s.planOver(st.Last) {
+		return 0
+	}
 	mass := spreadMass / float64(s.PlannedLooks)
 	if first {
 		mass += firstMass
@@ -95,4 +105,9 @@ func (s Settings) injection(st *State, first, newStep bool) float64 {
 		mass += stepsMass / float64(s.Steps-1)
 	}
 	return max(min(mass, 1-st.Injected), 0)
+}
+
+// planOver says that the time of the planned looks has passed.
+func (s Settings) planOver(at time.Time) bool {
+	return !s.Began.IsZero() && at.Sub(s.Began).Seconds() >= float64(s.PlannedLooks)*s.Interval.Seconds()
 }

@@ -245,14 +245,41 @@ func TestALostStateCostsPowerNotValidity(t *testing.T) {
 	if found <= minLooksToFail {
 		t.Errorf("found at look %d, as if nothing had been lost", found)
 	}
-	// Lost at every look: the mass put into play adds up to less than 1.
-	total := firstMass + stepsMass
-	for i := range defaultPlannedLooks {
-		st, _ = Judge(Settings{}, Restore([]byte("?")), lookAt(i+1, 10, Counts{Requests: 100, Errors: 0}, Counts{Requests: 900, Errors: 1}))
-		total += st.Injected - firstMass - stepsMass
+}
+
+// The masses that all states of a rollout have put into play add up to at most 1, also where it takes much longer than planned:
+// it waits for an approval, or is paused.
+func TestHoweverOftenAStateIsLost(t *testing.T) {
+	s := Settings{PlannedLooks: 49, Began: start.Add(time.Second)}
+	for name, every := range map[string]int{"never": 500, "at every look": 1, "now and then": 20, "when the plan is nearly over": 48, "after it": 60} {
+		var st State
+		total, losses := 0.0, 0
+		for i := range 500 {
+			if i > 0 && i%every == 0 {
+				total += st.inPlay()
+				st = Restore([]byte("?"))
+				losses++
+			}
+			l := lookAt(i+1, 10, Counts{Requests: 100, Errors: 0}, Counts{Requests: 900, Errors: 1})
+			l.Step = min(i/10, 2)
+			st, _ = Judge(s, st, l)
+		}
+		if total += st.inPlay(); total > 1+1e-9 {
+			t.Errorf("lost %s (%d times): masses add up to %v", name, losses, total)
+		}
+		if every <= 20 && total < 0.7 {
+			t.Errorf("lost %s: masses add up to %v only", name, total)
+		}
 	}
-	if total > 1+1e-9 {
-		t.Errorf("masses add up to %v", total)
+	late := s
+	late.Began = start.Add(-time.Hour)
+	st := Forgotten()
+	for i := range 100 {
+		var v Verdict
+		st, v = Judge(late, st, lookAt(i+1, 10, Counts{Requests: 100, Errors: 40}, Counts{Requests: 900, Errors: 1}))
+		if v.Result == Fail || v.Result == Pass {
+			t.Fatalf("look %d of a state that was lost an hour after the beginning: %s %q", i, v.Result, v.Message)
+		}
 	}
 }
 

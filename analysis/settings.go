@@ -44,6 +44,10 @@ type Settings struct {
 	// PlannedLooks is how many looks the rollout may take; restarts of the harm process are spread over
 	// them. More looks are no error, they only get no restart. Default 720, an hour at 5 s.
 	PlannedLooks int
+	// Began is when the candidate first had a weight. Only a State that was Forgotten needs it, which can't know: once
+	// PlannedLooks times Interval have passed since, all that may be put into play may have been, and lost, so such a state puts
+	// nothing more into play. Zero: it is not known, and every such state is taken for one of a rollout that is younger than that.
+	Began time.Time
 	// Steps is how many steps the rollout has. Default 3.
 	Steps int
 	// MinLooks is how many looks with data a step needs before it can be accepted. Default 6.

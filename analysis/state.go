@@ -68,8 +68,9 @@ type State struct {
 }
 
 // Forgotten is the state of a rollout whose beginning was lost: whatever mass its harm processes had put
-// into play is gone, and of the rest only the part of each look still to come is used. So the whole
-// rollout stays within alpha, however often a state is lost.
+// into play is gone, and of the rest only the part of each planned look still to come is used. So the whole
+// rollout stays within alpha, however often a state is lost and however long the rollout takes, where Settings.Began
+// says when it began. A state that is lost after the planned looks finds no more harm.
 func Forgotten() State {
 	return State{Version: stateVersion, Lost: true, Injected: firstMass + stepsMass}
 }

@@ -322,6 +322,7 @@ func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
 		Interval:     LookInterval,
 		BlindAfter:   rollout.BlindAfter,
 		PlannedLooks: int(policy.EffectiveMaxDuration()/LookInterval) + 1,
+		Began:        firstWeight(s),
 		Steps:        len(steps),
 		NoErrorRate:  policy.Analysis.SuccessRate.Disabled, ErrorBudget: policy.Analysis.SuccessRate.Budget(),
 		NoLatency: policy.Analysis.Latency.Disabled, LatencyBudget: policy.Analysis.Latency.Budget(),
@@ -333,6 +334,16 @@ func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
 	// Steps that finish early leave their time to the later ones; those need less anyway.
 	out.MaxStepTime = out.StepTime(policy.EffectiveMaxDuration()-s.JudgedFor.Duration, len(steps)-int(s.Step))
 	return out
+}
+
+// firstWeight is when the candidate first had a weight; the zero time if it had none yet.
+func firstWeight(s *v1alpha1.RolloutStatus) time.Time {
+	for _, w := range s.Weights {
+		if w.Weight > 0 {
+			return w.Since.Time
+		}
+	}
+	return time.Time{}
 }
 
 // shorten cuts a text to a number of bytes, never inside a character.

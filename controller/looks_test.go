@@ -326,9 +326,13 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 		},
 	}
 	last := record()
+	first := metav1.NewMicroTime(time.Date(2026, 3, 1, 12, 0, 7, 0, time.UTC))
+	last.Status.Weights = []v1alpha1.WeightRecord{
+		{Since: metav1.NewMicroTime(first.Add(-time.Hour))}, {Since: first, Weight: 20}, {Since: metav1.NewMicroTime(first.Add(time.Hour)), Step: 1, Weight: 60},
+	}
 	last.Status.Policy, last.Status.Step, last.Status.JudgedFor = policyJSON(t, policy), 1, metav1.Duration{Duration: 30 * time.Second}
 	want := analysis.Settings{
-		Candidate: candidateHash, Stable: stableHash, Interval: 5 * time.Second, BlindAfter: time.Minute, PlannedLooks: 25, Steps: 2,
+		Candidate: candidateHash, Stable: stableHash, Interval: 5 * time.Second, BlindAfter: time.Minute, PlannedLooks: 25, Began: first.Time, Steps: 2,
 		MaxStepTime: 90 * time.Second, // the last step gets all that is left
 		NoErrorRate: true, ErrorBudget: 0.125, LatencyBound: 300 * time.Millisecond, LatencyBudget: 0.25,
 		Metrics: []analysis.Criterion{
