@@ -33,10 +33,15 @@ func (l line) check() error {
 		return fmt.Errorf(`"weight" is %g; expected a percentage from 0 to 100, a whole number`, l.Weight)
 	case !wholeUpTo(maxStep, l.Step):
 		return fmt.Errorf(`"step" is %g; expected an index from 0 on`, l.Step)
-	case l.CandidatePods != nil && !wholeUpTo(maxPods, *l.CandidatePods):
-		return fmt.Errorf(`"candidatePods" is %g; expected how many pods the candidate has, a whole number of at least 0`, *l.CandidatePods)
 	case !l.Missing && l.Candidate == nil && l.Stable == nil:
 		return errors.New(`neither "candidate" nor "stable" is there; expected counts by pod, or "missing":true`)
+	}
+	return l.checkPods()
+}
+
+func (l line) checkPods() error {
+	if n := l.CandidatePods; n != nil && !wholeUpTo(maxPods, *n) {
+		return fmt.Errorf(`"candidatePods" is %g; expected how many pods the candidate has, a whole number of at least 0`, *n)
 	}
 	for arm, pods := range map[string]map[string]pod{"candidate": l.Candidate, "stable": l.Stable} {
 		for name, p := range pods {
