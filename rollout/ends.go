@@ -438,6 +438,16 @@ func (p *pass) recordUnlessEnded(outcome v1alpha1.Outcome) {
 	}
 }
 
+// lastOutcome is how the last rollout of the revision ended; empty where the history has none.
+func (p *pass) lastOutcome(revision string) v1alpha1.Outcome {
+	for _, h := range slices.Backward(p.s.History) {
+		if h.To == revision {
+			return h.Outcome
+		}
+	}
+	return ""
+}
+
 // maxSnapshot is what the record can hold (the CRD refuses more). Every policy that the API accepts fits, so that what is
 // judged never differs from what was asked for.
 const maxSnapshot = 131072

@@ -151,19 +151,31 @@ func (p *pass) openGates(r Revision) {
 	}
 }
 
-// spendWishes names the wishes that were taken up, or can't be any more. Left in the spec they would hit
-// a later rollout of the same revision: one promoted by hand, rejected and retried would skip its steps.
+// spendWishes names the wishes that were taken up, or can't be any more. Left in the spec they would hit a later rollout
+// of the same revision: one promoted by hand, rejected and retried would skip its steps, and so would one that was taken
+// back or superseded and is applied again. A retry asks for a rollout to come, and is spent when that begins.
 func (p *pass) spendWishes() {
-	w, hash := p.o.Wishes, p.s.Candidate.Hash
+	w, current := p.o.Wishes, p.s.Candidate.Hash
 	if p.isIdle() {
-		hash = p.s.Stable.Hash
+		current = p.s.Stable.Hash
 	}
-	if hash == "" {
-		return
+	p.d.ClearRetry = w.Retry != nil && current != "" && w.Retry.Revision == current && !p.failedBefore()
+	p.d.ClearPromote = w.Promote != nil && p.isOver(w.Promote.Revision)
+	p.d.ClearApprove = w.Approve != nil && (p.isOver(w.Approve.Revision) ||
+		w.Approve.Revision == p.s.Candidate.Hash && w.Approve.Step < p.s.Step)
+}
+
+// isOver: what is left of the revision's rollout has no steps, or it has ended. By the history, so that a wish whose removal
+// failed is found again. A revision that no rollout was about may have one yet.
+func (p *pass) isOver(revision string) bool {
+	switch {
+	case revision == "":
+		return false
+	case revision == p.s.Candidate.Hash && !p.isIdle():
+		return p.s.Phase == v1alpha1.PhasePromoting || p.failedBefore()
+	case revision == p.s.Stable.Hash:
+		return true
 	}
-	about := func(w *v1alpha1.RevisionWish) bool { return w != nil && w.Revision == hash }
-	over := p.isIdle() || p.s.Phase == v1alpha1.PhasePromoting || p.failedBefore()
-	p.d.ClearRetry = about(w.Retry) && !p.failedBefore()
-	p.d.ClearPromote = about(w.Promote) && over
-	p.d.ClearApprove = w.Approve != nil && w.Approve.Revision == hash && (over || w.Approve.Step < p.s.Step)
+	ended := p.lastOutcome(revision)
+	return ended != "" && ended != v1alpha1.OutcomePromoted
 }

@@ -151,6 +151,24 @@ func (c *oracle) stableIsSafe(_ status, o rollout.Observation, d rollout.Decisio
 	return ""
 }
 
+// wishesAreAboutThisRollout: what was wished for a rollout promotes no later one of the same version.
+func (c *oracle) wishesAreAboutThisRollout(before status, o rollout.Observation, d rollout.Decision) string {
+	if before.DeploymentUID != o.Deployment.UID {
+		c.wished = attempt{} // the record and its wishes are those of another Deployment
+	}
+	if w := o.Wishes.Promote; !equality.Semantic.DeepEqual(w, c.promote) {
+		c.promote, c.wished = w, attempt{}
+		if w != nil && w.Revision == before.Candidate.Hash {
+			c.wished = attemptOf(before)
+		}
+	}
+	asked := slices.ContainsFunc(d.Events, func(e rollout.Event) bool { return e.Reason == "PromotedByUser" })
+	if asked && c.wished != (attempt{}) && c.wished != attemptOf(d.Status) {
+		return "a wish about an earlier rollout promotes this one"
+	}
+	return ""
+}
+
 // fixedPoint: the same observation again wants the same and reports nothing again.
 func (c *oracle) fixedPoint(_ status, o rollout.Observation, d rollout.Decision) string {
 	again := rollout.Decide(c.w.policy, d.Status, o)

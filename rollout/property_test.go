@@ -142,6 +142,9 @@ type oracle struct {
 	broken string
 	// failed is the rollout that has failed; its weight must not rise again.
 	failed attempt
+	// promote is the wish to promote that is there, and the rollout that was under way when it came.
+	promote *v1alpha1.RevisionWish
+	wished  attempt
 }
 
 // attempt identifies a rollout.
@@ -159,7 +162,7 @@ func attemptOf(s status) attempt {
 
 func (c *oracle) check(before status, o rollout.Observation, d rollout.Decision) {
 	for _, promise := range []func(status, rollout.Observation, rollout.Decision) string{
-		c.weights, c.failIsHeard, c.pauseIsKept, c.nothingAtZero, c.fieldsAreTheUsers, c.stableIsSafe,
+		c.weights, c.failIsHeard, c.pauseIsKept, c.nothingAtZero, c.fieldsAreTheUsers, c.stableIsSafe, c.wishesAreAboutThisRollout,
 		c.fixedPoint, c.restart, c.staleRead, c.otherUID,
 	} {
 		if broken := promise(before, o, d); broken != "" && c.broken == "" {

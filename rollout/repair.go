@@ -105,16 +105,12 @@ func (p *pass) tidy() {
 	if !p.o.Deployment.Current {
 		return
 	}
-	last := map[string]v1alpha1.Outcome{}
-	for _, h := range p.s.History {
-		last[h.To] = h.Outcome
-	}
 	dead := []v1alpha1.Outcome{v1alpha1.OutcomeRolledBack, v1alpha1.OutcomeSuperseded, v1alpha1.OutcomeAborted}
 	for _, r := range p.o.Revisions {
 		if r.Hash == "" || r.Hash == p.s.Stable.Hash || r.Hash == p.s.Candidate.Hash || r.Template == p.o.Deployment.Template {
 			continue
 		}
-		if r.Replicas == 0 && r.alive() == 0 && slices.Contains(dead, last[r.Hash]) {
+		if r.Replicas == 0 && r.alive() == 0 && slices.Contains(dead, p.lastOutcome(r.Hash)) {
 			p.d.DeleteRevisions = append(p.d.DeleteRevisions, r.Hash)
 		}
 	}

@@ -30,7 +30,8 @@ const (
 )
 
 // RolloutSpec holds the user's wishes. Each names the revision it is about, so that a wish can't hit
-// a later one; a wish about another revision than the current candidate is ignored.
+// a later one; a wish about another revision than the current candidate is ignored. When a rollout ends,
+// what was wished for it is removed, but for Retry, which asks for the next one.
 type RolloutSpec struct {
 	// Approve lets the rollout leave a step that waits for approval.
 	// +optional
