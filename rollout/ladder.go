@@ -68,10 +68,11 @@ func (p *pass) mixed() bool {
 	})
 }
 
-// weightOf is the step's weight, or as much of it as one pod on top of a mix can carry.
+// weightOf is the step's weight, or as much of it as one pod on top of a mix can carry. That is not nothing, however
+// many pods there are: without requests the step would never be judged.
 func (p *pass) weightOf(step v1alpha1.Step) int32 {
 	if p.mixed() {
-		return min(step.Weight, carries(1, p.o.Deployment.Replicas))
+		return min(step.Weight, max(1, carries(1, p.o.Deployment.Replicas)))
 	}
 	return step.Weight
 }
