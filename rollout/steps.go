@@ -63,7 +63,7 @@ func (p *pass) stepping() {
 		p.promote()
 		return
 	}
-	if weight := p.weightOf(step); p.s.Weight != weight {
+	if weight := p.weightOf(step); p.s.Weight != weight || p.isNewStep() {
 		p.enterWeight(weight)
 		return
 	}
@@ -80,6 +80,12 @@ func (p *pass) stepping() {
 		return
 	}
 	p.judgeStep(step)
+}
+
+// isNewStep: the step has begun, or goes on after a pause, and its weight was not entered since. The step before may have
+// had the same one, with fewer pods.
+func (p *pass) isNewStep() bool {
+	return p.s.StepSince == nil && (p.s.WeightSince == nil || p.s.WeightSince.Before(p.s.PhaseSince))
 }
 
 // enterWeight brings the step's weight in force, once all k pods can take their part of it.
@@ -99,6 +105,7 @@ func (p *pass) enterWeight(weight int32) {
 		return
 	}
 	p.setWeight(weight)
+	p.s.WeightSince = micro(p.o.Now)
 	p.because(fmt.Sprintf("step %d: weight goes to %d %%", p.s.Step, weight))
 }
 

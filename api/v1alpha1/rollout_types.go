@@ -111,7 +111,7 @@ type RolloutStatus struct {
 	// Step is the current step, counted from 0.
 	// +optional
 	Step int32 `json:"step,omitempty"`
-	// StepSince is when the step's weight came into force; unset before that.
+	// StepSince is when the step's weight came into force, its k pods being ready for it; unset before that.
 	// +optional
 	StepSince *metav1.MicroTime `json:"stepSince,omitempty"`
 	// JudgedFor is the judged time used up before the current step, approvals and pauses not counted.
@@ -136,7 +136,8 @@ type RolloutStatus struct {
 	// told derives from this field, Stable and Candidate alone.
 	// +optional
 	Weight int32 `json:"weight,omitempty"`
-	// WeightSince is when Weight was last changed; sidecars that stay silent for too long after it are left out.
+	// WeightSince is when Weight was last changed, or kept for another step; sidecars that stay silent for too long after
+	// it are left out.
 	// +optional
 	WeightSince *metav1.MicroTime `json:"weightSince,omitempty"`
 	// WeightInForce is the share that every connected sidecar has acknowledged.
