@@ -26,7 +26,6 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 		Gated:       webhook.HasGate(pod),
 		GateOpen:    conditionTrue(pod, v1alpha1.GateCondition),
 		Ready:       conditionTrue(pod, corev1.PodReady),
-		Injected:    pod.Labels[v1alpha1.InjectedLabel] == "true",
 	}
 	p.ReadyButGate = !p.Terminating && nodeReady && readyButGate(pod)
 	p.LostReadySince = lostReadySince(pod)

@@ -102,7 +102,7 @@ func TestReadinessOfAPod(t *testing.T) {
 	}
 	phase := func(p corev1.PodPhase) func(*corev1.Pod) { return func(pod *corev1.Pod) { pod.Status.Phase = p } }
 	ungated := func(pod *corev1.Pod) { pod.Spec.ReadinessGates = nil }
-	base := rollout.Pod{Name: "c1", CreatedAt: at(0), NodeReady: true, Gated: true, Injected: true}
+	base := rollout.Pod{Name: "c1", CreatedAt: at(0), NodeReady: true, Gated: true}
 	but := func(change func(*rollout.Pod)) rollout.Pod {
 		p := base
 		change(&p)
@@ -124,7 +124,7 @@ func TestReadinessOfAPod(t *testing.T) {
 			}
 		}, containers(runningSince("app", 3)), otherGate}, want: but(func(p *rollout.Pod) { p.Message = "containers with unready status: [app]" })},
 		"another gate is open":               {change: []func(*corev1.Pod){otherGate, set("lb.example/attached", corev1.ConditionTrue, 7)}, want: but(func(p *rollout.Pod) { p.ReadyButGate = true })},
-		"a pod without gate and sidecar":     {change: []func(*corev1.Pod){ungated, uninjected}, want: but(func(p *rollout.Pod) { p.ReadyButGate, p.Gated, p.Injected = true, false, false })},
+		"a pod without gate and sidecar":     {change: []func(*corev1.Pod){ungated, uninjected}, want: but(func(p *rollout.Pod) { p.ReadyButGate, p.Gated = true, false })},
 		"being deleted it is never ready":    {change: []func(*corev1.Pod){terminating}, want: but(func(p *rollout.Pod) { p.Terminating = true })},
 		"evicted it counts as terminating":   {change: []func(*corev1.Pod){phase(corev1.PodFailed)}, want: but(func(p *rollout.Pod) { p.Terminating = true })},
 		"its node is down":                   {nodeDown: true, want: but(func(p *rollout.Pod) { p.ReadyButGate, p.NodeReady = false, false })},

@@ -138,9 +138,9 @@ func (w *world) replicate(v *version) {
 	v.quota = time.Time{}
 	for len(v.pods) < int(v.size) {
 		v.made++
-		p := &pod{trouble: v.trouble, Pod: rollout.Pod{
+		p := &pod{trouble: v.trouble, injected: !w.podWebhookDown, Pod: rollout.Pod{
 			Name: fmt.Sprintf("%s-%d", v.name, v.made), CreatedAt: w.now, NodeReady: true,
-			Injected: !w.podWebhookDown, Gated: w.gates(v) && !w.podWebhookDown,
+			Gated: w.gates(v) && !w.podWebhookDown,
 		}}
 		v.pods = append(v.pods, p)
 	}

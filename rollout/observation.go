@@ -110,8 +110,6 @@ type Pod struct {
 	Message string
 	// ProblemSince is when the problem began, as well as that is known.
 	ProblemSince time.Time
-	// Injected: it carries the sidecar.
-	Injected bool
 }
 
 // PodProblem is what keeps a pod from running. The zero value is none.

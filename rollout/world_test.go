@@ -67,6 +67,7 @@ type pod struct {
 	rollout.Pod
 	trouble   string
 	startedAt time.Time // when it was ready first
+	injected  bool      // it has a sidecar
 	silent    bool
 	cut       bool // its sidecar is not connected
 	acked     ack
@@ -246,7 +247,7 @@ func (w *world) observe() rollout.Observation {
 		}
 		for _, p := range v.pods {
 			r.Pods = append(r.Pods, p.Pod)
-			if p.Injected {
+			if p.injected {
 				o.Sidecars = append(o.Sidecars, rollout.Sidecar{
 					Pod: p.Name, Revision: v.name, Connected: !w.xdsDown && !p.cut && !p.startedAt.IsZero(),
 					Candidate: p.acked.candidate, Weight: p.acked.weight,
