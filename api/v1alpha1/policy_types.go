@@ -49,7 +49,7 @@ type RolloutPolicySpec struct {
 
 	// OnFailure says what stays of a failed candidate. Quarantine keeps one pod, gate closed, weight
 	// 0; Revert puts the stable template back; Auto reverts workloads whose candidates must not idle
-	// along (no captured port, or few replicas under an autoscaler) and quarantines the others.
+	// along (at most 5 replicas under an autoscaler) and quarantines the others.
 	// +kubebuilder:validation:Enum=Quarantine;Revert;Auto
 	// +kubebuilder:default=Auto
 	// +optional
