@@ -26,8 +26,8 @@ type RolloutPolicySpec struct {
 	// +optional
 	Steps []Step `json:"steps,omitempty"`
 
-	// MaxDuration bounds the judged part of a rollout (approvals and pauses are not counted); steps
-	// shrink to fit. Default 4m, because pipelines wait 5 minutes by default.
+	// MaxDuration bounds the judged part of a rollout (approvals, pauses and outages without data are not
+	// counted); steps shrink to fit. Default 4m, because pipelines wait 5 minutes by default.
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=18

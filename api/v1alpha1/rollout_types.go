@@ -114,10 +114,12 @@ type RolloutStatus struct {
 	// StepSince is when the step's weight came into force, its k pods being ready for it; unset before that.
 	// +optional
 	StepSince *metav1.MicroTime `json:"stepSince,omitempty"`
-	// JudgedFor is the judged time used up before the current step, approvals and pauses not counted.
+	// JudgedFor is the judged time used up before the current step; approvals, pauses and outages without data
+	// are not counted.
 	// +optional
 	JudgedFor metav1.Duration `json:"judgedFor,omitempty"`
-	// PausedFor is the time within the current step that does not count, because of pauses and approvals.
+	// PausedFor is the time within the current step that does not count, because of approvals, pauses and outages
+	// without data that are over.
 	// +optional
 	PausedFor metav1.Duration `json:"pausedFor,omitempty"`
 	// BlindSince is since when the analysis has had no usable data, as far as it said so; unset while it has.
