@@ -173,6 +173,7 @@ var rules = []rule{
 }
 
 func (p *pass) byPhase() {
+	p.deleteUngated()
 	switch p.s.Phase {
 	case v1alpha1.PhaseStarting:
 		p.starting()

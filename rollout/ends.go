@@ -328,22 +328,46 @@ func (p *pass) gatesClosed() bool {
 }
 
 func (p *pass) podWebhookDown() bool {
-	if !p.gatesClosed() || p.candidate.Hash == "" || p.gone {
-		return false // where no policy counts, in a namespace that lost its label above all, nobody gates pods any more
+	if !p.wantsGates() {
+		return false
 	}
-	if p.servesUngated() {
-		return true
+	return p.servesUngated() || (len(p.seenUngated()) > ungatedLimit && !p.failedBefore())
+}
+
+// wantsGates: each of the candidate's pods should have a closed gate. Where no policy counts, in a namespace that lost its
+// label above all, nobody gates pods any more.
+func (p *pass) wantsGates() bool {
+	return p.gatesClosed() && p.candidate.Hash != "" && !p.gone
+}
+
+// ungated names the candidate's pods that came without their gate and must go.
+func (p *pass) ungated() (names []string) {
+	if !p.wantsGates() || p.servesUngated() {
+		return nil
 	}
 	for _, pod := range p.candidate.Pods {
-		if pod.Gated || pod.Terminating {
-			continue
-		}
-		p.d.DeletePods = append(p.d.DeletePods, pod.Name)
-		if !slices.Contains(p.s.UngatedPods, pod.Name) {
-			p.s.UngatedPods = lastN(append(p.s.UngatedPods, pod.Name), 10)
+		if !pod.Gated && !pod.Terminating {
+			names = append(names, pod.Name)
 		}
 	}
-	return len(p.s.UngatedPods) > ungatedLimit && !p.failedBefore()
+	return names
+}
+
+// seenUngated are the last of all that came without a gate in this rollout.
+func (p *pass) seenUngated() []string {
+	seen := slices.Clone(p.s.UngatedPods)
+	for _, name := range p.ungated() {
+		if !slices.Contains(seen, name) {
+			seen = lastN(append(seen, name), 10)
+		}
+	}
+	return seen
+}
+
+// deleteUngated takes pods away that serve users unasked; their ReplicaSet makes gated ones.
+func (p *pass) deleteUngated() {
+	p.d.DeletePods = append(p.d.DeletePods, p.ungated()...)
+	p.s.UngatedPods = p.seenUngated()
 }
 
 // servesUngated: candidate pods serve, and the native controller has taken stable's away for them: those that came
@@ -363,6 +387,7 @@ func (p *pass) leftOver() int32 {
 
 // giveUpWithoutGates goes back; where the candidate serves by itself, as a failed promotion does.
 func (p *pass) giveUpWithoutGates() {
+	p.deleteUngated()
 	switch {
 	case p.failedBefore():
 		p.event(true, v1alpha1.CausePodWebhook, "Pods of the version that failed serve; the stable template is put back")

@@ -196,6 +196,7 @@ func (p *pass) unconnected() bool {
 // releaseUnsplit lets the version go out natively: held, it would be called a failure, and so would every version
 // after it, the one that mends the connection included.
 func (p *pass) releaseUnsplit() {
+	p.deleteUngated()
 	p.d.Requeue = tick
 	p.noteOnce(v1alpha1.CauseSidecarSilent, "Most of the stable pods' sidecars are not connected to Headgate, so requests can't be split: "+
 		"this version goes out at once, not as a rollout. A NetworkPolicy or the pods' dnsPolicy in the way is the likely cause", true)
