@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -62,8 +63,18 @@ func (f *Feeder) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 		}
 	}
 	f.forgetGone(req.NamespacedName, now)
-	return ctrl.Result{}, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return ctrl.Result{}, err
+	}
+	if w != nil && w.awaitsNode() {
+		return ctrl.Result{RequeueAfter: lookAtNodes}, nil
+	}
+	return ctrl.Result{}, nil
 }
+
+// lookAtNodes is how often nodes are looked at again while one keeps a pod from requests: nothing tells the Feeder that
+// a node is back, or that a new one has come into the cache after its pod.
+const lookAtNodes = time.Second
 
 func (f *Feeder) forgetGone(key types.NamespacedName, now map[string]bool) {
 	for revision := range f.fed[key] {
@@ -129,13 +140,30 @@ func (w *workload) split(hash string) (peer string, weight uint32, ok bool) {
 func (w *workload) endpoints(hash string) []string {
 	var out []string
 	for _, pod := range w.pods[hash] {
-		up := pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && readyButGate(pod) && !w.nodesDown[pod.Spec.NodeName]
-		if up && pod.Labels[v1alpha1.InjectedLabel] == "true" && pod.Status.PodIP != "" {
+		if servesPeers(pod) && w.nodeUp(pod.Spec.NodeName) {
 			out = append(out, pod.Status.PodIP)
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// servesPeers says whether a pod can get requests from sidecars of the other revision, if its node is up.
+func servesPeers(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodRunning && readyButGate(pod) &&
+		pod.Labels[v1alpha1.InjectedLabel] == "true" && pod.Status.PodIP != ""
+}
+
+// awaitsNode says whether a pod of a split gets no requests only because of its node.
+func (w *workload) awaitsNode() bool {
+	for hash, pods := range w.pods {
+		if _, _, split := w.split(hash); split && slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
+			return servesPeers(pod) && !w.nodeUp(pod.Spec.NodeName)
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // capturedPorts are what the Pod webhook noted on the oldest pod of a revision. All of them have the same ports, but what

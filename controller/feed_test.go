@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -39,7 +40,7 @@ func captures(ports ...v1alpha1.CapturedPort) func(*corev1.Pod) {
 
 // view is shop/web with these pods, in the rollout of record().
 func view(pods ...*corev1.Pod) *workload {
-	w := &workload{deployment: deployment(), record: record(), pods: map[string][]*corev1.Pod{}, nodesDown: map[string]bool{"down": true}}
+	w := &workload{deployment: deployment(), record: record(), pods: map[string][]*corev1.Pod{}, nodesReady: map[string]bool{"n1": true, "down": false}}
 	for _, pod := range pods {
 		hash := pod.Labels["pod-template-hash"]
 		w.pods[hash] = append(w.pods[hash], pod)
@@ -118,7 +119,7 @@ func TestEndpointsAreReadyButForTheGate(t *testing.T) {
 	}
 	w := view(
 		pod("10.0.0.9"), pod("10.0.0.1", gateOpen),
-		pod("10.0.0.2", terminating), pod("10.0.0.3", onNode("down")), pod("10.0.0.4", uninjected),
+		pod("10.0.0.2", terminating), pod("10.0.0.3", onNode("down")), pod("10.0.0.7", onNode("deleted")), pod("10.0.0.4", uninjected),
 		pod("10.0.0.5", set(corev1.ContainersReady, corev1.ConditionFalse, 9)), pod(""),
 		pod("10.0.0.6", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
 		pod("10.0.0.9"), // a pod network may give an address again before the old pod is gone
@@ -289,6 +290,43 @@ func TestFeederTellsAndForgets(t *testing.T) {
 	}
 	if len(f.fed) != 0 {
 		t.Errorf("the feeder still remembers %v", f.fed)
+	}
+}
+
+// A machine fails: its node is not ready, then gone, and the candidate's pod on it says that it is ready all the while.
+func TestAPodWhoseNodeIsGoneGetsNoRequests(t *testing.T) {
+	lost := node("n2", corev1.ConditionTrue)
+	c := cluster(t, namespace("shop", true), deployment(), record(), node("n1", corev1.ConditionTrue), lost,
+		podOf(stableHash, "s1", "10.0.0.1"), podOf(candidateHash, "c1", "10.0.0.2", onNode("n2")),
+		replicaSet(stableHash, "v1", 4), replicaSet(candidateHash, "v2", 1)).WithStatusSubresource(&corev1.Node{}).Build()
+	s := &sink{told: map[string]xds.Workload{}}
+	f := &Feeder{Reconciler: reconciler(c), Sink: s}
+	turn := func(status corev1.ConditionStatus) error {
+		lost.Status = node("n2", status).Status
+		return c.Status().Update(t.Context(), lost)
+	}
+	for _, step := range []struct {
+		when   string
+		do     func() error
+		want   []string
+		looked time.Duration // again
+	}{
+		{"the node is ready", func() error { return nil }, []string{"10.0.0.2"}, 0},
+		{"it is not ready", func() error { return turn(corev1.ConditionUnknown) }, nil, lookAtNodes},
+		{"it is back", func() error { return turn(corev1.ConditionTrue) }, []string{"10.0.0.2"}, 0},
+		{"it is deleted", func() error { return c.Delete(t.Context(), lost) }, nil, lookAtNodes},
+		{"the pod is collected", func() error { return c.Delete(t.Context(), podOf(candidateHash, "c1", "")) }, nil, 0},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		result, err := f.Reconcile(t.Context(), ctrl.Request{NamespacedName: webKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(step.want, s.told[stableHash].Split.Endpoints); d != "" || result.RequeueAfter != step.looked {
+			t.Errorf("%s: looked at again after %s, want %s; endpoints (-want +got):\n%s", step.when, result.RequeueAfter, step.looked, d)
+		}
 	}
 }
 

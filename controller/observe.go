@@ -40,7 +40,7 @@ type workload struct {
 	replicaSets []*appsv1.ReplicaSet
 	pods        map[string][]*corev1.Pod // by pod-template-hash
 	autoscaled  bool
-	nodesDown   map[string]bool
+	nodesReady  map[string]bool // by name; see nodeUp
 }
 
 // gather reads everything about one workload from the caches; nil when the Deployment is gone.
@@ -158,15 +158,22 @@ func (r *Reconciler) gatherNodes(ctx context.Context, w *workload) error {
 	if err := r.Client.List(ctx, &list); err != nil {
 		return fmt.Errorf("listing nodes: %w", err)
 	}
-	w.nodesDown = map[string]bool{}
-	for _, n := range list.Items {
-		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
-				w.nodesDown[n.Name] = true
-			}
-		}
+	w.nodesReady = map[string]bool{}
+	for i := range list.Items {
+		w.nodesReady[list.Items[i].Name] = webhook.NodeReady(&list.Items[i])
 	}
 	return nil
+}
+
+// nodeUp says whether a pod's node, by the name that the pod gives, is ready; a pod without a node is on none that is down.
+//
+// A node that is not known is down: a machine fails, its node is not ready, and is then deleted by the cloud provider;
+// until the pods are collected, up to a minute later, they claim to be as ready as they were when the kubelet last spoke.
+// It is not that nothing is known yet: no list is answered before the cache has synced. A node that is so new that its
+// pod is seen first counts as down until it is seen too, the time of a watch event. Then a candidate waits that moment,
+// and a pod gets no requests of the other revision in it; the Feeder looks again (see awaitsNode).
+func (w *workload) nodeUp(name string) bool {
+	return name == "" || w.nodesReady[name]
 }
 
 // status is the record's, or an empty one.
@@ -224,7 +231,7 @@ func (w *workload) observeRevision(rs *appsv1.ReplicaSet) rollout.Revision {
 		}
 	}
 	for _, pod := range w.pods[hash] {
-		rev.Pods = append(rev.Pods, observePod(pod, !w.nodesDown[pod.Spec.NodeName]))
+		rev.Pods = append(rev.Pods, observePod(pod, w.nodeUp(pod.Spec.NodeName)))
 	}
 	return rev
 }
@@ -259,7 +266,7 @@ func (w *workload) stableDownSince() time.Time {
 	if stable == "" {
 		return time.Time{}
 	}
-	since := webhook.StableDown(w.copies(stable), func(node string) bool { return !w.nodesDown[node] })
+	since := webhook.StableDown(w.copies(stable), w.nodeUp)
 	if since == nil {
 		return time.Time{}
 	}

@@ -187,9 +187,6 @@ func TestGatheredPolicy(t *testing.T) {
 }
 
 func TestGatheredWorld(t *testing.T) {
-	node := func(name string, ready corev1.ConditionStatus) *corev1.Node {
-		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}}}
-	}
 	stranger := replicaSet("ccc", "v2", 1)
 	stranger.OwnerReferences = owned("Deployment", "other", "other-uid")
 	hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
@@ -198,6 +195,7 @@ func TestGatheredWorld(t *testing.T) {
 		replicaSet(stableHash, "v1", 4), replicaSet(candidateHash, "v2", 1),
 		node("n1", corev1.ConditionTrue), node("n2", corev1.ConditionUnknown),
 		podOf(stableHash, "s1", "10.0.0.1"), podOf(candidateHash, "c1", "10.0.0.2", onNode("n2")),
+		podOf(candidateHash, "c2", "10.0.0.3", onNode("deleted")), podOf(candidateHash, "c3", "", onNode("")),
 	).Build())
 	w, err := r.gather(t.Context(), webKey)
 	if err != nil {
@@ -214,7 +212,7 @@ func TestGatheredWorld(t *testing.T) {
 			got[rev.Hash] = append(got[rev.Hash], pod{p.Name, p.NodeReady})
 		}
 	}
-	want := map[string][]pod{stableHash: {{"s1", true}}, candidateHash: {{"c1", false}}}
+	want := map[string][]pod{stableHash: {{"s1", true}}, candidateHash: {{"c1", false}, {"c2", false}, {"c3", true}}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("pods by revision, with their node (-want +got):\n%s", d)
 	}

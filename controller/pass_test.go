@@ -88,7 +88,7 @@ func BenchmarkReconcile(b *testing.B) {
 func thousandWorkloads(b *testing.B) (all []types.NamespacedName, objects []client.Object) {
 	b.Helper()
 	rest, stepping := settled(b, v1alpha1.PhaseIdle, atRest(b)), settled(b, v1alpha1.PhaseStepping, inFirstStep(b))
-	objects = []client.Object{&v1alpha1.ClusterRolloutPolicy{}}
+	objects = []client.Object{&v1alpha1.ClusterRolloutPolicy{}, node("n1", corev1.ConditionTrue)}
 	objects[0].SetName("default")
 	for i := range workloads {
 		template := rest

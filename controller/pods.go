@@ -16,7 +16,7 @@ import (
 	"github.com/headgate/headgate/webhook"
 )
 
-// observePod turns a pod into what Decide may know of it. nodeReady is false when its node is known not to be ready.
+// observePod turns a pod into what Decide may know of it. nodeReady is false when its node is not ready, or gone.
 func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 	p := rollout.Pod{
 		Name:        pod.Name,

@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -176,9 +177,21 @@ func scheme(t testing.TB) *runtime.Scheme {
 	return s
 }
 
-// cluster is an API server's memory with these objects, indexed like the manager's cache.
+// node is one whose kubelet says this.
+func node(name string, ready corev1.ConditionStatus) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}},
+	}
+}
+
+// cluster is an API server's memory with these objects, indexed like the manager's cache. The node of podOf is ready
+// where no nodes are given.
 func cluster(t testing.TB, objects ...client.Object) *fake.ClientBuilder {
 	t.Helper()
+	if !slices.ContainsFunc(objects, func(o client.Object) bool { _, is := o.(*corev1.Node); return is }) {
+		objects = append(slices.Clone(objects), node("n1", corev1.ConditionTrue))
+	}
 	return fake.NewClientBuilder().WithScheme(scheme(t)).WithObjects(objects...).
 		WithStatusSubresource(&v1alpha1.Rollout{}, &v1alpha1.RolloutPolicy{}, &v1alpha1.ClusterRolloutPolicy{}, &appsv1.Deployment{}, &corev1.Pod{}).
 		WithIndex(&appsv1.ReplicaSet{}, webhook.OwnerIndex, owners).WithIndex(&corev1.Pod{}, webhook.OwnerIndex, owners)

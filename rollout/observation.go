@@ -91,7 +91,7 @@ type Pod struct {
 	CreatedAt time.Time
 	// Terminating: it has a deletion timestamp. Such a pod never counts, for nor against.
 	Terminating bool
-	// NodeReady is false when its node is known not to be ready. Then the pod never counts against anybody.
+	// NodeReady is false when its node is not ready, or gone. Then the pod never counts against anybody.
 	NodeReady bool
 	// Gated: it has Headgate's readiness gate. GateOpen: the gate's condition is True.
 	Gated, GateOpen bool

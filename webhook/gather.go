@@ -124,13 +124,18 @@ func (g gatherer) nodeReady(ctx context.Context) func(string) bool {
 		if err := g.cache.Get(ctx, types.NamespacedName{Name: name}, &n); err != nil {
 			return false
 		}
-		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeReady {
-				return c.Status == corev1.ConditionTrue
-			}
-		}
-		return false
+		return NodeReady(&n)
 	}
+}
+
+// NodeReady says whether a node's kubelet reports that it can run pods; false too where nothing is known of it.
+func NodeReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 // injection completes an InjectConfig for pods with these labels.
