@@ -112,8 +112,14 @@ func (o Options) waitForControlPlane(ctx context.Context) {
 	last := ""
 	err := wait.PollUntilContextTimeout(ctx, time.Second, o.Patience, true, func(ctx context.Context) (bool, error) {
 		var d appsv1.Deployment
-		if err := o.Client.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Deployment}, &d); err != nil || d.Status.ReadyReplicas == 0 {
+		// Only an answer ends it. What is released directly keeps the weights that its sidecars were told last; one request
+		// that took too long, or came at a bad time, must not lead there.
+		err := o.Client.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Deployment}, &d)
+		if apierrors.IsNotFound(err) || err == nil && d.Status.ReadyReplicas == 0 {
 			return false, fmt.Errorf("the control plane %s/%s has no ready pod", o.Namespace, o.Deployment)
+		}
+		if err != nil {
+			return false, nil //nolint:nilerr // the API server may answer next time
 		}
 		busy, err := o.busy(ctx)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -315,6 +316,47 @@ func TestALivingControlPlaneReleasesItself(t *testing.T) {
 	}
 	if n := *stored(t, c, controlPlane(0)).Spec.Replicas; n != 2 {
 		t.Errorf("the control plane has %d replicas; nothing was held any more", n)
+	}
+}
+
+func TestOnlyAnAnswerEndsTheWait(t *testing.T) {
+	own := schema.GroupResource{Group: "apps", Resource: "deployments"}
+	for name, tc := range map[string]struct {
+		answer error
+		waits  bool
+	}{
+		"the API server asks to come back later": {apierrors.NewTooManyRequests("busy", 1), true},
+		"it takes too long":                      {context.DeadlineExceeded, true},
+		"the control plane is not there":         {apierrors.NewNotFound(own, "headgate"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				answers := 0
+				c := cluster(t, heldWeb(), controlPlane(2), record(v1alpha1.PhaseStepping)).WithInterceptorFuncs(interceptor.Funcs{
+					Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+						if key.Name != "headgate" {
+							return c.Get(ctx, key, o, opts...)
+						}
+						if answers++; answers == 1 {
+							return tc.answer
+						}
+						// Meanwhile the control plane does its work.
+						atRest, free := record(v1alpha1.PhaseIdle), web()
+						atRest.ResourceVersion = stored(t, c, record("")).ResourceVersion
+						free.ResourceVersion = stored(t, c, web()).ResourceVersion
+						return errors.Join(c.Status().Update(ctx, atRest), c.Update(ctx, free), c.Get(ctx, key, o, opts...))
+					},
+				}).Build()
+				o, out := options(c)
+				o.waitForControlPlane(t.Context())
+				if waited := answers > 1; waited != tc.waits || (out.String() == "") != tc.waits {
+					t.Errorf("asked %d times, and says %q", answers, out)
+				}
+				if free := !held(*stored(t, c, web())); free != tc.waits {
+					t.Errorf("released by the control plane: %t, want %t", free, tc.waits)
+				}
+			})
+		})
 	}
 }
 
