@@ -43,9 +43,11 @@ func (r *Reconciler) apply(ctx context.Context, w *workload, d rollout.Decision)
 	if err := r.writeRecord(ctx, w, d); err != nil {
 		return err
 	}
+	// What happened is reported as soon as it is recorded: the next pass finds it done, and reports nothing.
 	r.emitUnheld(w, &before)
 	r.emit(w, d)
 	return errors.Join(
+		r.clearWishes(ctx, w, d),
 		r.showFailure(ctx, w, d.Failure),
 		r.openGates(ctx, w, d),
 		r.writeHold(ctx, w, d),
@@ -79,7 +81,7 @@ func (r *Reconciler) writeRecord(ctx context.Context, w *workload, d rollout.Dec
 		}
 		w.record = next
 	}
-	return r.clearWishes(ctx, w, d)
+	return nil
 }
 
 // adopt makes the Deployment that is there now the record's owner: one that was orphaned and created anew under the

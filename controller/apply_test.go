@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -143,6 +144,37 @@ func TestStatusIsWrittenBeforeEverythingElse(t *testing.T) {
 			t.Errorf("the last write was %q", last)
 		}
 	})
+}
+
+func TestWhatIsRecordedIsReported(t *testing.T) {
+	happened := rollout.Event{Reason: "Promoted", Message: "on evidence"}
+	for name, tc := range map[string]struct {
+		refused string // the write
+		want    int
+	}{
+		"all is written":           {"", 1},
+		"the status is refused":    {"update status of web", 0},
+		"a taken-up wish is stuck": {"update web", 1},
+		"a gate is refused":        {"patch status of c1", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wished := record()
+			wished.Spec.Promote = &v1alpha1.RevisionWish{Revision: candidateHash}
+			r, w, log := worldOf(t, wished, replicaSet(candidateHash, "v2", 1), podOf(candidateHash, "c1", "10.0.0.2"))
+			recorder := events.NewFakeRecorder(10)
+			r.Events, log.fail = recorder, tc.refused
+			err := r.apply(t.Context(), w, decided(w, func(d *rollout.Decision) {
+				d.Status.Phase, d.ClearPromote, d.OpenGates = v1alpha1.PhasePromoting, true, []string{candidateHash}
+				d.Events = []rollout.Event{happened}
+			}))
+			if refused := tc.refused != ""; errors.Is(err, errRefused) != refused {
+				t.Errorf("the error is %v, want one: %t", err, refused)
+			}
+			if got := len(recorder.Events); got != tc.want {
+				t.Errorf("%d events, want %d", got, tc.want)
+			}
+		})
+	}
 }
 
 func TestRecordIsCreatedOnceAndWrittenOnChange(t *testing.T) {
