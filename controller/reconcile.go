@@ -35,7 +35,8 @@ type Reconciler struct {
 	Now func() time.Time
 	// Sidecars tells what sidecars acknowledged.
 	Sidecars Sidecars
-	// Looks tells what the analysis says; nil: nothing, ever (then steps end by their time).
+	// Looks tells what the analysis says; nil: nothing, ever. Then no step with a weight is accepted, and only pods and
+	// people end a rollout.
 	Looks Analysis
 
 	memory memory

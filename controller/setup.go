@@ -65,7 +65,9 @@ func (r *Reconciler) watches(mgr ctrl.Manager, name string) *builder.Builder {
 		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(r.onRelease))
 }
 
-// forward hands keys on to the leader's queue; on other replicas they are dropped.
+// forward hands keys on to the leader's queue. It runs on the leader only: on other replicas the channel fills up, what
+// does not fit is dropped, and a replica that becomes the leader is handed old keys. They only say which workloads to look
+// at, once each however often they are named, and a new leader looks at all of them anyway.
 type forward struct {
 	from <-chan types.NamespacedName
 	to   chan<- event.TypedGenericEvent[types.NamespacedName]

@@ -134,7 +134,8 @@ func (o Options) user() string {
 	return "system:serviceaccount:" + o.Namespace + ":" + o.ServiceAccount
 }
 
-// listen serves until the context ends, then lets streams go one by one.
+// listen serves until the context ends; then all streams end at once (see server.New). Sidecars keep their configuration,
+// and each comes back to another replica after a pause with a jitter of its own.
 func listen(g *grpc.Server, port int) func(context.Context) error {
 	return func(ctx context.Context) error {
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
