@@ -136,6 +136,7 @@ func TestRefused(t *testing.T) {
 		"an address without scheme":         {`{prometheus: {url: "p:9090"}}`, "/prometheus/url"},
 		"a log level that does not exist":   {`{prometheus: {enabled: true}, log: {level: loud}}`, "'info', 'debug'"},
 		"a webhook that is waited for long": {`{prometheus: {enabled: true}, webhooks: {timeoutSeconds: 31}}`, "/webhooks/timeoutSeconds"},
+		"a Pod Security level of nobody":    {`{prometheus: {enabled: true}, webhooks: {podSecurityDefault: strict}}`, "'privileged', 'baseline', 'restricted'"},
 		"a user name that ends the quote":   {`{prometheus: {enabled: true}, webhooks: {autoscalers: ["a'b"]}}`, "/webhooks/autoscalers"},
 		"a Secret for the small Prometheus": {`{prometheus: {enabled: true, secret: s}}`, "leave prometheus.secret out"},
 		"a Secret's right without a name":   {`{prometheus: {enabled: true}, rbac: {prometheusSecrets: [{namespace: shop}]}}`, "/rbac/prometheusSecrets/0"},

@@ -93,6 +93,8 @@ func newController() *cobra.Command {
 	f.StringVar(&o.TokenFile, "token-file", "/var/run/secrets/headgate.dev/token", "token by which replicas know each other")
 	f.StringSliceVar(&o.Autoscalers, "autoscalers", []string{"system:serviceaccount:kube-system:horizontal-pod-autoscaler", "system:kube-controller-manager"},
 		"user names whose decreases through the scale subresource are raised while a workload is held")
+	f.StringVar(&o.PodSecurityDefault, "pod-security-default", "privileged",
+		"Pod Security level that the API server enforces in namespaces without a label: privileged, baseline or restricted")
 	f.StringVar(&logLevel, "log-level", "info", "info or debug")
 	f.StringVar(&logFormat, "log-format", "json", "json or text")
 	return cmd

@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	podsecurity "k8s.io/pod-security-admission/api"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -47,6 +48,7 @@ type Options struct {
 	RotateCerts                 bool
 	WebhookConfiguration        string
 	TokenFile                   string
+	PodSecurityDefault          string // privileged, baseline or restricted: what the API server enforces without a label
 	Autoscalers                 []string
 }
 
@@ -188,19 +190,32 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 	return controller.Setup(mgr, r, &controller.Feeder{Reconciler: r, Sink: configurations{sink}}, wake)
 }
 
+// injection is what the Pod webhook knows when it starts. A Pod Security level that does not exist is an error: a
+// guess would cost pods their sidecars, or have them refused.
+func (o Options) injection() (webhook.InjectConfig, error) {
+	if _, err := podsecurity.ParseLevel(o.PodSecurityDefault); err != nil {
+		return webhook.InjectConfig{}, fmt.Errorf("reading the default Pod Security level %q: %w", o.PodSecurityDefault, err)
+	}
+	return webhook.InjectConfig{
+		Image: o.ProxyImage, PullPolicy: corev1.PullPolicy(o.ProxyPullPolicy), PodSecurityDefault: o.PodSecurityDefault,
+		XDSAddress: fmt.Sprintf("%s:%d", o.XDSService, o.XDSPort), XDSName: o.XDSService,
+	}, nil
+}
+
 func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options) error {
+	injection, err := o.injection()
+	if err != nil {
+		return err
+	}
 	own := types.NamespacedName{Namespace: o.Namespace, Name: o.Deployment}
 	return webhook.Register(mgr, webhook.Config{
 		SystemNamespace: o.Namespace,
 		ControllerUser:  o.user(),
 		Autoscalers:     o.Autoscalers,
-		Injection: webhook.InjectConfig{
-			Image: o.ProxyImage, PullPolicy: corev1.PullPolicy(o.ProxyPullPolicy),
-			XDSAddress: fmt.Sprintf("%s:%d", o.XDSService, o.XDSPort), XDSName: o.XDSService,
-		},
-		CA:         keeper.CA,
-		Releasing:  func(ctx context.Context) bool { return controller.Releasing(ctx, mgr.GetClient(), own) },
-		Registerer: metrics.Registry,
+		Injection:       injection,
+		CA:              keeper.CA,
+		Releasing:       func(ctx context.Context) bool { return controller.Releasing(ctx, mgr.GetClient(), own) },
+		Registerer:      metrics.Registry,
 	})
 }
 
