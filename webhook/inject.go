@@ -43,9 +43,6 @@ type InjectConfig struct {
 	// XDSAddress (host:port), XDSName (TLS server name) and CA (PEM, possibly several certificates) are
 	// how sidecars reach and recognise the xDS server.
 	XDSAddress, XDSName, CA string
-
-	// LogLevel is Envoy's; empty: warning.
-	LogLevel string
 }
 
 // Inject gives a pod the sidecar, or says why it can't have one. It never changes its input, knows

@@ -22,8 +22,8 @@ const (
 	// pod never share one user (see tokensReadable). With an fsGroup the kubelet makes it 0640 and the
 	// group's, and every container is in that group.
 	tokenMode int32 = 0o644
-	// defaultLogLevel is Envoy's.
-	defaultLogLevel = "warning"
+	// logLevel is Envoy's.
+	logLevel = "warning"
 	// headgateBinary is named in full: hooks know no entrypoint.
 	headgateBinary = "/usr/local/bin/headgate"
 )
@@ -150,10 +150,6 @@ func (in *injection) proxyEnvironment() []corev1.EnvVar {
 	field := func(name, path string) corev1.EnvVar {
 		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}}
 	}
-	level := in.cfg.LogLevel
-	if level == "" {
-		level = defaultLogLevel
-	}
 	return []corev1.EnvVar{
 		field("POD_NAMESPACE", "metadata.namespace"),
 		field("POD_NAME", "metadata.name"),
@@ -162,7 +158,7 @@ func (in *injection) proxyEnvironment() []corev1.EnvVar {
 		{Name: "HEADGATE_XDS_ADDRESS", Value: in.cfg.XDSAddress},
 		{Name: "HEADGATE_XDS_NAME", Value: in.cfg.XDSName},
 		{Name: "HEADGATE_CA", Value: in.cfg.CA},
-		{Name: "HEADGATE_LOG_LEVEL", Value: level},
+		{Name: "HEADGATE_LOG_LEVEL", Value: logLevel},
 	}
 }
 

@@ -26,10 +26,6 @@ type Workload struct {
 	IPv6 bool
 	// Split is nil at rest: everything local, no endpoints.
 	Split *Split
-	// Generation is no part of the configuration: it is handed back with acknowledgements, so that
-	// who changed the record can tell an acknowledgement of this change from an earlier one of equal
-	// content. It must never fall. Zero where nobody cares.
-	Generation int64
 }
 
 // Protocol says how a captured port is handled.

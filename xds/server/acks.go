@@ -17,13 +17,11 @@ type Ack struct {
 	UID string `json:"uid"`
 	// Since is when its stream opened.
 	Since time.Time `json:"since"`
-	// Known is false as long as it has acknowledged no configuration completely; then State and
-	// Generation are zero.
+	// Known is false as long as it has acknowledged no configuration completely; then State is zero.
 	Known bool `json:"known"`
-	// State and Generation are of the last configuration that it acknowledged completely: every
-	// cluster, endpoint, listener and route. While not Settled, parts of the next one may be in force.
-	State      State `json:"state"`
-	Generation int64 `json:"generation"`
+	// State is of the last configuration that it acknowledged completely: every cluster, endpoint, listener
+	// and route. While not Settled, parts of the next one may be in force.
+	State State `json:"state"`
 	// Settled says that this is the configuration wanted by the replica that it is connected to.
 	Settled bool `json:"settled"`
 	// Refused is Envoy's reason for refusing the newest configuration; empty when it did not.

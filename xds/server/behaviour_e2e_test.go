@@ -49,13 +49,12 @@ func TestEnvoyTakesAnyConfiguration(t *testing.T) {
 	pod.StartEnvoy(func(g grpc.ServiceRegistrar) { f.Register(g) })
 	for seed := range uint64(60) {
 		w := arbitrary(rand.New(rand.NewPCG(seed, 9)))
-		w.Generation = int64(seed + 1)
 		set(t, f.Server, w)
 		f.until(t, webKey, func(a []Ack) bool {
 			if len(a) > 0 && a[0].Refused != "" {
 				t.Fatalf("seed %d: Envoy refuses %+v: %s", seed, w, a[0].Refused)
 			}
-			return len(a) == 1 && a[0].Settled && a[0].Generation == w.Generation
+			return len(a) == 1 && a[0].Settled
 		})
 	}
 }
@@ -195,9 +194,9 @@ const silence = 3 * time.Second
 func TestARequestOnAConnectionThatWasSilentIsSplit(t *testing.T) {
 	p := newPair(t)
 	w := revisionA(&xds.Split{Peer: "b", PeerWeight: 100, Endpoints: []string{p.b.IP}})
-	w.Ports[0].Protocol, w.Generation = xds.HTTP, 1
+	w.Ports[0].Protocol = xds.HTTP
 	set(t, p.ads.Server, w)
-	p.ads.until(t, webKey, func(a []Ack) bool { return len(a) == 1 && a[0].Settled && a[0].Generation == 1 })
+	p.ads.until(t, webKey, func(a []Ack) bool { return len(a) == 1 && a[0].Settled })
 	c := p.dial(t, p.a.IP+":8080")
 	<-time.After(silence)
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")

@@ -81,9 +81,8 @@ type Server struct {
 
 // target is a wanted configuration. It is immutable.
 type target struct {
-	resources  xds.Resources
-	state      State
-	generation int64
+	resources xds.Resources
+	state     State
 }
 
 // State is what a configuration means, as far as the controller cares.
@@ -162,7 +161,7 @@ func (s *Server) Set(w xds.Workload) error {
 	if err != nil {
 		return fmt.Errorf("setting configuration: %w", err)
 	}
-	key, next := KeyOf(w), &target{resources: r, state: StateOf(w), generation: w.Generation}
+	key, next := KeyOf(w), &target{resources: r, state: StateOf(w)}
 	if s.set(key, next) {
 		s.changed(key)
 	}
@@ -178,7 +177,7 @@ func (s *Server) set(key Key, next *target) (changed bool) {
 		for st := range s.byKey[key] {
 			st.rename(last, next)
 		}
-		return last.state != next.state || last.generation != next.generation
+		return last.state != next.state
 	}
 	for st := range s.byKey[key] {
 		st.retarget(next)

@@ -200,10 +200,9 @@ func TestEqualContentPushesNothingButIsAcknowledged(t *testing.T) {
 	set(t, f.Server, w)
 	c := f.connect(t, "")
 	c.start(f, w)
-	w.Generation = 7
 	set(t, f.Server, w)
-	if a := f.Acks(webKey); !a[0].Settled || a[0].Generation != 7 {
-		t.Errorf("after equal content: %+v, want it settled at generation 7", a)
+	if a := f.Acks(webKey); !a[0].Settled {
+		t.Errorf("after equal content: %+v, want it settled", a)
 	}
 	c.fence()
 }

@@ -243,7 +243,7 @@ func (st *stream) settle() bool {
 func (st *stream) ack() Ack {
 	a := Ack{Pod: st.who.Pod, UID: st.who.PodUID, Since: st.since, Refused: st.refused, Settled: st.target != nil && st.settled == st.target}
 	if st.settled != nil {
-		a.Known, a.State, a.Generation = true, st.settled.state, st.settled.generation
+		a.Known, a.State = true, st.settled.state
 	}
 	return a
 }
