@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -43,10 +42,6 @@ const fieldManager = "headgate-release"
 
 // ownManagers are the names under which Headgate writes to Deployments.
 func ownManagers() []string { return []string{"headgate", "headgate-direct", fieldManager} }
-
-// heldDeadline is the progressDeadlineSeconds of a hold, a number that nobody writes by hand (package
-// webhook renders it).
-const heldDeadline = math.MaxInt32 - 1
 
 // Options say how to release.
 type Options struct {
@@ -287,7 +282,7 @@ func lastHold(d *appsv1.Deployment, record *v1alpha1.Rollout) *v1alpha1.Hold {
 	if hold, err := v1alpha1.ParseHold(d.Annotations[v1alpha1.HoldAnnotation]); err == nil && hold != nil {
 		return hold
 	}
-	if record == nil || !rendered(d) {
+	if record == nil || !webhook.FieldsOf(d).HaveHeldDeadline() {
 		return nil
 	}
 	hold, err := v1alpha1.ParseHold(record.Status.Hold)
@@ -397,13 +392,7 @@ func (o Options) openGatesOf(ctx context.Context, rs *appsv1.ReplicaSet) error {
 
 // held: by the annotation or, where that was wiped or an undo dropped it, by the fields.
 func held(d appsv1.Deployment) bool {
-	return d.Annotations[v1alpha1.HoldAnnotation] != "" || rendered(&d)
-}
-
-// rendered: the fields are those of a hold.
-func rendered(d *appsv1.Deployment) bool {
-	deadline := d.Spec.ProgressDeadlineSeconds
-	return deadline != nil && *deadline == heldDeadline
+	return d.Annotations[v1alpha1.HoldAnnotation] != "" || webhook.FieldsOf(&d).HaveHeldDeadline()
 }
 
 // marked: something of Headgate is on it.

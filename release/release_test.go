@@ -188,7 +188,7 @@ func TestHoldsAreEndedWithoutAControlPlane(t *testing.T) {
 	back := forward
 	back.Image, back.Open = "v1", []string{"s1"}
 	lost := forward
-	lost.Surge, lost.Unavailable, lost.Deadline = "2", "0", heldDeadline
+	lost.Surge, lost.Unavailable, lost.Deadline = "2", "0", v1alpha1.HeldProgressDeadlineSeconds
 	wiped := func(d *appsv1.Deployment) { delete(d.Annotations, v1alpha1.HoldAnnotation) }
 	undone := func(d *appsv1.Deployment) { d.Annotations = map[string]string{"team": "shop"} }
 	unreadable := func(d *appsv1.Deployment) { d.Annotations[v1alpha1.HoldAnnotation] = "{" }

@@ -4,7 +4,6 @@
 package rollout
 
 import (
-	"math"
 	"slices"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -37,15 +36,7 @@ func (p *pass) held() bool {
 		return dep.Hold != nil
 	}
 	released := dep.Gate == v1alpha1.GateOpen || (p.s.Phase == v1alpha1.PhasePromoting && !dep.Paused) || p.isIdle()
-	return !released || isRendered(dep.User)
-}
-
-// heldDeadline is the progressDeadlineSeconds of a hold: as good as none, and a number that nobody writes
-// by hand (the largest one would make the Deployment controller drop the condition).
-const heldDeadline = math.MaxInt32 - 1
-
-func isRendered(f v1alpha1.UserFields) bool {
-	return f.ProgressDeadlineSeconds != nil && *f.ProgressDeadlineSeconds == heldDeadline
+	return !released || dep.User.HaveHeldDeadline()
 }
 
 // lastKnownHold is the hold in force, or the copy of one that was wiped; nil when there is none.

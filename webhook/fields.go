@@ -4,18 +4,11 @@
 package webhook
 
 import (
-	"math"
-
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
-
-// HeldProgressDeadlineSeconds is the progress deadline of a held Deployment. MaxInt32 itself means
-// "none" to the Deployment controller, which then deletes the Progressing condition that carries the
-// verdict. Nobody writes this value by hand: it also marks fields as rendered.
-const HeldProgressDeadlineSeconds int32 = math.MaxInt32 - 1
 
 // FieldsOf reads the three fields of a Deployment, and strategy.type. The result shares nothing with d.
 func FieldsOf(d *appsv1.Deployment) v1alpha1.UserFields {
@@ -45,7 +38,7 @@ func setFields(d *appsv1.Deployment, f v1alpha1.UserFields) {
 
 // heldFields are what a hold with k candidate pods is rendered to.
 func heldFields(k int32) v1alpha1.UserFields {
-	surge, unavailable, deadline := intstr.FromInt32(k), intstr.FromInt32(0), HeldProgressDeadlineSeconds
+	surge, unavailable, deadline := intstr.FromInt32(k), intstr.FromInt32(0), v1alpha1.HeldProgressDeadlineSeconds
 	return v1alpha1.UserFields{
 		StrategyType: string(appsv1.RollingUpdateDeploymentStrategyType),
 		MaxSurge:     &surge, MaxUnavailable: &unavailable, ProgressDeadlineSeconds: &deadline,
@@ -53,9 +46,10 @@ func heldFields(k int32) v1alpha1.UserFields {
 }
 
 // isRendered says whether the fields are a hold's and not the user's. They are the user's while he had
-// paused before the hold came.
+// paused before the hold came. The deadline alone does not tell: who writes another maxUnavailable over a
+// hold's fields wants that.
 func isRendered(f v1alpha1.UserFields) bool {
-	return equal(f.ProgressDeadlineSeconds, ptr(HeldProgressDeadlineSeconds)) && equal(f.MaxUnavailable, ptr(intstr.FromInt32(0)))
+	return f.HaveHeldDeadline() && equal(f.MaxUnavailable, ptr(intstr.FromInt32(0)))
 }
 
 // mergeWishes tells the user's new values from what Headgate rendered, field by field: a field that

@@ -186,7 +186,7 @@ func TestRow8Held(t *testing.T) {
 		"the manifest applied again":       {in: update(held, deployment("v2", fields(user))), want: keep(user, 0)},
 		"annotations wiped by a replace":   {in: update(held, with(wiped, fields(user))), want: keep(user, 0)},
 		"only the annotation wiped":        {in: update(held, wiped), want: keep(user, 0)},
-		"a new maxSurge is noted":          {in: update(held, with(held, fields(rolling("7", "0", HeldProgressDeadlineSeconds)))), want: keep(rolling("7", "1", 300), 1)},
+		"a new maxSurge is noted":          {in: update(held, with(held, fields(rolling("7", "0", v1alpha1.HeldProgressDeadlineSeconds)))), want: keep(rolling("7", "1", 300), 1)},
 		"all three fields are noted":       {in: update(held, with(held, fields(rolling("7", "3", 60)))), want: keep(rolling("7", "3", 60), 1)},
 		"Recreate is noted, not applied":   {in: update(held, with(held, fields(recreate()))), want: keep(recreate(), 1)},
 		"Recreate again is no new wish":    {in: update(deployment("v2", heldBy(2, recreate())), deployment("v2", fields(recreate()))), want: keep(recreate(), 0)},

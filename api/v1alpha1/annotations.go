@@ -6,6 +6,7 @@ package v1alpha1
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -103,6 +104,16 @@ type UserFields struct {
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// ProgressDeadlineSeconds is nil when the user removed it (the API defaults it to 600).
 	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds,omitempty"`
+}
+
+// HeldProgressDeadlineSeconds is the progress deadline of a held Deployment: as good as none. MaxInt32 itself means "none"
+// to the Deployment controller, which then deletes the Progressing condition that carries the verdict. Nobody writes this
+// value by hand: it also marks fields as a hold's.
+const HeldProgressDeadlineSeconds int32 = math.MaxInt32 - 1
+
+// HaveHeldDeadline says whether the progress deadline is a hold's, and so the fields not as the user wrote them.
+func (f UserFields) HaveHeldDeadline() bool {
+	return f.ProgressDeadlineSeconds != nil && *f.ProgressDeadlineSeconds == HeldProgressDeadlineSeconds
 }
 
 // String is the annotation's value: canonical JSON, so that equal holds are equal strings.
