@@ -59,7 +59,9 @@ func (st *State) look(s Settings, l Look) {
 	if span <= 0 || span >= maxGap { // the clock was set, or nobody looked: what is counted is one look
 		span = s.Interval
 	}
-	if !l.Missing {
+	if l.Missing {
+		st.age(dt)
+	} else {
 		st.pods(l, span)
 	}
 	if l.Weight <= 0 {
@@ -79,17 +81,12 @@ func (st *State) look(s Settings, l Look) {
 	st.wait(s, dt)
 }
 
-// wait takes an outage out of the step's time, once it is over: the step has to be judged for as long as one without. What
-// is shorter than BlindAfter counts, because the next counts span it.
+// wait takes a look at which the step could not be judged out of the step's time. That the next counts span it does not help:
+// a few looks are no evidence, however much each of them counts.
 func (st *State) wait(s Settings, dt time.Duration) {
 	if st.wants(s) || st.Split.broken() {
-		st.Unjudged = min(st.Unjudged+dt, maxDuration)
-		return
+		st.InStep = max(st.InStep-dt, 0)
 	}
-	if st.Unjudged >= s.BlindAfter {
-		st.InStep = max(st.InStep-st.Unjudged, 0)
-	}
-	st.Unjudged = 0
 }
 
 // wants says that something was missing at the last look without which the step can't be judged.
@@ -115,7 +112,7 @@ func (st *State) before(s Settings, l Look, dt time.Duration) {
 
 // restart begins a step, or a step again at another weight.
 func (st *State) restart() {
-	st.InStep, st.Unjudged, st.StepLooks, st.StepTotal = 0, 0, 0, Totals{}
+	st.InStep, st.StepLooks, st.StepTotal = 0, 0, Totals{}
 	st.Share, st.Latency.Share = Window{}, Window{}
 	for i := range st.Rates {
 		st.Rates[i].StepTotal, st.Rates[i].Window = Tally{}, Window{}

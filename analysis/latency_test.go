@@ -67,6 +67,8 @@ func TestLatency(t *testing.T) {
 		"one in another's place warms up, and nothing is accepted meanwhile": {looks: looks(6, timed(1)).then(looks(6, timed(1), replaced(10))), want: Undecided},
 		"and is judged no later": {looks: looks(6, timed(1)).then(looks(10, timed(1), replaced(10))),
 			want: Fail, cause: "Latency/0.1", from: 15},
+		"an outage is no part of the warm-up's looks, but of its time": {looks: looks(1, timed(3)).then(looks(5, missing)).then(looks(7, timed(3))),
+			want: Fail, cause: "Latency/0.05"},
 		"errors count from the first request": {looks: looks(4, timed(1), bad), want: Fail, cause: CauseErrorRate, from: 4},
 		"a bound of the user's alone": {settings: Settings{LatencyBound: 500 * time.Millisecond}, looks: looks(12, timed(9)),
 			want: Fail, cause: "Latency/0.5"},

@@ -26,8 +26,8 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 			StableErrors:      int64(st.StepTotal.StableErrors),
 		},
 		Looks:     st.Looks,
-		StepLooks: st.StepLooks,
-		Missing:   st.missing(s),
+		StepLooks: st.StepLooks, StepTime: st.InStep.Seconds(),
+		Missing: st.missing(s),
 	}
 	out.Metrics = st.metricNumbers(s)
 	if len(st.Rates) == 0 {
@@ -156,7 +156,7 @@ func undecided(s Settings, st *State) string {
 		return fmt.Sprintf("waiting for metric %q, which warms up or is asked for seldom", name)
 	}
 	if !st.compares() {
-		return fmt.Sprintf("looking: %d looks with data in this step", st.StepLooks)
+		return fmt.Sprintf("looking: looks with data in this step: %d", st.StepLooks)
 	}
 	r := st.hindmost()
 	return string(r.appendText(append(make([]byte, 0, messageSize), "looking: "...), s, r.StepTotal))

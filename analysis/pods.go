@@ -143,6 +143,13 @@ func (st *State) pods(l Look, dt time.Duration) {
 	st.fresh(l.CandidateServed, dt)
 }
 
+// age lets the candidate's pods grow older by an outage: they warm up all the same. Whether they had requests in it is not known.
+func (st *State) age(dt time.Duration) {
+	for i := range st.Fresh {
+		st.Fresh[i].Age = min(st.Fresh[i].Age+dt, maxDuration)
+	}
+}
+
 // fresh remembers since when the candidate's pods have had requests. One that is gone must be forgotten soon: as long as it
 // counts, the candidate seems to be judged by its latency, and nothing speaks against it.
 func (st *State) fresh(served map[string]Served, dt time.Duration) {

@@ -26,7 +26,7 @@ type State struct {
 	// Step and Weight are those of that look.
 	Step   int `json:"step"`
 	Weight int `json:"weight"`
-	// InStep is for how long Step has been at Weight, outages that are over left out.
+	// InStep is for how long Step has been judged at Weight: looks at which something was missing for that are left out.
 	InStep time.Duration `json:"inStep"`
 	// Looks and StepLooks count looks with data; the latter since Step or Weight changed.
 	Looks     int64 `json:"looks"`
@@ -35,9 +35,6 @@ type State struct {
 	Missing bool          `json:"missing,omitempty"`
 	Reason  string        `json:"reason,omitempty"`
 	Blind   time.Duration `json:"blind,omitempty"`
-
-	// Unjudged is for how long the step has not been judged, for want of data or because requests are not split.
-	Unjudged time.Duration `json:"unjudged,omitempty"`
 
 	// Total and StepTotal are what was counted since the first look and since the step began.
 	Total     Totals `json:"total"`
@@ -104,7 +101,7 @@ func (st State) next() State {
 	st.Metrics = slices.Clone(st.Metrics)
 	st.Injected = min(max(finite(st.Injected), 0), 1)
 	st.Looks, st.StepLooks = max(st.Looks, 0), max(st.StepLooks, 0)
-	st.InStep, st.Blind, st.Unjudged = max(st.InStep, 0), max(st.Blind, 0), max(st.Unjudged, 0)
+	st.InStep, st.Blind = max(st.InStep, 0), max(st.Blind, 0)
 	st.Total, st.StepTotal = st.Total.plus(Totals{}), st.StepTotal.plus(Totals{})
 	st.Share.clean()
 	st.Split.clean()

@@ -85,6 +85,8 @@ type Evidence struct {
 	// Looks is how many looks with data there were, StepLooks how many of them in this step.
 	Looks     int64 `json:"looks"`
 	StepLooks int64 `json:"stepLooks"`
+	// StepTime is for how many seconds the step has been judged: looks at which data was missing are left out.
+	StepTime float64 `json:"stepTime"`
 	// Missing says in words what data was missing at the last look; empty when nothing was.
 	Missing string `json:"missing,omitempty"`
 }

@@ -237,7 +237,7 @@ func accepted(spec *v1alpha1.RolloutPolicySpec, wrongQuery, conflict string) met
 		return c
 	}
 	if spec.JudgesNothing() {
-		c.Message += "; errors and latency are disabled and no metric has a vote: whatever starts is promoted"
+		c.Message += "; errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted"
 	}
 	if conflict != "" {
 		c.Reason, c.Message = v1alpha1.ReasonConflict, conflict

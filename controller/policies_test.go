@@ -237,10 +237,12 @@ func TestPoliciesThatCanNotMeanWhatTheySay(t *testing.T) {
 			SuccessRate: v1alpha1.SuccessRate{Disabled: true}, Latency: v1alpha1.Latency{Disabled: true}, Metrics: metrics,
 		}}
 	}
-	const nothing = inUse + "; errors and latency are disabled and no metric has a vote: whatever starts is promoted"
+	const nothing = inUse + "; errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted"
 	up := v1alpha1.Metric{Name: "up", MetricSpec: v1alpha1.MetricSpec{Query: "up", Range: &v1alpha1.Range{Min: ptr("1")}}}
 	dry := up
 	dry.DryRun = ptr(true)
+	half := up
+	half.Weight = ptr(int32(50))
 	for name, tc := range map[string]struct {
 		spec *v1alpha1.RolloutPolicySpec
 		want string
@@ -257,6 +259,8 @@ func TestPoliciesThatCanNotMeanWhatTheySay(t *testing.T) {
 		"nothing is judged":               {unjudged(), nothing},
 		"a metric that only shows":        {unjudged(dry), nothing},
 		"a metric that has a vote":        {unjudged(dry, up), inUse},
+		"metrics that can't decide":       {unjudged(half), nothing},
+		"metrics that can, together":      {unjudged(half, half), inUse},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := accepted(tc.spec, "", "")

@@ -4,6 +4,8 @@
 package replay
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
 	"github.com/headgate/headgate/analysis"
@@ -23,6 +26,9 @@ const Interval = 5 * time.Second
 // Policy reads a RolloutPolicy or ClusterRolloutPolicy.
 func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 	var p v1alpha1.RolloutPolicy // a ClusterRolloutPolicy has the same spec
+	if documents := documents(text); documents > 1 {
+		return nil, fmt.Errorf("reading the policy: there are %d YAML documents; expected one", documents)
+	}
 	if err := yaml.UnmarshalStrict(text, &p); err != nil {
 		return nil, fmt.Errorf("reading the policy: %w", err)
 	}
@@ -35,6 +41,20 @@ func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 	return &p.Spec, nil
 }
 
+// documents is how many a YAML text has, empty ones not counted.
+func documents(text []byte) (n int) {
+	r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
+	for {
+		document, err := r.Read()
+		if err != nil {
+			return n
+		}
+		if len(bytes.TrimSpace(document)) > 0 {
+			n++
+		}
+	}
+}
+
 // check says what the API server would refuse of a policy's steps, time, objectives and bounds: whoever tries a policy
 // here wants to use it there.
 func check(p *v1alpha1.RolloutPolicySpec) error {
@@ -44,8 +64,8 @@ func check(p *v1alpha1.RolloutPolicySpec) error {
 	if err := checkSteps(p); err != nil {
 		return err
 	}
-	if d := p.MaxDuration; d != nil && (d.Duration < 0 || d.Duration%time.Second != 0) {
-		return fmt.Errorf("maxDuration is %s; expected hours, minutes and whole seconds, like 4m", d.Duration)
+	if d := p.MaxDuration; d != nil && (d.Duration <= 0 || d.Duration%time.Second != 0) {
+		return fmt.Errorf("maxDuration is %s; expected hours, minutes and whole seconds, like 4m, the default", d.Duration)
 	}
 	if err := checkObjectives(&p.Analysis); err != nil {
 		return err
@@ -110,8 +130,8 @@ func checkObjectives(a *v1alpha1.Analysis) error {
 	return nil
 }
 
-// settings are the judge's under a policy, in a step that began so long after the first request of a
-// candidate; without a policy the judge's own. Users' metrics are not recorded in looks.
+// settings are the judge's under a policy, in a step before which a candidate was judged for so
+// long; without a policy the judge's own. Users' metrics are not recorded in looks.
 func settings(policy *v1alpha1.RolloutPolicySpec, step int, judged time.Duration) analysis.Settings {
 	s := analysis.Settings{Interval: Interval}
 	if policy == nil {

@@ -86,8 +86,7 @@ type replay struct {
 	line    int // number of the line, from 1 on
 	looks   int
 	warned  map[string]bool // by kind of oddity
-	// began is the time of the first look with a weight, judged how long after it the current step began.
-	began     time.Time
+	// step is the current one, judged for how long those before it were.
 	step      int
 	judged    time.Duration
 	path      []float64 // evidence, look by look
@@ -160,10 +159,8 @@ func (r *replay) follow(look analysis.Look) {
 	if look.Weight <= 0 {
 		return
 	}
-	if r.began.IsZero() {
-		r.began, r.step = look.Time, look.Step
+	if look.Step != r.step && r.state.Weight > 0 {
+		r.judged += r.state.InStep
 	}
-	if look.Step != r.step {
-		r.step, r.judged = look.Step, max(look.Time.Sub(r.began), 0)
-	}
+	r.step = look.Step
 }

@@ -198,6 +198,8 @@ func TestPolicy(t *testing.T) {
 		"kind: RolloutPolicy\nspec: {steps: [{weight: 50}, {weight: 10}]}":                                      "steps[1].weight is 10, after 50; order the steps by weight",
 		"kind: RolloutPolicy\nspec: {steps: [{weight: 0}, {weight: 0}]}":                                        "no step sends a request to the candidate, and none waits for approval",
 		"kind: RolloutPolicy\nspec: {maxDuration: -5m}":                                                         "maxDuration is -5m0s; expected hours, minutes and whole seconds",
+		"kind: RolloutPolicy\nspec: {maxDuration: 0s}":                                                          "maxDuration is 0s; expected hours, minutes and whole seconds",
+		"kind: RolloutPolicy\n---\nkind: RolloutPolicy\n":                                                       "there are 2 YAML documents; expected one",
 		"kind: RolloutPolicy\nspec: {maxDuration: 1ms}":                                                         "maxDuration is 1ms; expected hours, minutes and whole seconds",
 		"kind: RolloutPolicy\nspec: {analysis: {successRate: {objective: '100'}}}":                              `analysis.successRate.objective is "100"; expected a percentage above 0 and below 100`,
 		"kind: RolloutPolicy\nspec: {analysis: {successRate: {objective: 'NaN'}}}":                              `analysis.successRate.objective is "NaN"; expected a percentage`,

@@ -323,7 +323,14 @@ func (s *script) turn(part string, down bool) error {
 func (s *script) verdict(a args) error {
 	s.w.verdict = v1alpha1.Verdict{}
 	for i, word := range a {
+		judged, ok := strings.CutPrefix(word, "judged=")
 		switch {
+		case ok:
+			d, err := time.ParseDuration(judged)
+			if err != nil {
+				return fmt.Errorf("parsing %s: %w", word, err)
+			}
+			s.w.verdict.Evidence = &v1alpha1.Evidence{StepTime: &metav1.Duration{Duration: d}}
 		case word == "none":
 		case i == 0:
 			s.w.verdict.Result = v1alpha1.Result(word)

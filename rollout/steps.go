@@ -124,6 +124,15 @@ func (p *pass) judged() time.Duration {
 	return max(0, p.o.Now.Sub(p.s.StepSince.Time)-p.s.PausedFor.Duration-p.inStep(p.s.BlindSince, since)-p.inStep(since, nil))
 }
 
+// spent is what the step has used up of the time that the rollout may take: the judge leaves out outages that are too short to
+// be told.
+func (p *pass) spent() time.Duration {
+	if e := p.o.Verdict.Evidence; e != nil && e.StepTime != nil {
+		return min(p.judged(), e.StepTime.Duration)
+	}
+	return p.judged()
+}
+
 func (p *pass) judgeStep(step v1alpha1.Step) {
 	p.because(fmt.Sprintf("step %d: judging at %d %%", p.s.Step, p.s.Weight))
 	switch {
@@ -295,7 +304,7 @@ func (p *pass) advance() {
 		p.promote()
 		return
 	}
-	p.s.JudgedFor = metav1.Duration{Duration: p.s.JudgedFor.Duration + p.judged()}
+	p.s.JudgedFor = metav1.Duration{Duration: p.s.JudgedFor.Duration + p.spent()}
 	p.s.PausedFor = metav1.Duration{}
 	p.s.Step++
 	p.s.StepSince = nil

@@ -279,6 +279,9 @@ type Evidence struct {
 	// Looks is how often it was looked.
 	// +optional
 	Looks int64 `json:"looks,omitempty"`
+	// StepTime is for how long the step has been judged: outages, however short, are left out.
+	// +optional
+	StepTime *metav1.Duration `json:"stepTime,omitempty"`
 	// Missing says in words what data is missing.
 	// +optional
 	Missing string `json:"missing,omitempty"`
