@@ -125,6 +125,11 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 	} else {
 		r.memory.clear(key, "stableGone")
 	}
+	if o.StableLeftOut = r.leftOut(ctx, w); o.StableLeftOut != "" {
+		o.StableLeftOutSince = r.memory.since(key, "stableLeftOut", now)
+	} else {
+		r.memory.clear(key, "stableLeftOut")
+	}
 	for i := range o.Revisions {
 		rev := &o.Revisions[i]
 		what := "createFailure " + rev.Hash

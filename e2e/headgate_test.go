@@ -47,6 +47,7 @@ func TestHeadgate(t *testing.T) {
 		"GoodUpdate":   testGoodUpdate,
 		"Evidence":     testEvidence,
 		"BadVersion":   testBadVersion,
+		"Room":         testRoom,
 		"Untouched":    testUntouched,
 		"BadInput":     testBadInput,
 		"ChangeOfMind": testChangeOfMind,

@@ -52,10 +52,37 @@ func testUnsplit(t *testing.T, cluster *harness.Cluster) {
 		atOnce(c, "TCP port", setImage("v2")...)
 		stopAll(c, loads)
 	})
+	t.Run("a Service that changes with the version", func(t *testing.T) {
+		t.Parallel()
+		portRenamed(cluster.NewCase(t, harness.Enabled))
+	})
 	t.Run("a grace period of 3 s", func(t *testing.T) {
 		t.Parallel()
 		shortGrace(cluster.NewCase(t, harness.Enabled))
 	})
+}
+
+// portRenamed: the same change gives a port another name and makes the Services target that. No request reaches stable from then
+// on, so the candidate goes out as natively, whatever the policy says.
+func portRenamed(c *harness.Case) {
+	c.Policy("steps: [{weight: 20, approval: true}]\nprogressDeadline: 2m")
+	c.Deploy()
+	c.AwaitStable()
+	l := c.StartLoad("service", harness.ToService(enough()))
+	c.Apply(strings.NewReplacer("name: http\n", "name: web\n", "port: http\n", "port: web\n", "targetPort: http\n", "targetPort: web\n").Replace(c.Manifest("tag=v2")))
+	end := requireOutcome(c, 1, v1alpha1.OutcomeReleased)
+	if end.Verdict == nil || !strings.Contains(end.Verdict.Message, "StableDown") {
+		c.T.Errorf("the verdict is %+v, want that stable was down", end.Verdict)
+	}
+	if d := c.AwaitComplete(); image(d) != "v2" {
+		c.T.Errorf("the Deployment's image is %s, want v2", image(d))
+	}
+	// Nobody answers until the first pod of the new version can, with or without Headgate.
+	r := l.Stop()
+	c.T.Logf("%d of %d requests failed: %v", r.Failed, r.Sent, r.Classes)
+	if r.Versions["v2"].Failed != 0 {
+		c.T.Errorf("the new version failed %d requests", r.Versions["v2"].Failed)
+	}
 }
 
 func setImage(tag string) []string {

@@ -314,6 +314,11 @@ func (s *script) turn(part string, down bool) error {
 		s.w.asleep = down
 	case "annotations":
 		s.w.dropped = down
+	case "services":
+		s.w.leftOutSince = time.Time{}
+		if down {
+			s.w.leftOutSince = s.w.now
+		}
 	default:
 		return fmt.Errorf("no part %q", part)
 	}

@@ -20,6 +20,8 @@ const (
 	policyGoneFor = 30 * time.Second
 	// stableDownFor: a stable revision without any pod for so long is a broken service; the fix must get out.
 	stableDownFor = 30 * time.Second
+	// leftOutFor: who changes a Service and a Deployment does so by two requests.
+	leftOutFor = 3 * time.Second
 	// unconnectedFor: without most sidecars of stable for so long, requests can't be split. Sidecars are back within
 	// a second of a control plane that restarts, and a new leader has heard of all of them within a few.
 	unconnectedFor = 30 * time.Second

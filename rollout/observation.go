@@ -37,6 +37,10 @@ type Observation struct {
 	// StableDownSince is when stable was first seen without any available pod on ready nodes; zero
 	// while it has one.
 	StableDownSince time.Time
+	// StableLeftOut says why Services lead to the candidate's pods and to none of stable's, as a sentence, and StableLeftOutSince
+	// since when that was seen; both are empty while one leads to stable's, or none to the candidate's.
+	StableLeftOut      string
+	StableLeftOutSince time.Time
 }
 
 // Deployment is what matters of the workload's Deployment.

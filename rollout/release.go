@@ -4,7 +4,9 @@
 package rollout
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
@@ -45,7 +47,7 @@ func (p *pass) whyReleased() string {
 		return "bypassed"
 	case p.verdict().Cause == v1alpha1.CauseSidecarSilent, p.verdict().Cause == causeStableDown:
 		return p.verdict().Cause
-	case !p.o.StableDownSince.IsZero():
+	case !p.o.StableDownSince.IsZero(), !p.o.StableLeftOutSince.IsZero():
 		return causeStableDown
 	}
 	return "this version was stable before, or there was nothing to compare it with"
@@ -147,8 +149,8 @@ func (p *pass) weightIsGone() bool {
 
 // stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back.
 func (p *pass) stableDown() bool {
-	since := p.o.StableDownSince
-	down := !since.IsZero() && p.o.Now.Sub(since) >= stableDownFor
+	lasts := func(since time.Time, least time.Duration) bool { return !since.IsZero() && p.o.Now.Sub(since) >= least }
+	down := lasts(p.o.StableDownSince, stableDownFor) || lasts(p.o.StableLeftOutSince, leftOutFor)
 	return (down || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
 		(p.candidate.readyButGate() > 0 || !p.stableIsKept())
 }
@@ -163,7 +165,7 @@ func (p *pass) releaseToRescue() {
 	p.d.Requeue = tick
 	p.rescue = true
 	p.openGates(p.candidate)
-	p.noteOnce(causeStableDown, "No stable pod is available; the candidate is released, because it can only help", true)
+	p.noteOnce(causeStableDown, cmp.Or(p.o.StableLeftOut, "No stable pod is available")+"; the candidate is released, because it can only help", true)
 	p.endHold(v1alpha1.ReleaseForward, "stable serves nobody: the candidate is released")
 }
 

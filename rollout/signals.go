@@ -21,7 +21,7 @@ const (
 	// leavesWithin is how long a pod of stable that is on its way out may keep its place, or its part of a quota, from the
 	// next: the usual grace period, and as much again.
 	leavesWithin = time.Minute
-	configFor  = 20 * time.Second
+	configFor    = 20 * time.Second
 	// readinessLostFor: two failed probes at the usual period are a blip, this is not.
 	readinessLostFor = 15 * time.Second
 	// restartsToFail: one restart can be bad luck (a dependency not up yet), the second is a pattern.

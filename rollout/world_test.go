@@ -44,6 +44,8 @@ type world struct {
 	versions  []*version
 	stableWas []string // versions that have been stable, for row 5
 	downSince time.Time
+	// leftOutSince is since when no Service leads to stable's pods.
+	leftOutSince time.Time
 
 	podWebhookDown, webhookDown, xdsDown bool
 	shown                                string // the failure condition's message
@@ -219,11 +221,18 @@ func (w *world) writeHold(h v1alpha1.Hold) {
 	}
 }
 
+func (w *world) leftOut() string {
+	if w.leftOutSince.IsZero() {
+		return ""
+	}
+	return "Service web leads to no pod of the stable version any more"
+}
+
 // observe is what the controller would see now.
 func (w *world) observe() rollout.Observation {
 	o := rollout.Observation{
 		Now: w.now, Verdict: w.verdict, Wishes: w.wishes, Autoscaled: w.autoscaled, NoSplit: w.noSplit,
-		StableDownSince: w.downSince,
+		StableDownSince: w.downSince, StableLeftOut: w.leftOut(), StableLeftOutSince: w.leftOutSince,
 		Deployment: rollout.Deployment{
 			UID: w.uid, Generation: w.generation, Replicas: w.n, Paused: w.paused,
 			Current: !w.asleep, Complete: w.complete(), Template: digest(w.template), Gate: w.gate,
