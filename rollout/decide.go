@@ -150,6 +150,8 @@ var rules = []rule{
 	{(*pass).scaledToZero, (*pass).releaseBackAtZero},
 	// It went out while nothing of Headgate was there to hold it.
 	{(*pass).outNatively, (*pass).followOut},
+	// Nothing of stable is left, while another version that was let out serves: that one is what counts.
+	{(*pass).stableIsReplaced, (*pass).followServing},
 	// A record for a workload at rest: wait for a hold, or follow what goes out natively.
 	{(*pass).isIdle, (*pass).idle},
 	// The user put the stable template back (undo, apply of the old version), or a roll back did.

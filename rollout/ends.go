@@ -186,10 +186,15 @@ func (p *pass) wantsRetry(template string) bool {
 
 // largestOther is the revision with the most ready pods among those with another template.
 func (p *pass) largestOther(template string) v1alpha1.Revision {
+	return p.largest(func(r Revision) bool { return r.Template != template })
+}
+
+// largest is the revision with the most ready pods among those that are wanted; empty where none has any.
+func (p *pass) largest(wanted func(Revision) bool) v1alpha1.Revision {
 	best, n := v1alpha1.Revision{}, int32(0)
 	for _, r := range p.o.Revisions {
 		ready := r.ready()
-		if r.Template != template && ready > 0 && (ready > n || (ready == n && r.Hash < best.Hash)) {
+		if wanted(r) && ready > 0 && (ready > n || (ready == n && r.Hash < best.Hash)) {
 			best, n = v1alpha1.Revision{Hash: r.Hash, Template: r.Template}, ready
 		}
 	}

@@ -84,10 +84,7 @@ func (p *pass) uncarried() int32 {
 }
 
 func (p *pass) endPromoted() {
-	outcome := v1alpha1.OutcomePromoted
-	if p.released() {
-		outcome = v1alpha1.OutcomeReleased
-	}
+	outcome := p.promotionOutcome()
 	p.record(outcome)
 	p.event(false, string(outcome), "The new version is complete: it is stable now")
 	stable, verdict := p.s.Candidate, p.s.Verdict
@@ -96,6 +93,14 @@ func (p *pass) endPromoted() {
 	p.enter(v1alpha1.PhaseIdle)
 	p.d.Requeue = 0
 	p.because("promoted: the candidate is stable now")
+}
+
+// promotionOutcome is what a promotion ends with: a version that nobody judged was released.
+func (p *pass) promotionOutcome() v1alpha1.Outcome {
+	if p.released() {
+		return v1alpha1.OutcomeReleased
+	}
+	return v1alpha1.OutcomePromoted
 }
 
 // rollBack takes the candidate out of traffic at once; the rest follows in order.

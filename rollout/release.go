@@ -6,7 +6,6 @@ package rollout
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
@@ -149,10 +148,18 @@ func (p *pass) weightIsGone() bool {
 
 // stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back.
 func (p *pass) stableDown() bool {
-	lasts := func(since time.Time, least time.Duration) bool { return !since.IsZero() && p.o.Now.Sub(since) >= least }
-	down := lasts(p.o.StableDownSince, stableDownFor) || lasts(p.o.StableLeftOutSince, leftOutFor)
+	leftOut := p.o.StableLeftOutSince
+	down := p.stableDownLong() || !leftOut.IsZero() && p.o.Now.Sub(leftOut) >= leftOutFor
 	return (down || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
 		(p.candidate.readyButGate() > 0 || !p.stableIsKept())
+}
+
+// stableDownLong: nothing is held any longer for a stable version that serves nobody. What was observed may be about the
+// one before, in the moment when another takes its place.
+func (p *pass) stableDownLong() bool {
+	since := p.o.StableDownSince
+	serves := p.stable.count(func(pod Pod) bool { return pod.Ready && pod.NodeReady && !pod.Terminating }) > 0
+	return !since.IsZero() && !serves && p.o.Now.Sub(since) >= stableDownFor
 }
 
 // rescued: the candidate serves in stable's place, and the release waits for the user to resume. The native

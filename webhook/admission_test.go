@@ -134,7 +134,7 @@ func (c *crowd) workload(b *testing.B, ns, name string, typical *corev1.Pod) {
 		rs.Spec.Template = of(version)
 		rs.Spec.Template.Labels["pod-template-hash"] = "h-" + version
 		if version == "v3" {
-			rs.Status.AvailableReplicas = podsEach
+			rs.Status.ReadyReplicas, rs.Status.AvailableReplicas = podsEach, podsEach
 			c.podsOf(b, rs)
 		}
 		c.add(rs)

@@ -196,8 +196,11 @@ func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *Hol
 	}
 	if replicasOf(in.Old) > 0 {
 		in.StableDownSince = StableDown(stable, e.nodeReady(ctx))
+		if stable, err = e.seeInstead(ctx, in, stable); err != nil {
+			return err
+		}
 	}
-	if in.Split = SplitFromPods(stable); in.Split.Possible {
+	if in.Split = splitFrom(in, stable); in.Split.Possible {
 		cfg, err := e.injection(ctx, ns, in.New.Spec.Template.Labels, e.injectionFor(in.New.Name, "candidate"))
 		if err != nil {
 			return err
@@ -205,6 +208,23 @@ func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *Hol
 		in.Split = SplitToCandidate(&in.New.Spec.Template, cfg)
 	}
 	return nil
+}
+
+// seeInstead looks at another revision where stable has no pods, or none that serves for so long that nothing would be held
+// for it: an update must not go out unjudged while there is something to compare it with. The answer is that one's
+// pods, or stable's.
+func (e *edge) seeInstead(ctx context.Context, in *HoldInput, stable []corev1.Pod) ([]corev1.Pod, error) {
+	alive := len(selectPods(stable, func(*corev1.Pod) bool { return true })) > 0
+	if alive && !stableIsDownSince(in.StableDownSince, in.Now) {
+		return stable, nil
+	}
+	rs := servesInstead(in.New, in.Record, in.ReplicaSets)
+	if rs == nil {
+		return stable, nil
+	}
+	pods, err := e.gatherer.pods(ctx, rs)
+	in.Instead, in.StableDownSince = true, StableDown(pods, e.nodeReady(ctx))
+	return pods, err
 }
 
 // injectionFor is what injections have in common, for one revision of a workload.

@@ -31,6 +31,9 @@ type HoldInput struct {
 	Autoscaled bool
 	// StableDownSince is since when no stable pod was available on ready nodes; nil while one is.
 	StableDownSince *time.Time
+	// Instead says that Split and StableDownSince are about another revision than the recorded stable one, which serves
+	// nobody, while that one was let out and does.
+	Instead bool
 	// ByController says that Headgate's controller asks.
 	ByController bool
 	// Now is the only clock.

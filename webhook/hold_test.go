@@ -117,7 +117,7 @@ func replicaSet(version string, available int32, edits ...func(*appsv1.ReplicaSe
 	rs := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "web-h-" + version, Labels: map[string]string{"pod-template-hash": "h-" + version}},
 		Spec:       appsv1.ReplicaSetSpec{Template: template(version)},
-		Status:     appsv1.ReplicaSetStatus{AvailableReplicas: available},
+		Status:     appsv1.ReplicaSetStatus{ReadyReplicas: available, AvailableReplicas: available},
 	}
 	rs.Spec.Template.Labels["pod-template-hash"] = "h-" + version
 	for _, e := range edits {

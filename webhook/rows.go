@@ -238,7 +238,7 @@ func surgeIsZero(d *appsv1.Deployment, user v1alpha1.UserFields) bool {
 // stableIsDown is row 6a: nobody serves, so that the update can only help.
 func stableIsDown(r *request) (verdict, bool) {
 	since := r.in.StableDownSince
-	if !r.changed || since == nil || r.in.Now.Sub(*since) < stableDownFor {
+	if !r.changed || !stableIsDownSince(since, r.in.Now) {
 		return verdict{}, false
 	}
 	v := verdict{
@@ -252,14 +252,19 @@ func stableIsDown(r *request) (verdict, bool) {
 	return v, true
 }
 
+func stableIsDownSince(since *time.Time, now time.Time) bool {
+	return since != nil && now.Sub(*since) >= stableDownFor
+}
+
 // newCandidate is row 7. Mid-rollout it replaces the candidate, from step 0; while that one is being
-// promoted, opened pods are kept by native logic alone and the new one gets a single pod on top.
+// promoted, opened pods are kept by native logic alone and the new one gets a single pod on top. So it is on top of
+// what was let out and has taken stable's place before it was complete.
 func newCandidate(r *request) (verdict, bool) {
 	if !r.changed {
 		return verdict{}, false
 	}
 	k := r.policy.EffectiveSteps()[0].CandidateReplicas(replicasOf(r.in.New), r.in.Autoscaled)
-	if r.record != nil && r.record.Phase == v1alpha1.PhasePromoting {
+	if r.in.Instead || r.record != nil && r.record.Phase == v1alpha1.PhasePromoting {
 		k = 1
 	}
 	return verdict{row: RowCandidate, action: ActionHold, k: k, warning: r.heldWarning(), reason: "a new candidate"}, true

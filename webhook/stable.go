@@ -5,16 +5,17 @@ package webhook
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // StableReplicaSet finds the stable revision of a Deployment among the ReplicaSets that it owns: the
 // recorded one; without a record the one of the current template if it is complete, else the one with
-// most available pods (the older if equal). Nil when no ReplicaSet qualifies. A record of another
-// Deployment counts as none.
+// most ready pods (the older if equal). Ready is what Services go by: with a large minReadySeconds a version serves
+// long before its pods count as available. Nil when no ReplicaSet qualifies. A record of another Deployment counts as none.
 func StableReplicaSet(d *appsv1.Deployment, record *v1alpha1.Rollout, owned []*appsv1.ReplicaSet) *appsv1.ReplicaSet {
-	if recordCounts(record, d) && record.Status.Stable != (v1alpha1.Revision{}) {
+	if stableIsRecorded(record, d) {
 		return findRevision(owned, record.Status.Stable)
 	}
 	if current := findTemplate(owned, d); current != nil && current.Status.AvailableReplicas >= max(1, replicasOf(d)) {
@@ -22,20 +23,62 @@ func StableReplicaSet(d *appsv1.Deployment, record *v1alpha1.Rollout, owned []*a
 	}
 	var best *appsv1.ReplicaSet
 	for _, rs := range owned {
-		if rs.Status.AvailableReplicas == 0 {
-			continue
-		}
-		if best == nil || rs.Status.AvailableReplicas > best.Status.AvailableReplicas ||
-			rs.Status.AvailableReplicas == best.Status.AvailableReplicas && olderReplicaSet(rs, best) {
+		if rs.Status.ReadyReplicas > 0 && (best == nil || moreReady(rs, best)) {
 			best = rs
 		}
 	}
 	return best
 }
 
+// servesInstead finds what an update to d's template is compared with where the recorded stable revision serves nobody:
+// of the revisions that were let out and not judged to be bad, the one with most ready pods (the older if equal). So
+// it is when an update comes on top of one that went out without a verdict, or was accepted, and is not complete: the
+// native controller may have taken all of stable's pods away already. Nil when nothing else serves.
+func servesInstead(d *appsv1.Deployment, record *v1alpha1.Rollout, owned []*appsv1.ReplicaSet) *appsv1.ReplicaSet {
+	if !stableIsRecorded(record, d) {
+		return nil
+	}
+	var best *appsv1.ReplicaSet
+	for _, rs := range owned {
+		letOut := rs.Status.ReadyReplicas > 0 && GateOf(rs.Annotations, TemplateDigest(rs.Spec.Template)) != v1alpha1.GateClosed
+		if !letOut || failedItself(rs, &record.Status) || EqualTemplate(&rs.Spec.Template, &d.Spec.Template) {
+			continue
+		}
+		if hashOf(rs) != record.Status.Stable.Hash && (best == nil || moreReady(rs, best)) {
+			best = rs
+		}
+	}
+	return best
+}
+
+// failedItself: the revision was rejected, and nobody has let it out since.
+func failedItself(rs *appsv1.ReplicaSet, s *v1alpha1.RolloutStatus) bool {
+	letOut := s.Phase == v1alpha1.PhasePromoting && s.Candidate.Hash == hashOf(rs)
+	return !letOut && s.Rejected != nil && (s.Rejected.Revision == hashOf(rs) || s.Rejected.Template == TemplateDigest(rs.Spec.Template))
+}
+
+func moreReady(a, b *appsv1.ReplicaSet) bool {
+	if a.Status.ReadyReplicas == b.Status.ReadyReplicas {
+		return olderReplicaSet(a, b)
+	}
+	return a.Status.ReadyReplicas > b.Status.ReadyReplicas
+}
+
+// splitFrom is SplitFromPods where it may not be known yet what is stable: there may be pods then, but none that is ready.
+func splitFrom(in *HoldInput, stable []corev1.Pod) SplitState {
+	if !stableIsRecorded(in.Record, in.Old) && len(stable) == 0 {
+		return SplitState{Reason: "no version of it has a ready pod", Remedy: "rollouts begin with the first update after one has"}
+	}
+	return SplitFromPods(stable)
+}
+
 // recordCounts: a record is only about the Deployment it was written for.
 func recordCounts(record *v1alpha1.Rollout, d *appsv1.Deployment) bool {
 	return record != nil && record.Status.DeploymentUID != "" && record.Status.DeploymentUID == d.UID
+}
+
+func stableIsRecorded(record *v1alpha1.Rollout, d *appsv1.Deployment) bool {
+	return recordCounts(record, d) && record.Status.Stable != (v1alpha1.Revision{})
 }
 
 // findRevision looks for the hash first: digests may change when Headgate learns new fields, hashes don't.

@@ -27,6 +27,9 @@ func (r *request) warnings(v verdict) []string {
 		out = append(out, shorten(fmt.Sprintf("headgate: %s %q was there before this update and does not count: give a new reason in the same update",
 			v1alpha1.BypassAnnotation, shorten(r.bypass(), 60)), maxWarning))
 	}
+	if v.row == RowCandidate && r.in.Instead {
+		out = append(out, "headgate: no pod of the stable version serves: this one is compared with the version that was let out and serves most; a roll back leads there")
+	}
 	if v.row == RowCandidate && r.in.PolicyTrouble != "" {
 		out = append(out, shorten("headgate: "+r.in.PolicyTrouble, maxWarning))
 	}
