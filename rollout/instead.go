@@ -21,8 +21,12 @@ func (p *pass) stableIsReplaced() bool {
 	if dep.Template == p.s.Candidate.Template && (p.s.Phase == v1alpha1.PhasePromoting || p.fromPromotion() || p.rescued()) {
 		return false // its own pods serve: there is a way back for that already
 	}
-	gone := p.stable.Replicas == 0 && p.stable.alive() == 0 || p.stableDownLong()
-	return gone && p.servesInstead().Hash != ""
+	return p.stableIsGone() && p.servesInstead().Hash != ""
+}
+
+// stableIsGone: the native controller has taken stable's pods away, or they are down for too long.
+func (p *pass) stableIsGone() bool {
+	return p.stable.Replicas == 0 && p.stable.alive() == 0 || p.stableDownLong()
 }
 
 // servesInstead is the version with most ready pods that is neither the template nor rejected, as the webhook chooses. A ready
@@ -44,8 +48,8 @@ func (p *pass) letOut(r Revision) bool {
 func (p *pass) followServing() {
 	now := p.servesInstead()
 	p.d.Requeue = tick
-	p.event(now.Hash != p.s.Candidate.Hash, "StableReplaced", fmt.Sprintf("No pod of the stable version %s serves any more; %s was let out and serves: it is stable now, and what is held is compared with it",
-		p.s.Stable.Hash, now.Hash))
+	p.event(now.Hash != p.s.Candidate.Hash, "StableReplaced", fmt.Sprintf("No pod of the stable version %s serves any more; "+
+		"%s was let out and serves: it is stable now, and what is held is compared with it", p.s.Stable.Hash, now.Hash))
 	p.because("nothing of stable is left: what was let out and serves is stable")
 	switch {
 	case now.Hash == p.s.Candidate.Hash: // an update came before its promotion was complete
