@@ -5,12 +5,17 @@ package simulate
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // TestRandomHistories plays histories: always the same ones, so that a failure can be repeated; about ten
@@ -117,5 +122,32 @@ func TestQuarantineIsScaledIn(t *testing.T) {
 	w.rest()
 	if w.oracle.violation != nil {
 		t.Error(w.oracle.violation)
+	}
+}
+
+// TestUpdateOnTopOfWhatWasLetOut: two versions were bypassed, one after the other, and the native controller has taken all of
+// stable's pods away when the next one comes. It is held, whenever it comes.
+func TestUpdateOnTopOfWhatWasLetOut(t *testing.T) {
+	for after := time.Duration(0); after < 10*time.Second; after += time.Second / 2 {
+		w := newWorld()
+		h, err := ParseHistory(fmt.Sprintf("replicas 3\ncreate v1\nrun 10s\nbypass v2\nrun 6s\nbypass v3\nrun %s\nset-image v4\nrun 3s", after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range h {
+			if err := w.do(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stable := w.record().Stable.Hash
+		rs := w.api.memory[replicaSets][keyOf(webKey.Namespace, webKey.Name+"-"+stable)].(*appsv1.ReplicaSet)
+		if w.deployment().Annotations[v1alpha1.HoldAnnotation] == "" || w.record().Candidate.Hash == "" || rs.Status.ReadyReplicas == 0 {
+			t.Errorf("after %s: %s, candidate %q, stable %s with %d ready pods; want the update held against what serves",
+				after, w.record().Phase, w.record().Candidate.Hash, stable, rs.Status.ReadyReplicas)
+		}
+		w.rest()
+		if w.oracle.violation != nil {
+			t.Error(w.oracle.violation)
+		}
 	}
 }
