@@ -157,6 +157,9 @@ const fewPods = 3
 func (p *pass) recallRejection(template string) {
 	if m := p.o.Deployment.FailureShown; m != "" {
 		m, _, _ = strings.Cut(strings.TrimPrefix(m, "headgate: "), ". Stable serves")
+		if cause, why, ok := strings.Cut(m, "): "); ok && strings.HasPrefix(cause, rolledBack+" (") {
+			m = why // or it would be said once more each time
+		}
 		p.s.Rejected = &v1alpha1.Rejection{
 			Template: template, Revision: p.o.byTemplate(template).Hash, Times: 1,
 			Until: metav1.NewTime(p.o.Now.Add(backoffMin).Truncate(time.Second)), Message: m,

@@ -220,10 +220,13 @@ func (p *pass) showFailure() {
 	}
 }
 
+// rolledBack begins a failure's message; recallRejection reads it.
+const rolledBack = "rolled back"
+
 func (p *pass) failureMessage() string {
-	m := "rolled back"
+	m := rolledBack
 	if v := p.verdict(); v.Message != "" {
-		m = fmt.Sprintf("rolled back (%s): %s", v.Cause, v.Message)
+		m = fmt.Sprintf("%s (%s): %s", rolledBack, v.Cause, v.Message)
 	}
 	serves := "Stable serves all requests"
 	if p.fromPromotion() {
