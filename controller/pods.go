@@ -29,6 +29,9 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 	}
 	p.ReadyButGate = !p.Terminating && nodeReady && readyButGate(pod)
 	p.LostReadySince = lostReadySince(pod)
+	if pod.Labels[v1alpha1.InjectedLabel] != "true" {
+		p.NoSidecar = pod.Annotations[v1alpha1.SkipAnnotation]
+	}
 	observeContainers(pod, &p)
 	if c := webhook.Unschedulable(pod); p.Problem == rollout.ProblemNone && c != nil {
 		p.Problem, p.Message, p.ProblemSince = rollout.ProblemUnschedulable, c.Message, c.LastTransitionTime.Time

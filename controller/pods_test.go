@@ -36,6 +36,25 @@ func initContainers(cs ...corev1.ContainerStatus) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Status.InitContainerStatuses = cs }
 }
 
+func TestWhyAPodHasNoSidecar(t *testing.T) {
+	for name, tc := range map[string]struct {
+		labels, notes map[string]string
+		want          string
+	}{
+		"it was skipped":          {nil, map[string]string{v1alpha1.SkipAnnotation: "PortTaken: 15601"}, "PortTaken: 15601"},
+		"nothing is noted":        {nil, nil, ""},
+		"a copied note, injected": {map[string]string{v1alpha1.InjectedLabel: "true"}, map[string]string{v1alpha1.SkipAnnotation: "PortTaken: 15601"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &corev1.Pod{}
+			pod.Labels, pod.Annotations = tc.labels, tc.notes
+			if got := observePod(pod, true).NoSidecar; got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestProblemOfAPod(t *testing.T) {
 	type problem struct {
 		Problem rollout.PodProblem

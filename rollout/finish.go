@@ -288,7 +288,7 @@ func (p *pass) roomFound() bool {
 // they are replaced first.
 func (p *pass) retry() {
 	for _, pod := range p.candidate.Pods {
-		if !pod.Terminating && podSignals(p.o, p.stable, Revision{Pods: []Pod{pod}}) != nil {
+		if !pod.Terminating && (podSignals(p.o, p.stable, Revision{Pods: []Pod{pod}}) != nil || p.rejectedAsBare(pod)) {
 			p.d.DeletePods = append(p.d.DeletePods, pod.Name)
 		}
 	}
@@ -298,4 +298,10 @@ func (p *pass) retry() {
 	}
 	p.begin(p.s.Candidate.Template)
 	p.because("retry was asked for")
+}
+
+// rejectedAsBare: the verdict names this pod, which has no sidecar. Its successor, which shows at once whether it has one, is
+// another: without the name, a retry would replace pods for ever where none can have a sidecar.
+func (p *pass) rejectedAsBare(pod Pod) bool {
+	return pod.NoSidecar != "" && strings.HasPrefix(p.verdict().Message, bare(pod.Name))
 }

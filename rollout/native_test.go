@@ -142,6 +142,9 @@ func (w *world) replicate(v *version) {
 			Name: fmt.Sprintf("%s-%d", v.name, v.made), CreatedAt: w.now, NodeReady: true,
 			Gated: w.gates(v) && !w.podWebhookDown,
 		}}
+		if v.trouble == "bare" { // the Pod webhook can't give it a sidecar
+			p.injected, p.NoSidecar = false, "PortTaken: the app declares port 15601"
+		}
 		v.pods = append(v.pods, p)
 	}
 }

@@ -108,6 +108,8 @@ type Pod struct {
 	LostReadySince time.Time
 	// Restarts is the largest restart count of its app containers.
 	Restarts int32
+	// NoSidecar is why the Pod webhook gave it no sidecar, in its words; empty where it did, or where nothing is noted.
+	NoSidecar string
 	// Problem is what keeps it from starting, if anything does; see PodProblem.
 	Problem PodProblem
 	// Message is the kubelet's or scheduler's own words about the problem, or what the pod waits for without one.

@@ -173,6 +173,10 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	if v := podSignals(o, p.stable, candidate); v != nil {
 		return v
 	}
+	// Not in the moment in which the rollout begins: a retry must be seen to have begun, or its wish stays.
+	if v := candidate.noSidecar(); v != nil && (p.s.StartedAt == nil || !o.Now.Equal(p.s.StartedAt.Time)) {
+		return v
+	}
 	if crowded := p.crowdedSoon(); crowded != "" {
 		return fail(v1alpha1.CauseNoRoom, "%s", crowded)
 	}
@@ -188,6 +192,21 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	}
 	return candidate.notReady()
 }
+
+// noSidecar: nobody can split requests to such a candidate, however long it waits. From rest the Deployment webhook does not
+// hold it (row 6); where another version is held it does, because to let it out would put stable's pods at stake unjudged.
+func (r Revision) noSidecar() *v1alpha1.Verdict {
+	for _, pod := range r.Pods {
+		if pod.NoSidecar != "" && !pod.Terminating {
+			return fail(v1alpha1.CauseNoSidecar, "%sso that requests can't be split%s. To let such a version out without a rollout, "+
+				"apply it with a new reason in the annotation %s", bare(pod.Name), because(pod.NoSidecar), v1alpha1.BypassAnnotation)
+		}
+	}
+	return nil
+}
+
+// bare is how the verdict about a pod without a sidecar begins.
+func bare(pod string) string { return "pod " + pod + " has no sidecar, " }
 
 // notReady is why a candidate that has had all its time is none to go on with.
 func (r Revision) notReady() *v1alpha1.Verdict {

@@ -35,6 +35,7 @@ const (
 	CauseNoRoom           = "NoRoom" // unschedulable or quota: not a bad version
 	CauseProgressDeadline = "ProgressDeadline"
 	CauseSidecarSilent    = "SidecarSilent"
+	CauseNoSidecar        = "NoSidecar"     // the candidate's pods can't have a sidecar: nothing splits requests to them
 	CauseConfiguration    = "Configuration" // the containers can't be created as the template says
 	CausePodWebhook       = "PodWebhookUnavailable"
 	CauseStillServing     = "StillServing" // pods of an update that was ended serve yet: not a bad version
