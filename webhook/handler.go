@@ -200,13 +200,11 @@ func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *Hol
 			return err
 		}
 	}
-	if in.Split = splitFrom(in, stable); in.Split.Possible {
-		cfg, err := e.injection(ctx, ns, in.New.Spec.Template.Labels, e.injectionFor(in.New.Name, "candidate"))
-		if err != nil {
-			return err
-		}
-		in.Split = SplitToCandidate(&in.New.Spec.Template, cfg)
+	cfg, err := e.injection(ctx, ns, in.New.Spec.Template.Labels, e.injectionFor(in.New.Name, "candidate"))
+	if err != nil {
+		return err
 	}
+	in.Split = splitFrom(in, stable).to(SplitToCandidate(&in.New.Spec.Template, cfg))
 	return nil
 }
 

@@ -200,6 +200,56 @@ func TestDeploymentRequests(t *testing.T) {
 	}
 }
 
+// A version that can't have a sidecar goes out at once where nothing is held. In the middle of a rollout it is held, and
+// whoever updates reads at once that this leads nowhere, why, and what would.
+func TestATemplateThatCannotHaveASidecar(t *testing.T) {
+	takesPort := func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 15601}}
+	}
+	takesName := func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: v1alpha1.PrepareContainer, Image: "mine"}}
+	}
+	unheld, held := deployment("v1"), deployment("v2", heldBy(1, defaults()))
+	rolling := shop(trying("v2", v1alpha1.PhaseStepping))
+	for name, tc := range map[string]struct {
+		objects []client.Object
+		old     *appsv1.Deployment
+		edit    func(*appsv1.Deployment)
+		wantK   int32
+		want    []string
+	}{
+		"its port, at rest":         {shop(), unheld, takesPort, 0, []string{"goes out at once", "15601"}},
+		"its name, at rest":         {shop(), unheld, takesName, 0, []string{"goes out at once", v1alpha1.PrepareContainer}},
+		"its port, another is held": {rolling, held, takesPort, 1, []string{"rejected at once", "15601", v1alpha1.BypassAnnotation}},
+		"its name, another is held": {rolling, held, takesName, 1, []string{"rejected at once", v1alpha1.PrepareContainer, v1alpha1.BypassAnnotation}},
+		"no update brings what this one can't have": {
+			append(without[*corev1.Pod](shop()), barePod()), unheld, takesPort, 0, []string{"pod web-a has no sidecar yet; the new version can't have", "15601"},
+		},
+		"stable's sidecars are not ready either, another is held": {
+			append(without[*corev1.Pod](rolling), barePod()), held, takesPort, 1, []string{"rejected at once", "15601"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req := admissionOf(t, tc.old, with(tc.old, setTemplate("v3"), tc.edit))
+			resp := testEdge(t, tc.objects, nil, nil).deployments(t.Context(), req)
+			var got appsv1.Deployment
+			admitted(t, req, resp, &got)
+			if k := holdOf(t, &got).K; k != tc.wantK {
+				t.Errorf("k = %d, want %d", k, tc.wantK)
+			}
+			warned := strings.Join(resp.Warnings, "\n")
+			for _, want := range tc.want {
+				if !strings.Contains(warned, want) {
+					t.Errorf("warnings %q, want %q", warned, want)
+				}
+			}
+			if strings.Contains(warned, "as a canary rollout") || strings.Contains(warned, "the next one will be held") {
+				t.Errorf("warnings promise what will not be: %q", warned)
+			}
+		})
+	}
+}
+
 // refusedPolicy is at generation 3; what its condition says is about the one given.
 func refusedPolicy(said int64) *v1alpha1.RolloutPolicy {
 	return &v1alpha1.RolloutPolicy{

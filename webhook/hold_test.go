@@ -185,7 +185,10 @@ func update(old, obj *appsv1.Deployment, edits ...func(*HoldInput)) HoldInput {
 	return in
 }
 
-func noPolicy(in *HoldInput)     { in.Policy = nil }
+func noPolicy(in *HoldInput) { in.Policy = nil }
+func noSidecar(in *HoldInput) {
+	in.Split = SplitState{Possible: true}.to(SplitState{Reason: "can't have a sidecar", NoSidecar: "can't have a sidecar"})
+}
 func suspended(in *HoldInput)    { in.Policy = &v1alpha1.RolloutPolicySpec{Suspend: true} }
 func byController(in *HoldInput) { in.ByController = true }
 func troubled(with string) func(*HoldInput) {

@@ -29,6 +29,7 @@ func TestRow6CannotHold(t *testing.T) {
 		"maxSurge 0":                           {in: update(v1, to(fields(rolling("0", "1", 600)))), want: goesOut(rolling("0", "1", 600))},
 		"maxSurge 0 %":                         {in: update(v1, to(fields(rolling("0%", "1", 600)))), want: goesOut(rolling("0%", "1", 600))},
 		"requests can't be split":              {in: update(v1, to(), func(in *HoldInput) { in.Split = SplitState{Reason: "no sidecar"} }), want: goesOut(defaults())},
+		"no sidecar":                           {in: update(v1, to(), noSidecar), want: goesOut(defaults())},
 		"the exported manifest says Recreate":  {in: update(v1, deployment("v2", heldBy(1, recreate()))), want: goesOut(recreate())},
 		"a new Deployment without any stable":  {in: update(v1, to(), noRecord, owning(), func(in *HoldInput) { in.Split = SplitFromPods(nil) }), want: goesOut(defaults())},
 		"the old object had Recreate, not now": {in: update(with(v1, fields(recreate())), to()), want: outcome{Row: RowCandidate, Action: ActionHold, Version: "v2", Fields: heldFields(1), K: 1, User: defaults(), Gate: closed, Warned: 1}},
@@ -117,6 +118,9 @@ func TestRow7Candidate(t *testing.T) {
 		},
 		"a third template mid-rollout starts again, and the user's fields are still those of before": {
 			in: update(held, with(held, setTemplate("v3")), withRecord(trying("v2", v1alpha1.PhaseStepping))), want: hold("v3", 1, rolling("50%", "1", 300)),
+		},
+		"a third template that can't have a sidecar is held all the same: stable's pods stay": {
+			in: update(held, with(held, setTemplate("v3")), withRecord(trying("v2", v1alpha1.PhaseStepping)), noSidecar), want: hold("v3", 1, rolling("50%", "1", 300)),
 		},
 		"a third template while quarantined is tried": {
 			in:   update(held, with(held, setTemplate("v3")), withRecord(trying("v2", v1alpha1.PhaseQuarantined), rejected("v2", noon.Add(time.Hour)))),

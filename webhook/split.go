@@ -20,6 +20,24 @@ type SplitState struct {
 	Reason string
 	// Remedy says what would change it; empty when Possible, or when the reason says it already.
 	Remedy string
+	// NoSidecar says why a pod of the new template can't have a sidecar, as a sentence; empty when it can, or when
+	// there is no new template. Then requests can't be split to it whatever stable's pods are like.
+	NoSidecar string
+}
+
+// to is the state of stable's pods together with that of the candidate's.
+func (s SplitState) to(candidate SplitState) SplitState {
+	switch {
+	case candidate.Possible:
+	case s.Possible:
+		return candidate
+	default:
+		s.NoSidecar = candidate.NoSidecar
+		if s.Remedy != "" {
+			s.Remedy = candidate.Reason // no update brings the sidecar while this stays
+		}
+	}
+	return s
 }
 
 // SplitFromPods judges by the pods of the stable revision: all that are ready must be injected, with a
@@ -67,7 +85,8 @@ func splitFromPod(p *corev1.Pod, wantReady bool) SplitState {
 func SplitToCandidate(t *corev1.PodTemplateSpec, cfg InjectConfig) SplitState {
 	pod := &corev1.Pod{ObjectMeta: *t.ObjectMeta.DeepCopy(), Spec: *t.Spec.DeepCopy()}
 	if _, skip := Inject(markOpen(pod), cfg); skip.Skipped() {
-		return SplitState{Reason: "the new version can't have a sidecar: " + skip.Message}
+		why := "the new version can't have a sidecar: " + skip.Message
+		return SplitState{Reason: why, NoSidecar: why}
 	}
 	return SplitState{Possible: true}
 }

@@ -45,8 +45,14 @@ func (r *request) warnings(v verdict) []string {
 	return out
 }
 
-// heldWarning says what a hold means, and how long it may take.
+// heldWarning says what a hold means, and how long it may take; or that it leads nowhere, because no request can be split
+// to a version without sidecars. Stable serves on then: that another version was held is no reason to put its pods at
+// stake for one that nobody can judge.
 func (r *request) heldWarning() string {
+	if why := r.in.Split.NoSidecar; why != "" {
+		// Only on top of another hold; else row 6 leaves it alone. The remedy first: a long reason is cut.
+		return "held, to be rejected at once (a new reason in " + v1alpha1.BypassAnnotation + " lets it out): " + why + r.whenResumed()
+	}
 	var steps []string
 	var approval string
 	for _, s := range r.policy.EffectiveSteps() {
