@@ -26,38 +26,20 @@ func (r *Reconciler) emit(w *workload, d rollout.Decision) {
 // emitUnheld reports an update that goes out without having been held: no bypass is silent. before is the
 // record as it was, so that each update is reported once.
 func (r *Reconciler) emitUnheld(w *workload, before *v1alpha1.RolloutStatus) {
-	if why := whyUnheld(w, before); why != "" {
+	if why := whyUnheld(w.deployment, before); why != "" {
 		r.Events.Eventf(w.deployment, w.record, corev1.EventTypeWarning, "UpdateNotHeld", "Rollout",
 			"This update goes out at once, not as a rollout: %s", why)
 	}
 }
 
-// whyUnheld is why a new template of a workload at rest was not held; empty when there is none, when it
-// was reported before, or while no stable version is known (then it is the first one).
-func whyUnheld(w *workload, before *v1alpha1.RolloutStatus) string {
-	if !newAndUnheld(w.deployment, before) {
-		return ""
-	}
-	cannot := webhook.CannotHold(w.deployment, webhook.FieldsOf(w.deployment), w.splitState())
-	switch {
-	case w.policy == nil:
-		return "no policy selects this Deployment"
-	case w.policy.Suspend:
-		return "its policy is suspended"
-	case w.deployment.Annotations[v1alpha1.BypassAnnotation] != "":
-		return "bypassed (" + shorten(w.deployment.Annotations[v1alpha1.BypassAnnotation], 100) + ")"
-	case cannot != "":
-		return cannot
-	case !w.stableDownSince().IsZero():
-		return "no pod of the stable version was available"
-	}
-	return "this version was stable before"
-}
-
-// newAndUnheld: since before, at rest with a stable version, another template came that is marked as ungated.
-func newAndUnheld(d *appsv1.Deployment, before *v1alpha1.RolloutStatus) bool {
+// whyUnheld is why a new template was not held: what the webhook said in its warning, because by now things may be
+// different. Empty when there is none, when it was reported before, or while no stable version is known (then it is the
+// first one).
+func whyUnheld(d *appsv1.Deployment, before *v1alpha1.RolloutStatus) string {
 	digest := webhook.TemplateDigest(d.Spec.Template)
-	known := before.DeploymentUID == d.UID && before.Phase == v1alpha1.PhaseIdle && before.Stable.Template != ""
-	return known && before.Stable.Template != digest && before.DeploymentGeneration < d.Generation &&
-		webhook.GateOf(d.Annotations, digest) == v1alpha1.GateOpen
+	known := before.DeploymentUID == d.UID && before.Stable.Template != "" && before.DeploymentGeneration < d.Generation
+	if !known || before.Stable.Template == digest || before.Candidate.Template == digest {
+		return "" // what ends the hold of a candidate has an Event of its own
+	}
+	return webhook.WhyUnheld(d)
 }

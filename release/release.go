@@ -270,7 +270,7 @@ func (o Options) released(ctx context.Context, d *appsv1.Deployment) (*appsv1.De
 	case held(*d):
 		how = "annotations removed; the hold could not be read: check its strategy and progressDeadlineSeconds"
 	}
-	for _, a := range []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation} {
+	for _, a := range webhook.OwnAnnotations() {
 		delete(next.Annotations, a)
 	}
 	return next, how, nil
@@ -400,10 +400,5 @@ func marked(d appsv1.Deployment) bool {
 	if held(d) {
 		return true
 	}
-	for a := range d.Annotations {
-		if a == v1alpha1.HoldAnnotation || a == v1alpha1.GateAnnotation || a == v1alpha1.GateTemplateAnnotation {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(webhook.OwnAnnotations(), func(a string) bool { _, there := d.Annotations[a]; return there })
 }

@@ -53,7 +53,7 @@ func FuzzHoldAndRelease(f *testing.F) {
 			t.Skip()
 		}
 		user.UID, user.ResourceVersion = testUID, "100"
-		for _, key := range []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation, v1alpha1.BypassAnnotation} {
+		for _, key := range append(OwnAnnotations(), v1alpha1.BypassAnnotation) {
 			dropAnnotation(&user, key)
 		}
 		written := user.DeepCopy()

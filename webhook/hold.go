@@ -120,7 +120,25 @@ type verdict struct {
 	asIs bool
 	// warning is shown to the user, without the prefix; empty: none.
 	warning string
-	reason  string
+	// reason is for logs and, of an update that goes out, for the Event: what the warning gives as the reason.
+	reason string
+}
+
+// goesOut: the new template is not held.
+func (v verdict) goesOut() bool {
+	return v.action == ActionLeaveAlone || v.action == ActionReleaseForward
+}
+
+// whyOut is why a new template goes out; what the webhook wrote itself a moment ago stays.
+func (r *request) whyOut(v verdict) string {
+	if v.asIs {
+		return r.in.New.Annotations[v1alpha1.GateReasonAnnotation]
+	}
+	return v.reason
+}
+
+func gateOpen(d *appsv1.Deployment) bool {
+	return GateOf(d.Annotations, TemplateDigest(d.Spec.Template)) == v1alpha1.GateOpen
 }
 
 // finish builds the object to admit.
@@ -134,6 +152,9 @@ func (r *request) finish(v verdict) HoldDecision {
 		r.renderReleased(out, v)
 	default:
 		r.renderLeftAlone(out)
+	}
+	if r.changed && !r.isStable() && v.goesOut() && gateOpen(out) {
+		setReason(out, r.whyOut(v))
 	}
 	if _, held := out.Annotations[v1alpha1.HoldAnnotation]; !held && annotationBytes(out.Annotations) > maxAnnotationBytes {
 		// The user's annotations leave no room even for the gate's. Without them the controller opens the gates.
@@ -150,7 +171,7 @@ func (r *request) finish(v verdict) HoldDecision {
 // takeOwnAnnotations removes what others wrote in the annotations that only the webhook writes, and puts
 // back what the old object says about the gate.
 func (r *request) takeOwnAnnotations(d *appsv1.Deployment) {
-	for _, key := range ownAnnotations() {
+	for _, key := range OwnAnnotations() {
 		old, ok := r.in.Old.Annotations[key]
 		if ok && key != v1alpha1.HoldAnnotation {
 			annotate(d, key, old)

@@ -131,7 +131,7 @@ func checkNothingElse(t *testing.T, in HoldInput) {
 	for _, x := range []*appsv1.Deployment{got, before} {
 		setFields(x, v1alpha1.UserFields{})
 		x.Spec.Template = corev1.PodTemplateSpec{}
-		for _, key := range []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation} {
+		for _, key := range OwnAnnotations() {
 			dropAnnotation(x, key)
 		}
 		if len(x.Annotations) == 0 {

@@ -64,10 +64,38 @@ func stableTemplate(t *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
 	return c.DeepCopy()
 }
 
-// setGate writes the decision beside the template that it is about.
+// setGate writes the decision beside the template that it is about. The reason of another one goes.
 func setGate(d *appsv1.Deployment, g v1alpha1.Gate) {
+	template := TemplateDigest(d.Spec.Template)
+	if GateOf(d.Annotations, template) != g {
+		dropAnnotation(d, v1alpha1.GateReasonAnnotation)
+	}
 	annotate(d, v1alpha1.GateAnnotation, string(g))
-	annotate(d, v1alpha1.GateTemplateAnnotation, TemplateDigest(d.Spec.Template))
+	annotate(d, v1alpha1.GateTemplateAnnotation, template)
+}
+
+// maxReason is the length in bytes beyond which GateReasonAnnotation is cut.
+const maxReason = 512
+
+// setReason says beside the open gate why the update to d's template is not held. Where there is no room for a hold there
+// is none for that either: NoRoomToHold is the reason then.
+func setReason(d *appsv1.Deployment, why string) {
+	dropAnnotation(d, v1alpha1.GateReasonAnnotation)
+	if why != "" && NoRoomToHold(d) == "" {
+		annotate(d, v1alpha1.GateReasonAnnotation, shorten(why, maxReason))
+	}
+}
+
+// WhyUnheld is why the update to d's template went out without having been held, in the words of its admission warning;
+// empty when it was held, or when nobody has decided about it.
+func WhyUnheld(d *appsv1.Deployment) string {
+	if GateOf(d.Annotations, TemplateDigest(d.Spec.Template)) != v1alpha1.GateOpen {
+		return ""
+	}
+	if why := d.Annotations[v1alpha1.GateReasonAnnotation]; why != "" {
+		return why
+	}
+	return NoRoomToHold(d)
 }
 
 // GateOf is the decision that annotations carry for a template; empty when there is none for it.

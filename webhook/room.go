@@ -22,7 +22,7 @@ const holdRoom = 4 << 10
 // NoRoomToHold is why a Deployment whose annotations are nearly as large as the API server accepts can't be held;
 // empty when it can. What Headgate has written already does not count.
 func NoRoomToHold(d *appsv1.Deployment) string {
-	if annotationBytes(d.Annotations, ownAnnotations()...)+holdRoom <= maxAnnotationBytes {
+	if annotationBytes(d.Annotations, OwnAnnotations()...)+holdRoom <= maxAnnotationBytes {
 		return ""
 	}
 	return "its annotations leave no room for those of a hold (the API accepts 256 KiB in all)"

@@ -131,7 +131,8 @@ func bypassed(r *request) (verdict, bool) {
 	if reason == "" || r.bypassUsed() {
 		return verdict{}, false
 	}
-	v := verdict{row: RowBypass, action: ActionLeaveAlone, warning: "bypassed (" + shorten(reason, 60) + "): goes out at once, without a verdict", reason: "bypassed"}
+	v := verdict{row: RowBypass, action: ActionLeaveAlone, reason: "bypassed (" + shorten(reason, 60) + ")"}
+	v.warning = v.reason + ": goes out at once, without a verdict"
 	if r.hold != nil {
 		v.action, v.warning = ActionReleaseForward, v.warning+r.whenResumed()
 	}
@@ -173,7 +174,7 @@ func earlierStable(r *request) (verdict, bool) {
 	v := verdict{
 		row: RowEarlierStable, action: ActionLeaveAlone,
 		warning: "goes out at once: this version was stable before (rollback: Managed in the policy makes it a rollout)",
-		reason:  "the template was stable before",
+		reason:  "this version was stable before",
 	}
 	if r.hold != nil {
 		v.action, v.warning = ActionReleaseForward, v.warning+r.whenResumed()
@@ -244,7 +245,7 @@ func stableIsDown(r *request) (verdict, bool) {
 	v := verdict{
 		row: RowStableDown, action: ActionLeaveAlone,
 		warning: "goes out at once: no pod of the stable version was available for " + formatDuration(r.in.Now.Sub(*since)),
-		reason:  "stable is down",
+		reason:  "no pod of the stable version was available", // no time: called again, the webhook must write the same
 	}
 	if r.hold != nil {
 		v.action, v.warning = ActionReleaseForward, v.warning+r.whenResumed()

@@ -4,8 +4,11 @@
 package webhook
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
@@ -286,4 +289,46 @@ func TestRow5EarlierStable(t *testing.T) {
 			want: outcome{Row: RowEarlierStable, Action: ActionReleaseForward, Version: "v1", Fields: defaults(), Gate: open, Warned: 1},
 		},
 	})
+}
+
+// Whoever does not see the admission's warning reads the same reason in an Event, which the controller makes of what the
+// webhook notes. It stays through other writes, and goes with the next template.
+func TestTheReasonIsNoted(t *testing.T) {
+	v1, held := deployment("v1"), deployment("v2", heldBy(2, defaults()))
+	v2 := with(v1, setTemplate("v2"))
+	was := replicaSet("v2", 0, rsGate(open))
+	for name, tc := range map[string]struct {
+		in   HoldInput
+		want string // empty: held
+	}{
+		"no policy":                        {update(v1, v2, noPolicy), "no policy selects deployment/web"},
+		"suspended":                        {update(v1, v2, suspended), "the policy of deployment/web is suspended"},
+		"a bypass":                         {update(v1, with(v2, note(v1alpha1.BypassAnnotation, "hotfix 7"))), "bypassed (hotfix 7)"},
+		"a bypass while another is held":   {update(held, with(held, setTemplate("v3"), note(v1alpha1.BypassAnnotation, "hotfix 7"))), "bypassed (hotfix 7)"},
+		"it was stable before":             {update(v1, v2, owning(replicaSet("v1", 10), was), withRecord(remember(v1alpha1.HistoryEntry{Outcome: v1alpha1.OutcomePromoted, To: "h-v2"}))), "this version was stable before"},
+		"Recreate":                         {update(v1, with(v2, fields(recreate()))), "strategy.type is Recreate; it needs RollingUpdate"},
+		"it can't have a sidecar":          {update(v1, v2, noSidecar), "can't have a sidecar"},
+		"stable is down":                   {update(v1, v2, stableDown(time.Minute)), "no pod of the stable version was available"},
+		"stable is down, another was held": {update(held, with(held, setTemplate("v3")), stableDown(time.Minute)), "no pod of the stable version was available"},
+		"held":                             {update(v1, v2), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := DecideHold(tc.in)
+			if got := WhyUnheld(d.Deployment); got != tc.want {
+				t.Fatalf("row %s notes %q, want %q", d.Row, got, tc.want)
+			}
+			if tc.want != "" && !strings.Contains(strings.Join(d.Warnings, "\n"), tc.want) {
+				t.Errorf("the warnings %q give another reason", d.Warnings)
+			}
+			stored := with(d.Deployment, func(d *appsv1.Deployment) { d.ResourceVersion = "101" })
+			labelled := DecideHold(update(stored, with(stored, note("a", "b"), note(v1alpha1.GateReasonAnnotation, "forged")))).Deployment
+			if got := WhyUnheld(labelled); got != tc.want {
+				t.Errorf("after another write: %q, want %q", got, tc.want)
+			}
+			next := DecideHold(update(stored, with(stored, setTemplate("v9"), fields(defaults())))).Deployment
+			if got := WhyUnheld(next); got != "" || next.Annotations[v1alpha1.GateReasonAnnotation] != "" {
+				t.Errorf("the next version is held, and the reason is still %q", next.Annotations[v1alpha1.GateReasonAnnotation])
+			}
+		})
+	}
 }

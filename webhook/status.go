@@ -16,13 +16,13 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// ownAnnotations are those that nobody but the Deployment webhook writes.
-func ownAnnotations() []string {
-	return []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation}
+// OwnAnnotations are those that nobody but the Deployment webhook writes.
+func OwnAnnotations() []string {
+	return []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation, v1alpha1.GateReasonAnnotation}
 }
 
 func dropOwnAnnotations(d *appsv1.Deployment) {
-	for _, key := range ownAnnotations() {
+	for _, key := range OwnAnnotations() {
 		dropAnnotation(d, key)
 	}
 }
@@ -32,7 +32,7 @@ func dropOwnAnnotations(d *appsv1.Deployment) {
 // not rendered: wiping it there would release a candidate that nobody judged.
 func KeepOwnAnnotations(old, d *appsv1.Deployment) *appsv1.Deployment {
 	out := d.DeepCopy()
-	for _, key := range ownAnnotations() {
+	for _, key := range OwnAnnotations() {
 		if value, ok := old.Annotations[key]; ok {
 			annotate(out, key, value)
 			continue

@@ -32,6 +32,10 @@ const (
 	// about another template than the ReplicaSet's own counts as no decision. On a pod that was let in without
 	// a gate it is the pod's pod-template-hash, which no template can say of itself.
 	GateTemplateAnnotation = "headgate.dev/gate-template"
+	// GateReasonAnnotation on a Deployment says why the update to the template that GateTemplateAnnotation names was not
+	// held, in the words of its admission warning, for the Event that the controller reports. At most 512 bytes; absent
+	// where the update was held, where a hold ended as the controller said, and where there is no room for it.
+	GateReasonAnnotation = "headgate.dev/gate-reason"
 	// HoldAnnotation on a Deployment is the hold in force, a Hold as JSON. Only the controller may
 	// change it once it is there; only the Deployment webhook renders it into fields.
 	HoldAnnotation = "headgate.dev/hold"
