@@ -108,9 +108,10 @@ type RolloutStatus struct {
 	// +kubebuilder:validation:MaxLength=131072
 	// +optional
 	Policy string `json:"policy,omitempty"`
-	// Step is the current step, counted from 0.
+	// Step is the current step, counted from 0. Written also when 0, as the weights are: kubectl's table leaves blank what is
+	// not there.
 	// +optional
-	Step int32 `json:"step,omitempty"`
+	Step int32 `json:"step"`
 	// StepSince is when the step's weight came into force, its k pods being ready for it; unset before that.
 	// +optional
 	StepSince *metav1.MicroTime `json:"stepSince,omitempty"`
@@ -137,14 +138,14 @@ type RolloutStatus struct {
 	// Weight is the candidate's share of requests that is wanted, in percent. What all sidecars are
 	// told derives from this field, Stable and Candidate alone.
 	// +optional
-	Weight int32 `json:"weight,omitempty"`
+	Weight int32 `json:"weight"`
 	// WeightSince is when Weight was last changed, or kept for another step; sidecars that stay silent for too long after
 	// it are left out.
 	// +optional
 	WeightSince *metav1.MicroTime `json:"weightSince,omitempty"`
 	// WeightInForce is the share that every connected sidecar has acknowledged.
 	// +optional
-	WeightInForce int32 `json:"weightInForce,omitempty"`
+	WeightInForce int32 `json:"weightInForce"`
 	// Weights are the weights that have been in force in this rollout; newest last, at most 64: the first ones and the
 	// newest. Before the first it was 0, of step 0.
 	// +listType=atomic
