@@ -124,23 +124,6 @@ type verdict struct {
 	reason string
 }
 
-// goesOut: the new template is not held.
-func (v verdict) goesOut() bool {
-	return v.action == ActionLeaveAlone || v.action == ActionReleaseForward
-}
-
-// whyOut is why a new template goes out; what the webhook wrote itself a moment ago stays.
-func (r *request) whyOut(v verdict) string {
-	if v.asIs {
-		return r.in.New.Annotations[v1alpha1.GateReasonAnnotation]
-	}
-	return v.reason
-}
-
-func gateOpen(d *appsv1.Deployment) bool {
-	return GateOf(d.Annotations, TemplateDigest(d.Spec.Template)) == v1alpha1.GateOpen
-}
-
 // finish builds the object to admit.
 func (r *request) finish(v verdict) HoldDecision {
 	out := r.in.New.DeepCopy()
@@ -153,9 +136,7 @@ func (r *request) finish(v verdict) HoldDecision {
 	default:
 		r.renderLeftAlone(out)
 	}
-	if r.changed && !r.isStable() && v.goesOut() && gateOpen(out) {
-		setReason(out, r.whyOut(v))
-	}
+	r.noteReason(out, v)
 	if _, held := out.Annotations[v1alpha1.HoldAnnotation]; !held && annotationBytes(out.Annotations) > maxAnnotationBytes {
 		// The user's annotations leave no room even for the gate's. Without them the controller opens the gates.
 		dropOwnAnnotations(out)
@@ -166,6 +147,19 @@ func (r *request) finish(v verdict) HoldDecision {
 		v.reason = "the API server will refuse the fields"
 	}
 	return HoldDecision{Row: v.row, Action: v.action, Deployment: out, Warnings: r.warnings(v), Reason: v.reason}
+}
+
+// noteReason says why a new template goes out, for the Event. What the webhook wrote itself a moment ago stays.
+func (r *request) noteReason(d *appsv1.Deployment, v verdict) {
+	goesOut := v.action == ActionLeaveAlone || v.action == ActionReleaseForward
+	if !r.changed || r.isStable() || !goesOut || gateOf(d) != v1alpha1.GateOpen {
+		return
+	}
+	why := v.reason
+	if v.asIs {
+		why = r.in.New.Annotations[v1alpha1.GateReasonAnnotation]
+	}
+	setReason(d, why)
 }
 
 // takeOwnAnnotations removes what others wrote in the annotations that only the webhook writes, and puts

@@ -218,10 +218,6 @@ func holdOf(t *testing.T, d *appsv1.Deployment) v1alpha1.Hold {
 	return *h
 }
 
-func gateOf(d *appsv1.Deployment) v1alpha1.Gate {
-	return GateOf(d.Annotations, TemplateDigest(d.Spec.Template))
-}
-
 // outcome is what a test looks at in what was admitted.
 type outcome struct {
 	Row    Row

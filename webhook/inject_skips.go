@@ -69,11 +69,11 @@ func otherMesh(pod *corev1.Pod) string {
 func (in *injection) namesFree() Skip {
 	ours := func(name string) bool { return name == v1alpha1.PrepareContainer || name == v1alpha1.ProxyContainer }
 	taken := func(what, name string) Skip {
-		return skipf(SkipNameTaken, "the pod has a %s of its own named %q; rename it", what, name)
+		return skipf(SkipNameTaken, "the pod has %s of its own named %q; rename it", what, name)
 	}
 	for i := range in.pod.Spec.Containers {
 		if name := in.pod.Spec.Containers[i].Name; ours(name) {
-			return taken("container", name)
+			return taken("a container", name)
 		}
 	}
 	if in.before != nil {
@@ -81,12 +81,12 @@ func (in *injection) namesFree() Skip {
 	}
 	for i := range in.pod.Spec.InitContainers {
 		if name := in.pod.Spec.InitContainers[i].Name; ours(name) {
-			return taken("init container", name)
+			return taken("an init container", name)
 		}
 	}
 	for i := range in.pod.Spec.Volumes {
 		if name := in.pod.Spec.Volumes[i].Name; name == v1alpha1.TokenVolume {
-			return taken("volume", name)
+			return taken("a volume", name)
 		}
 	}
 	return Skip{}

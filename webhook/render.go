@@ -89,7 +89,7 @@ func setReason(d *appsv1.Deployment, why string) {
 // WhyUnheld is why the update to d's template went out without having been held, in the words of its admission warning;
 // empty when it was held, or when nobody has decided about it.
 func WhyUnheld(d *appsv1.Deployment) string {
-	if GateOf(d.Annotations, TemplateDigest(d.Spec.Template)) != v1alpha1.GateOpen {
+	if gateOf(d) != v1alpha1.GateOpen {
 		return ""
 	}
 	if why := d.Annotations[v1alpha1.GateReasonAnnotation]; why != "" {
@@ -105,6 +105,11 @@ func GateOf(annotations map[string]string, templateDigest string) v1alpha1.Gate 
 		return ""
 	}
 	return g
+}
+
+// gateOf is the decision that d's own annotations carry for its template.
+func gateOf(d *appsv1.Deployment) v1alpha1.Gate {
+	return GateOf(d.Annotations, TemplateDigest(d.Spec.Template))
 }
 
 // GateOfDeployment is the decision for d's template: d's own or, where somebody wiped d's annotations, that a ReplicaSet
