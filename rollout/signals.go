@@ -104,9 +104,14 @@ func podSignal(now time.Time, p Pod) *v1alpha1.Verdict {
 	case p.Problem == ProblemConfiguration && lasted(configFor):
 		return fail(v1alpha1.CauseConfiguration, "pod %s cannot be started as its template says%s", p.Name, because(p.Message))
 	case p.Problem == ProblemUnschedulable && lasted(noRoomFor):
-		return fail(v1alpha1.CauseNoRoom, "there is no room for pod %s%s%s%s", p.Name, notTheVersion, because(p.Message), withoutRoom)
+		return noRoom(p)
 	}
 	return nil
+}
+
+// noRoom: the pod has no node.
+func noRoom(p Pod) *v1alpha1.Verdict {
+	return fail(v1alpha1.CauseNoRoom, "there is no room for pod %s%s%s%s", p.Name, notTheVersion, because(p.Message), withoutRoom)
 }
 
 // notTheVersion ends what a candidate is rejected for and can't help.
@@ -211,6 +216,9 @@ func bare(pod string) string { return "pod " + pod + " has no sidecar, " }
 // notReady is why a candidate that has had all its time is none to go on with.
 func (r Revision) notReady() *v1alpha1.Verdict {
 	for _, pod := range r.Pods {
+		if pod.Problem == ProblemUnschedulable && !pod.Terminating {
+			return noRoom(pod)
+		}
 		if pod.Problem != ProblemNone && !pod.Terminating {
 			return fail(string(pod.Problem), "pod %s did not start before the progress deadline%s", pod.Name, because(pod.Message))
 		}
