@@ -129,9 +129,11 @@ func (st *State) latency(s Settings, l Look, dt time.Duration) latencies {
 		return latencies{}
 	}
 	p.Blind = 0
-	if warm, known := st.warm(s), len(st.Fresh); warm != p.Warm || known != p.Known {
-		p.Warm, p.Known, p.Share = warm, known, Window{}
+	warm, known := st.warm(s), st.present()
+	if (warm == 0) != (p.Warm == 0) || warm*p.Known != p.Warm*known { // another part of the candidate's requests is judged
+		p.Share = Window{}
 	}
+	p.Warm, p.Known = warm, known
 	if !p.Chosen && p.Warm > 0 && p.Served >= enoughServed {
 		st.chooseBounds(s, l)
 		lat, _ = st.latencies(s, l)
@@ -144,7 +146,7 @@ func (st *State) latency(s Settings, l Look, dt time.Duration) latencies {
 func (st *State) warm(s Settings) int {
 	n := 0
 	for i := range st.Fresh {
-		if !st.warming(s, st.Fresh[i].Name) {
+		if !st.Fresh[i].isGone() && !st.warming(s, st.Fresh[i].Name) {
 			n++
 		}
 	}

@@ -55,6 +55,13 @@ func replaced(slow float64) func(*Look) {
 	}
 }
 
+// inTurn shows one of the candidate's two pods at a look, as where each is scraped at every second one.
+func inTurn(slow float64) func(*Look) {
+	return func(l *Look) {
+		l.CandidateServed = serving(slow, 1000, []string{"new", "newer"}[l.Time.Unix()/5%2])
+	}
+}
+
 func TestLatency(t *testing.T) {
 	checkVerdicts(t, map[string]verdictCase{
 		"as fast as stable is accepted, once it is warm": {looks: looks(9, timed(1)), want: Pass, cause: CauseAccepted, says: "latency as far off", from: 9},
@@ -67,6 +74,8 @@ func TestLatency(t *testing.T) {
 		"one in another's place warms up, and nothing is accepted meanwhile": {looks: looks(6, timed(1)).then(looks(6, timed(1), replaced(10))), want: Undecided},
 		"and is judged no later": {looks: looks(6, timed(1)).then(looks(10, timed(1), replaced(10))),
 			want: Fail, cause: "Latency/0.1", from: 15},
+		"pods that are scraped in turn warm up": {looks: looks(12, timed(1), inTurn(10)), want: Fail, cause: "Latency/0.1"},
+		"and are accepted":                      {looks: looks(14, timed(1), inTurn(1)), want: Pass},
 		"an outage is no part of the warm-up's looks, but of its time": {looks: looks(1, timed(3)).then(looks(5, missing)).then(looks(7, timed(3))),
 			want: Fail, cause: "Latency/0.05"},
 		"errors count from the first request": {looks: looks(4, timed(1), bad), want: Fail, cause: CauseErrorRate, from: 4},

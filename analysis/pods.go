@@ -17,8 +17,8 @@ const (
 	maxFresh = 32
 	// forgetPod is for how long a pod without requests is remembered.
 	forgetPod = time.Minute
-	// goneAfter is how many requests a pod of the candidate would have had, at equal parts, when it is taken for gone: fewer
-	// may pass it by for no reason.
+	// goneAfter is how many requests a pod of the candidate would have had, at equal parts, when it is taken for gone until it
+	// has one again: fewer may pass it by for no reason.
 	goneAfter = 10
 )
 
@@ -150,8 +150,21 @@ func (st *State) age(dt time.Duration) {
 	}
 }
 
-// fresh remembers since when the candidate's pods have had requests. One that is gone must be forgotten soon: as long as it
-// counts, the candidate seems to be judged by its latency, and nothing speaks against it.
+// isGone says that requests pass the pod by. It is remembered for a while: maybe it was not scraped as often as others.
+func (p *Pod) isGone() bool { return p.Missed > goneAfter }
+
+// present is how many of the candidate's pods are not gone.
+func (st *State) present() (n int) {
+	for i := range st.Fresh {
+		if !st.Fresh[i].isGone() {
+			n++
+		}
+	}
+	return n
+}
+
+// fresh remembers since when the candidate's pods have had requests. One that is gone must not count: the candidate would seem
+// to be judged by its latency, and nothing would speak against it.
 func (st *State) fresh(served map[string]Served, dt time.Duration) {
 	for i := range st.Fresh {
 		pod := &st.Fresh[i]
@@ -166,7 +179,7 @@ func (st *State) fresh(served map[string]Served, dt time.Duration) {
 			st.Fresh[i].Missed += float64(requests) / float64(len(st.Fresh))
 		}
 	}
-	st.Fresh = slices.DeleteFunc(st.Fresh, func(pod Pod) bool { return pod.Idle > forgetPod || pod.Missed > goneAfter })
+	st.Fresh = slices.DeleteFunc(st.Fresh, func(pod Pod) bool { return pod.Idle > forgetPod })
 }
 
 // meet adds the candidate's pods that have requests for the first time, and returns how many requests all had.
@@ -202,7 +215,7 @@ func (st *State) candidatePods(l Look) float64 {
 	if l.CandidatePods > 0 {
 		return float64(min(l.CandidatePods, 1<<20))
 	}
-	return float64(max(len(st.Fresh), 1))
+	return float64(max(st.present(), 1))
 }
 
 // stablePods is how many pods stable has.
