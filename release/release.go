@@ -12,6 +12,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -88,6 +89,9 @@ func All(ctx context.Context, o Options) error {
 	return errors.Join(errs...)
 }
 
+// askFor is how long the control plane is asked again where the API server does not take the wish.
+const askFor = 10 * time.Second
+
 // ask tells the control plane to end every hold.
 func (o Options) ask(ctx context.Context) error {
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Deployment}}
@@ -95,10 +99,21 @@ func (o Options) ask(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encoding the wish to release: %w", err)
 	}
-	if err := o.Client.Patch(ctx, d, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldManager)); err != nil {
-		return fmt.Errorf("asking the control plane to release: %w", err)
+	var refused error
+	err = wait.PollUntilContextTimeout(ctx, time.Second, min(askFor, o.Patience), true, func(ctx context.Context) (bool, error) {
+		refused = o.Client.Patch(ctx, d, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(fieldManager))
+		if apierrors.IsNotFound(refused) || apierrors.IsForbidden(refused) {
+			return false, refused
+		}
+		return refused == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("asking the control plane to release: %w", cmp.Or(refused, err))
 	}
-	return o.disown(ctx, client.ObjectKeyFromObject(d)) // helm upgrade takes the wish back
+	if err := o.disown(ctx, client.ObjectKeyFromObject(d)); err != nil { // it was asked all the same
+		fmt.Fprintf(o.Out, "The next helm upgrade may not take the wish back: %v\n", err)
+	}
+	return nil
 }
 
 // waitForControlPlane returns when nothing is held and no rollout is under way, or patience is over.

@@ -319,6 +319,39 @@ func TestALivingControlPlaneReleasesItself(t *testing.T) {
 	}
 }
 
+func TestTheControlPlaneIsAskedAgain(t *testing.T) {
+	own := schema.GroupResource{Group: "apps", Resource: "deployments"}
+	for name, tc := range map[string]struct {
+		answer error
+		asked  bool
+	}{
+		"the API server asks to come back later": {apierrors.NewTooManyRequests("busy", 1), true},
+		"it takes too long":                      {context.DeadlineExceeded, true},
+		"the control plane is not there":         {apierrors.NewNotFound(own, "headgate"), false},
+		"it is not allowed":                      {apierrors.NewForbidden(own, "headgate", nil), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				wishes := 0
+				c := cluster(t, controlPlane(2)).WithInterceptorFuncs(interceptor.Funcs{
+					Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+						if wishes++; wishes == 1 {
+							return tc.answer
+						}
+						return c.Patch(ctx, o, p, opts...)
+					},
+				}).Build()
+				o, _ := options(c)
+				err := o.ask(t.Context())
+				wish := stored(t, c, controlPlane(0)).Annotations[v1alpha1.ReleaseAnnotation]
+				if (err == nil) != tc.asked || (wish == "true") != tc.asked {
+					t.Errorf("asked %d times: %v; the wish is %q", wishes, err, wish)
+				}
+			})
+		})
+	}
+}
+
 func TestOnlyAnAnswerEndsTheWait(t *testing.T) {
 	own := schema.GroupResource{Group: "apps", Resource: "deployments"}
 	for name, tc := range map[string]struct {
