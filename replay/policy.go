@@ -41,7 +41,7 @@ func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 	return &p.Spec, nil
 }
 
-// documents is how many a YAML text has, empty ones not counted.
+// documents is how many a YAML text has; those that say nothing, as a comment before the first, are not counted.
 func documents(text []byte) (n int) {
 	r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
 	for {
@@ -49,7 +49,8 @@ func documents(text []byte) (n int) {
 		if err != nil {
 			return n
 		}
-		if len(bytes.TrimSpace(document)) > 0 {
+		var content any
+		if err := yaml.Unmarshal(document, &content); err != nil || content != nil {
 			n++
 		}
 	}

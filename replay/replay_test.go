@@ -182,6 +182,9 @@ func TestPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := Policy([]byte("# a policy of ours\n---\nkind: RolloutPolicy\n---\n")); err != nil {
+		t.Errorf("a policy below a comment: %v", err)
+	}
 	s := settings(policy, 0, 0)
 	if s.Steps != 2 || s.MaxStepTime != 80*time.Second || s.PlannedLooks != 25 {
 		t.Errorf("got %+v", s)
