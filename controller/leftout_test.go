@@ -67,6 +67,7 @@ func TestStableIsLeftOut(t *testing.T) {
 		"stable had it while it started":        {pods(stableHash, "http", onceOnly), pods(candidateHash, "web"), []corev1.Service{to("web", "web")}, noPort},
 		"the Service selects another label":     {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), []corev1.Service{of(to("web", "http"), "2")}, noPod},
 		"a Service to try the new version by":   {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), []corev1.Service{of(to("preview", "http"), "2"), to("web", "http")}, ""},
+		"a label was taken off a pod":           {append(pods(stableHash, "http", version("")), pods(stableHash, "http", version("1"))...), pods(candidateHash, "http", version("1")), []corev1.Service{of(to("web", "http"), "1")}, ""},
 		"a Service for neither of the versions": {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), []corev1.Service{of(to("web", "http"), "3")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,7 +4,6 @@
 package rollout
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -172,7 +171,11 @@ func (p *pass) releaseToRescue() {
 	p.d.Requeue = tick
 	p.rescue = true
 	p.openGates(p.candidate)
-	p.noteOnce(causeStableDown, cmp.Or(p.o.StableLeftOut, "No stable pod is available")+"; the candidate is released, because it can only help", true)
+	why := "No stable pod is available; the candidate is released, because it can only help"
+	if p.o.StableLeftOut != "" {
+		why = p.o.StableLeftOut + "; the candidate is released without a verdict, because it alone can answer there"
+	}
+	p.noteOnce(causeStableDown, why, true)
 	p.endHold(v1alpha1.ReleaseForward, "stable serves nobody: the candidate is released")
 }
 

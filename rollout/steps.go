@@ -127,7 +127,7 @@ func (p *pass) judged() time.Duration {
 // spent is what the step has used up of the time that the rollout may take: the judge leaves out outages that are too short to
 // be told.
 func (p *pass) spent() time.Duration {
-	if e := p.o.Verdict.Evidence; e != nil && e.StepTime != nil {
+	if e := p.o.Verdict.Evidence; p.s.Weight > 0 && e != nil && e.StepTime != nil {
 		return min(p.judged(), e.StepTime.Duration)
 	}
 	return p.judged()
@@ -140,7 +140,7 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 		return
 	case p.candidate.readyButGate() == 0:
 		p.judgeAgain()
-	case step.MinDuration != nil && p.judged() < step.MinDuration.Duration:
+	case step.MinDuration != nil && p.spent() < step.MinDuration.Duration:
 		p.because(fmt.Sprintf("step %d: accepted, its minimum time is not over", p.s.Step))
 	case step.Approval && !p.approved():
 		p.enter(v1alpha1.PhasePaused)
@@ -206,7 +206,7 @@ func (p *pass) heldTooLong(cause string) bool {
 	if cause == CauseNoAnswers && p.judged() >= p.policy.EffectiveProgressDeadline() {
 		return true
 	}
-	return p.s.JudgedFor.Duration+p.judged() >= p.policy.EffectiveMaxDuration()
+	return p.s.JudgedFor.Duration+p.spent() >= p.policy.EffectiveMaxDuration()
 }
 
 // failAs makes a Fail of a verdict that is none, because the policy says so.
