@@ -300,8 +300,8 @@ func (p *pass) retry() {
 	p.because("retry was asked for")
 }
 
-// rejectedAsBare: the verdict names this pod, which has no sidecar. Its successor, which shows at once whether it has one, is
-// another: without the name, a retry would replace pods for ever where none can have a sidecar.
+// rejectedAsBare: the pod has no sidecar, and is one of those that the candidate was rejected for. Its successor, which shows at once
+// whether it has one, is younger: a retry would replace pods for ever where none can have a sidecar.
 func (p *pass) rejectedAsBare(pod Pod) bool {
-	return pod.NoSidecar != "" && strings.HasPrefix(p.verdict().Message, bare(pod.Name))
+	return pod.NoSidecar != "" && p.verdict().Cause == v1alpha1.CauseNoSidecar && p.s.PhaseSince != nil && pod.CreatedAt.Before(p.s.PhaseSince.Time)
 }

@@ -203,15 +203,12 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 func (r Revision) noSidecar() *v1alpha1.Verdict {
 	for _, pod := range r.Pods {
 		if pod.NoSidecar != "" && !pod.Terminating {
-			return fail(v1alpha1.CauseNoSidecar, "%sso that requests can't be split%s. To let such a version out without a rollout, "+
-				"apply it with a new reason in the annotation %s", bare(pod.Name), because(pod.NoSidecar), v1alpha1.BypassAnnotation)
+			return fail(v1alpha1.CauseNoSidecar, "pod %s has no sidecar, so that requests can't be split%s. To let such a version out without a rollout, "+
+				"apply it with a new reason in the annotation %s", pod.Name, because(pod.NoSidecar), v1alpha1.BypassAnnotation)
 		}
 	}
 	return nil
 }
-
-// bare is how the verdict about a pod without a sidecar begins.
-func bare(pod string) string { return "pod " + pod + " has no sidecar, " }
 
 // notReady is why a candidate that has had all its time is none to go on with.
 func (r Revision) notReady() *v1alpha1.Verdict {
