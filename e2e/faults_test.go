@@ -297,7 +297,7 @@ func anotherCertificate(c *harness.Case) {
 // the same write, the record is made again from them and begins anew with the same candidate.
 func notesDeleted(c *harness.Case) {
 	m := begin(c, slowly)
-	notes := []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation, v1alpha1.GateReasonAnnotation}
+	notes := []string{v1alpha1.HoldAnnotation, v1alpha1.GateAnnotation, v1alpha1.GateTemplateAnnotation}
 	for _, key := range notes {
 		c.Do("annotate", "deployment", harness.Name, key+"-")
 	}

@@ -303,5 +303,5 @@ func (p *pass) retry() {
 // rejectedAsBare: the pod has no sidecar, and is one of those that the candidate was rejected for. Its successor, which shows at once
 // whether it has one, is younger: a retry would replace pods for ever where none can have a sidecar.
 func (p *pass) rejectedAsBare(pod Pod) bool {
-	return pod.NoSidecar != "" && p.verdict().Cause == v1alpha1.CauseNoSidecar && p.s.PhaseSince != nil && pod.CreatedAt.Before(p.s.PhaseSince.Time)
+	return pod.NoSidecar != "" && p.verdict().Cause == v1alpha1.CauseNoSidecar && p.s.PhaseSince != nil && !pod.CreatedAt.After(p.s.PhaseSince.Time)
 }
