@@ -236,13 +236,27 @@ func accepted(spec *v1alpha1.RolloutPolicySpec, wrongQuery, conflict string) met
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonInvalid, wrong
 		return c
 	}
-	if spec.JudgesNothing() {
+	if judgesNothing(spec) {
 		c.Message += "; errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted"
 	}
 	if conflict != "" {
 		c.Reason, c.Message = v1alpha1.ReasonConflict, conflict
 	}
 	return c
+}
+
+// judgesNothing says that no look could speak against a candidate: what it answers is not compared, and its metrics have not the
+// votes to decide.
+func judgesNothing(spec *v1alpha1.RolloutPolicySpec) bool {
+	votes := 0
+	for i := range spec.Analysis.Metrics {
+		c := criterion(&spec.Analysis.Metrics[i])
+		if c.Rate != nil && !c.DryRun { // it is compared as errors are, whatever its part of the evidence
+			return false
+		}
+		votes += c.Votes()
+	}
+	return spec.Analysis.SuccessRate.Disabled && spec.Analysis.Latency.Disabled && votes < analysis.Decisive
 }
 
 // invalid says what the API server could not check; empty when all is well.

@@ -43,25 +43,6 @@ func (s *RolloutPolicySpec) Untested() string {
 	return "no step sends a request to the candidate, and none waits for approval: give a step a weight above 0, or approval: true"
 }
 
-// JudgesNothing says that no look could speak against a candidate: what it answers is not compared, and its metrics have not the
-// votes to decide.
-func (s *RolloutPolicySpec) JudgesNothing() bool {
-	votes := int32(0)
-	for i := range s.Analysis.Metrics {
-		switch m := &s.Analysis.Metrics[i]; {
-		case m.DryRun != nil && *m.DryRun:
-		case m.Rate != nil || m.Weight == nil:
-			votes += allVotes
-		default:
-			votes += *m.Weight
-		}
-	}
-	return s.Analysis.SuccessRate.Disabled && s.Analysis.Latency.Disabled && votes < allVotes
-}
-
-// allVotes is how many votes of metrics decide, in percent: as many as one has that says nothing of its weight.
-const allVotes = 100
-
 // EffectiveMaxDuration is MaxDuration or its default.
 func (s *RolloutPolicySpec) EffectiveMaxDuration() time.Duration {
 	if s.MaxDuration == nil || s.MaxDuration.Duration <= 0 {
