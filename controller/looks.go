@@ -364,8 +364,8 @@ func apiVerdict(v analysis.Verdict) v1alpha1.Verdict {
 			StableRequests: e.StableRequests, StableErrors: e.StableErrors,
 			Harm: decimal(e.Harm), HarmThreshold: decimal(e.HarmThreshold),
 			Acceptance: decimal(e.Acceptance), AcceptanceThreshold: decimal(e.AcceptanceThreshold),
-			Rates: apiRates(e.Rates), Metrics: apiMetrics(e.Metrics), Looks: e.Looks, StepTime: &metav1.Duration{Duration: time.Duration(e.StepTime * float64(time.Second))},
-			Missing: e.Missing,
+			Rates: apiRates(e.Rates), Metrics: apiMetrics(e.Metrics), Missing: e.Missing,
+			Looks: e.Looks, StepTime: &metav1.Duration{Duration: time.Duration(e.StepTime * float64(time.Second))},
 		},
 	}
 }

@@ -47,8 +47,13 @@ func (p *pass) idle() {
 func (p *pass) stableIsNow(current v1alpha1.Revision) {
 	p.recordNative(current)
 	p.s.Stable = current
-	if r := p.s.Rejected; r != nil && r.Template == current.Template {
-		p.s.Rejected = nil // it is good after all; a later return to it must not be quarantined
+	p.forgive(current.Template)
+}
+
+// forgive: the version that was rejected is good after all; a later return to it must not be quarantined.
+func (p *pass) forgive(template string) {
+	if r := p.s.Rejected; r != nil && r.Template == template {
+		p.s.Rejected = nil
 	}
 }
 

@@ -29,8 +29,8 @@ func (p *pass) stableIsGone() bool {
 	return p.stable.Replicas == 0 && p.stable.alive() == 0 || p.stableDownLong()
 }
 
-// servesInstead is the version with most ready pods that is neither the template nor rejected. Where two have as many, the webhook may have looked at the other. A ready
-// pod is one that was let out: no gate of a candidate is open.
+// servesInstead is the version with most ready pods that is neither the template nor rejected. Where two have as many, the
+// webhook may have looked at the other. A ready pod is one that was let out: no gate of a candidate is open.
 func (p *pass) servesInstead() v1alpha1.Revision {
 	return p.largest(func(r Revision) bool {
 		failed := p.s.Rejected != nil && p.s.Rejected.Template == r.Template && !p.letOut(r)
@@ -54,9 +54,7 @@ func (p *pass) followServing() {
 	switch {
 	case now.Hash == p.s.Candidate.Hash: // an update came before its promotion was complete
 		p.record(p.promotionOutcome())
-		if r := p.s.Rejected; r != nil && r.Template == now.Template {
-			p.s.Rejected = nil
-		}
+		p.forgive(now.Template)
 		p.clearRollout()
 		p.enter(v1alpha1.PhaseIdle)
 		p.s.Stable = now

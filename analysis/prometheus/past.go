@@ -51,8 +51,8 @@ const maxMoments = 1000
 
 // Past makes the looks that would have been made at a target in a span, the oldest first, from as few range queries as take
 // maxMoments each. Their Step and Weight are the target's, CandidatePods those whose sidecars were scraped; the users' metrics
-// are not part of them. The first has no counts: it is where counting starts. It differs from what Looks has found at the time by what was scraped then and known a moment
-// later. What Looks remembers does not change.
+// are not part of them. The first has no counts: it is where counting starts. It differs from what Looks has found at the time by
+// what was scraped then and known a moment later. What Looks remembers does not change.
 func (c *Client) Past(ctx context.Context, t Target, s Span) ([]analysis.Look, error) {
 	moments := s.moments()
 	if len(moments) < 2 {
