@@ -251,9 +251,11 @@ func whyNotSplit(stable, candidate []*corev1.Pod, services []corev1.Service) str
 	return ""
 }
 
-// selects says whether a Service selects pods, which all have the same labels.
+// selects says whether a Service selects pods of one revision. They have the same labels, unless somebody has taken one off a
+// pod, to look at it in peace; so one that is selected is enough.
 func selects(service corev1.Service, pods []*corev1.Pod) bool {
-	return len(pods) > 0 && len(service.Spec.Selector) > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pods[0].Labels))
+	selector := labels.SelectorFromSet(service.Spec.Selector)
+	return len(service.Spec.Selector) > 0 && slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return selector.Matches(labels.Set(pod.Labels)) })
 }
 
 // servicePort is a port of a Service. Its name alone says nothing: most Services call theirs http.

@@ -36,24 +36,19 @@ func leftOut(stable, candidate []*corev1.Pod, services []corev1.Service) string 
 	if len(stable) == 0 || len(candidate) == 0 { // it is down then, or scaled to zero; or there is nobody to lead to
 		return ""
 	}
-	before := slices.DeleteFunc(slices.Clone(services), func(s corev1.Service) bool { return !selectsAny(s, stable) })
+	before := slices.DeleteFunc(slices.Clone(services), func(s corev1.Service) bool { return !selects(s, stable) })
 	for _, svc := range services {
 		switch {
-		case !selectsAny(svc, candidate):
+		case !selects(svc, candidate):
 		case len(before) == 0:
 			return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)
-		case !selectsAny(svc, stable):
+		case !selects(svc, stable):
 		case slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool { return isNew(sp, stable[0], candidate[0]) }) &&
 			slices.ContainsFunc(declared(stable[0]), func(p corev1.ContainerPort) bool { return isLost(p, candidate[0], before) }):
 			return fmt.Sprintf("Service %s leads to a port that no pod of the stable version has", svc.Name)
 		}
 	}
 	return ""
-}
-
-// selectsAny says whether a Service selects one of the pods. Somebody may have taken a label off another, to look at it in peace.
-func selectsAny(svc corev1.Service, pods []*corev1.Pod) bool {
-	return slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return selects(svc, []*corev1.Pod{pod}) })
 }
 
 // isNew: the Service port leads to the candidate's pods alone, by a port's name.
