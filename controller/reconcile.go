@@ -111,31 +111,19 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 	} else {
 		o.NoSplit = webhook.NoRoomToHold(w.deployment)
 	}
-	if w.policy == nil {
-		o.PolicyGoneSince = r.memory.since(key, "policyGone", now)
-		if r.releasing(ctx) {
-			o.PolicyGoneSince = time.Time{} // at once
-		}
-	} else {
-		r.memory.clear(key, "policyGone")
+	o.PolicyGoneSince = r.memory.while(w.policy == nil, key, "policyGone", now)
+	if w.policy == nil && r.releasing(ctx) {
+		o.PolicyGoneSince = time.Time{} // at once
 	}
 	o.StableDownSince = w.stableDownSince()
-	if w.stableGone() {
-		o.StableDownSince = r.memory.since(key, "stableGone", now)
-	} else {
-		r.memory.clear(key, "stableGone")
+	if gone := r.memory.while(w.stableGone(), key, "stableGone", now); !gone.IsZero() {
+		o.StableDownSince = gone
 	}
-	if o.StableLeftOut = r.leftOut(ctx, w); o.StableLeftOut != "" {
-		o.StableLeftOutSince = r.memory.since(key, "stableLeftOut", now)
-	} else {
-		r.memory.clear(key, "stableLeftOut")
-	}
+	o.StableLeftOut = r.leftOut(ctx, w)
+	o.StableLeftOutSince = r.memory.while(o.StableLeftOut != "", key, "stableLeftOut", now)
 	for i := range o.Revisions {
 		rev := &o.Revisions[i]
-		what := "createFailure " + rev.Hash
-		if rev.CreateFailure == "" {
-			r.memory.clear(key, what)
-		} else if seen := r.memory.since(key, what, now); seen.After(rev.CreateFailureSince) {
+		if seen := r.memory.while(rev.CreateFailure != "", key, "createFailure "+rev.Hash, now); seen.After(rev.CreateFailureSince) {
 			rev.CreateFailureSince = seen
 		}
 	}
@@ -173,6 +161,15 @@ func (m *memory) since(key types.NamespacedName, what string, now time.Time) tim
 		m.times[key][what] = now
 	}
 	return m.times[key][what]
+}
+
+// while is since when this is so; the zero time while it is not.
+func (m *memory) while(is bool, key types.NamespacedName, what string, now time.Time) time.Time {
+	if !is {
+		m.clear(key, what)
+		return time.Time{}
+	}
+	return m.since(key, what, now)
 }
 
 // every says whether this was last true for so long, or never.
