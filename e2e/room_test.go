@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -42,7 +43,10 @@ func crowdedOut(c *harness.Case, policy string, phase v1alpha1.Phase) {
 	c.Do("create", "priorityclass", c.Namespace, "--value=1000", "--preemption-policy=Never")
 	c.T.Cleanup(func() { c.Do("delete", "priorityclass", c.Namespace) })
 	c.Apply(c.Manifest(append(alone, "tag=v2", "pod.priorityClassName="+c.Namespace)...))
-	candidate := c.AwaitPhase(rolloutEnd, phase).Status.Candidate.Hash
+	r := c.AwaitRollout(rolloutEnd, fmt.Sprintf("a candidate is %s", phase), func(r *v1alpha1.Rollout) bool {
+		return r.Status.Phase == phase && r.Status.Candidate.Hash != "" // a hold begins before its ReplicaSet exists
+	})
+	candidate := r.Status.Candidate.Hash
 	c.Await(time.Minute, "the candidate finds no room", func(ctx context.Context) error {
 		return c.Pods.AwaitPods(ctx, candidate, 1, unschedulable)
 	})
