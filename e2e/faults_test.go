@@ -6,15 +6,16 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/faults"
@@ -158,8 +159,10 @@ func anotherCA(c *harness.Case) {
 	m := begin(c, "steps: [{weight: 20, minDuration: 10s}, {weight: 50, minDuration: 5s}]\nmaxDuration: 60s")
 	back := faults.Away(c, faults.Prometheus)
 	faults.ReplaceCA(c)
-	c.AwaitDeployment(time.Minute, "the webhook is trusted again", func(*appsv1.Deployment) bool {
-		return c.Try("annotate", "--overwrite", "deployment", harness.Name, "team=shop").Exit == 0
+	c.Await(time.Minute, "the webhook is trusted again", func(ctx context.Context) error {
+		return wait.PollUntilContextCancel(ctx, time.Second, true, func(context.Context) (bool, error) {
+			return c.Try("annotate", "--overwrite", "deployment", harness.Name, "team=shop").Exit == 0, nil
+		})
 	})
 	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
 	c.AwaitReady(2*time.Minute, m.stable, replicas+1)

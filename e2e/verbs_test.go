@@ -30,18 +30,12 @@ progressDeadline: 60s
 // rolloutEnd is enough for any rollout under the policies of these tests, on a busy machine.
 const rolloutEnd = 5 * time.Minute
 
-// requireNoFailure checks that every request was answered as it should, and that some were of each
-// kind that was asked for.
+// requireNoFailure checks that every request was answered as it should. Load.Stop checks that some were of each kind.
 func requireNoFailure(t testing.TB, who string, r load.Report) {
 	t.Helper()
 	if !r.Final || r.Sent == 0 || r.OK != r.Sent {
 		t.Errorf("%s: %d sent, %d ok, %d failed %v (final: %v); want none failed\n%s",
 			who, r.Sent, r.OK, r.Failed, r.Classes, r.Final, strings.Join(r.Samples, "\n"))
-	}
-	for kind, k := range r.Kinds {
-		if k.OK == 0 {
-			t.Errorf("%s: no %s request succeeded", who, kind)
-		}
 	}
 	t.Logf("%s: %d requests, %d failed, versions %v", who, r.Sent, r.Failed, r.Versions)
 }

@@ -27,7 +27,7 @@ const (
 // runNetwork breaks or mends what a pod sends to a TCP port: network CONTAINER-ID PROGRAM PORT HOW. Like
 // runSignal, it must see the node's processes.
 func runNetwork(_ context.Context, args []string) error {
-	if len(args) != 4 {
+	if len(args) != 4 || len(args[0]) < 12 {
 		return fmt.Errorf("want CONTAINER-ID PROGRAM PORT HOW, got %q", args)
 	}
 	port, err := strconv.ParseUint(args[2], 10, 16)

@@ -84,6 +84,9 @@ func (c *Cluster) NewCase(t testing.TB, mode Mode) *Case {
 func (c *Case) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if c.Pods != nil && c.Ctx.Err() == nil && c.Pods.Err() != nil {
+		c.T.Errorf("pods were not watched to the end: %v", c.Pods.Err())
+	}
 	if c.T.Failed() {
 		c.T.Log(c.Dump(ctx, c.Namespace))
 	}

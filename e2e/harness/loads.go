@@ -8,7 +8,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +62,7 @@ func LoadPod(name string, c load.Config) *corev1.Pod {
 type Load struct {
 	c        *Case
 	pod      string
+	kinds    []load.Kind
 	tokens   int64
 	stopped  bool
 	released bool
@@ -115,7 +118,7 @@ func (c *Case) StartLoads(configs ...NamedConfig) []*Load {
 	var loads []*Load
 	total := int64(0)
 	for _, n := range configs {
-		l := &Load{c: c, pod: "load-" + n.Name, tokens: tokens(n.Config)}
+		l := &Load{c: c, pod: "load-" + n.Name, kinds: slices.Sorted(maps.Keys(n.Config.Rates)), tokens: tokens(n.Config)}
 		loads, total = append(loads, l), total+l.tokens
 	}
 	if err := c.rate.Acquire(c.Ctx, total); err != nil {
@@ -186,7 +189,18 @@ func (l *Load) Stop() load.Report {
 	if err != nil { // it may have ended by itself just now
 		return l.Wait()
 	}
-	return l.parse(out)
+	return l.whole(l.parse(out))
+}
+
+// whole checks that a client has sent requests of each kind that it was asked for: nothing fails of what nobody sends.
+func (l *Load) whole(r load.Report) load.Report {
+	l.c.T.Helper()
+	for _, kind := range l.kinds {
+		if r.Kinds[kind].Sent == 0 {
+			l.c.T.Errorf("%s sent no %s request", l.pod, kind)
+		}
+	}
+	return r
 }
 
 // Wait returns all that the client counted, when it has ended by itself.
@@ -197,7 +211,7 @@ func (l *Load) Wait() load.Report {
 	l.awaitPod("it ends", func(p *corev1.Pod) bool {
 		return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 	})
-	return l.logged()
+	return l.whole(l.logged())
 }
 
 // logged reads the final report from the pod's output.

@@ -58,6 +58,13 @@ func (c *Cluster) WatchPods(ctx context.Context, namespace, selector string) (*P
 	return l, nil
 }
 
+// Err is why the log has ended; nil while it goes on. What it says of least and most is about the time before.
+func (l *PodLog) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
 func (l *PodLog) see(state map[types.UID]*corev1.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
