@@ -26,6 +26,9 @@ func (in *injection) reachable() Skip {
 	if spec.HostNetwork {
 		return skipf(SkipHostNetwork, "the pod uses the node's network (hostNetwork), where ports can't be captured; use a pod network")
 	}
+	if spec.DNSPolicy == corev1.DNSDefault {
+		return skipf(SkipDNS, "the pod asks the node's DNS (dnsPolicy: Default), so that its sidecar would not find Headgate; use ClusterFirst")
+	}
 	if spec.OS != nil && spec.OS.Name == corev1.Windows || spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {
 		return skipf(SkipWindows, "the pod runs on Windows, which has no nftables")
 	}

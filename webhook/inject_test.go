@@ -111,6 +111,8 @@ func TestInjectSkips(t *testing.T) {
 		"a pod that opted out is left alone":     {injectPod(annotation(v1alpha1.InjectAnnotation, "false")), injectConfig(), SkipOptedOut},
 		"inject true is not an opt-out":          {injectPod(annotation(v1alpha1.InjectAnnotation, "true")), injectConfig(), ""},
 		"the node's network can't be captured":   {injectPod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), injectConfig(), SkipHostNetwork},
+		"the node's DNS knows no Services":       {injectPod(func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSDefault }), injectConfig(), SkipDNS},
+		"the cluster's DNS does":                 {injectPod(func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSClusterFirst }), injectConfig(), ""},
 		"Windows by spec.os has no nftables":     {injectPod(func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }), injectConfig(), SkipWindows},
 		"Windows by selector has no nftables":    {injectPod(func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{corev1.LabelOSStable: "windows"} }), injectConfig(), SkipWindows},
 		"Istio's native sidecar is another mesh": {injectPod(addInit("istio-proxy")), injectConfig(), SkipOtherMesh},

@@ -16,6 +16,8 @@ const (
 	SkipHostNetwork SkipReason = "HostNetwork"
 	// SkipWindows: there is no nftables on Windows.
 	SkipWindows SkipReason = "Windows"
+	// SkipDNS: the pod asks the node's DNS, which knows no Service, and the sidecar finds the control plane by its name.
+	SkipDNS SkipReason = "DNS"
 	// SkipOtherMesh: another mesh's proxy already captures the pod's traffic.
 	SkipOtherMesh SkipReason = "OtherMesh"
 	// SkipNoPorts: no container declares a TCP port, so there is nothing to capture.
