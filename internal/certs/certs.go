@@ -65,7 +65,7 @@ type pair struct {
 	ca          string
 }
 
-// NewKeeper keeps the certificate of a Secret of type kubernetes.io/tls with an additional ca.crt. The API
+// NewKeeper keeps the certificate of a Secret with the keys of type kubernetes.io/tls, and ca.crt besides. The API
 // server is told to trust it by the mutating webhook configuration of the given name.
 func NewKeeper(secret types.NamespacedName, webhookConfiguration string) *Keeper {
 	return &Keeper{secret: secret, configuration: webhookConfiguration}

@@ -224,6 +224,7 @@ func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options) error {
 func setupHealth(ctx context.Context, mgr ctrl.Manager, keeper *certs.Keeper) error {
 	for _, o := range []client.Object{
 		&appsv1.Deployment{}, &appsv1.ReplicaSet{}, &corev1.Pod{}, &corev1.Service{}, &corev1.Namespace{}, &corev1.Node{},
+		&corev1.ResourceQuota{}, &corev1.LimitRange{},
 		&autoscalingv2.HorizontalPodAutoscaler{}, &v1alpha1.Rollout{}, &v1alpha1.RolloutPolicy{}, &v1alpha1.ClusterRolloutPolicy{},
 		&v1alpha1.MetricTemplate{}, &v1alpha1.ClusterMetricTemplate{},
 	} {
