@@ -36,6 +36,9 @@ func (p *pass) idle() {
 	default:
 		p.openGates(p.o.revision(current))
 		p.because("the template goes out natively")
+		if dep.Gate == v1alpha1.GateOpen {
+			p.forgive(dep.Template)
+		}
 		if dep.Complete && current.Hash != "" {
 			p.stableIsNow(current)
 			p.because("the template is complete: it is stable")
@@ -50,7 +53,8 @@ func (p *pass) stableIsNow(current v1alpha1.Revision) {
 	p.forgive(current.Template)
 }
 
-// forgive: the version that was rejected is good after all; a later return to it must not be quarantined.
+// forgive: the version that was rejected is let out by somebody, or good after all. A later return to it must not be
+// quarantined, and another version on top of it has it to be compared with.
 func (p *pass) forgive(template string) {
 	if r := p.s.Rejected; r != nil && r.Template == template {
 		p.s.Rejected = nil
