@@ -11,11 +11,12 @@ import (
 	"github.com/headgate/headgate/rollout"
 )
 
-// Ack is what one sidecar has fully acknowledged.
+// Ack is what one sidecar has fully acknowledged, if nothing else may be in force there.
 type Ack struct {
 	// Pod is the pod's name.
 	Pod string
-	// Peer is the other revision that its configuration names; empty at rest.
+	// Peer is the other revision that its configuration names; empty at rest, and while that is not known: it is new, or another
+	// weight was on its way to it since.
 	Peer string
 	// PeerWeight is that revision's share, 0 to 100.
 	PeerWeight int32

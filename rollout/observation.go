@@ -138,7 +138,7 @@ type Sidecar struct {
 	// Connected: some replica of the server has its stream.
 	Connected bool
 	// Candidate and Weight are what it has acknowledged: the candidate's hash and share. Candidate is
-	// empty at rest (everything local).
+	// empty at rest (everything local), and while another weight than the last acknowledged may be in force.
 	Candidate string
 	Weight    int32
 	// Rejected is the sidecar's own words when it refused its configuration.

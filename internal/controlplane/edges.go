@@ -78,6 +78,7 @@ func (a *acks) Acks(workload types.NamespacedName, revision string) []controller
 	key := server.Key{Namespace: workload.Namespace, Name: workload.Name, Revision: revision}
 	elsewhere, _ := a.replicas.Acks(key) // sidecars of a replica that can't be asked count as not connected
 	var out []controller.Ack
+	// While it is not known what is in force in a sidecar, its State names no peer, and so no weight of a rollout.
 	for _, ack := range server.Latest(append(a.server.Acks(key), elsewhere...)) {
 		out = append(out, controller.Ack{
 			Pod: ack.Pod, Peer: ack.State.Peer, PeerWeight: int32(ack.State.PeerWeight), Rejected: ack.Refused,

@@ -17,13 +17,11 @@ type Ack struct {
 	UID string `json:"uid"`
 	// Since is when its stream opened.
 	Since time.Time `json:"since"`
-	// Known is false as long as it has acknowledged no configuration completely; then State is zero.
-	Known bool `json:"known"`
-	// State is of the last configuration that it acknowledged completely: every cluster, endpoint, listener
-	// and route. While not Settled, parts of the next one may be in force.
+	// Known says that State is in force, and that nothing else is or will be as long as the replica that it is
+	// connected to wants nothing else: the sidecar has acknowledged a configuration of this State completely (every
+	// cluster, endpoint, listener and route), and no other State was wanted since. Otherwise State is zero.
+	Known bool  `json:"known"`
 	State State `json:"state"`
-	// Settled says that this is the configuration wanted by the replica that it is connected to.
-	Settled bool `json:"settled"`
 	// Refused is Envoy's reason for refusing the newest configuration; empty when it did not.
 	Refused string `json:"refused,omitempty"`
 }

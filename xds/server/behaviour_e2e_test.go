@@ -54,7 +54,7 @@ func TestEnvoyTakesAnyConfiguration(t *testing.T) {
 			if len(a) > 0 && a[0].Refused != "" {
 				t.Fatalf("seed %d: Envoy refuses %+v: %s", seed, w, a[0].Refused)
 			}
-			return len(a) == 1 && a[0].Settled
+			return len(a) == 1 && f.haveAll(webKey)
 		})
 	}
 }
@@ -196,7 +196,7 @@ func TestARequestOnAConnectionThatWasSilentIsSplit(t *testing.T) {
 	w := revisionA(&xds.Split{Peer: "b", PeerWeight: 100, Endpoints: []string{p.b.IP}})
 	w.Ports[0].Protocol = xds.HTTP
 	set(t, p.ads.Server, w)
-	p.ads.until(t, webKey, func(a []Ack) bool { return len(a) == 1 && a[0].Settled })
+	p.ads.settled(t, webKey, 100)
 	c := p.dial(t, p.a.IP+":8080")
 	<-time.After(silence)
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
@@ -298,7 +298,7 @@ func TestAPeerThatCantBeReachedCostsNoRequest(t *testing.T) {
 		}
 	}
 	set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100}))
-	p.ads.until(t, webKey, settledAt(100))
+	p.ads.settled(t, webKey, 100)
 	if got := p.many(500, false); got["a"] != 500 {
 		t.Errorf("without any peer: %v, want all 500 from the local app", got)
 	}
@@ -322,7 +322,7 @@ func (p *pair) stat(name, hop string) string {
 func TestARequestOnItsWayWhenTheSplitGoesIsServed(t *testing.T) {
 	p := newPair(t)
 	set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100, Endpoints: []string{"10.213.0.99"}}))
-	p.ads.until(t, webKey, settledAt(100))
+	p.ads.settled(t, webKey, 100)
 	answer, start := make(chan string), time.Now()
 	go func() { answer <- p.get(p.client(false), http.MethodPost) }()
 	for p.stat("upstream_cx_total", "peerconn") == "0" {
@@ -352,7 +352,7 @@ func TestARequestOutlivesTheFilterChainThatItCameBy(t *testing.T) {
 	changed := revisionA(nil)
 	changed.Ports[0].Protocol = xds.HTTP
 	set(t, p.ads.Server, changed)
-	p.ads.until(t, webKey, settledAt(0))
+	p.ads.settled(t, webKey, 0)
 	select {
 	case got := <-answer:
 		t.Fatalf("answer %q before the app gave one", got)
@@ -479,9 +479,9 @@ func TestChangesUnderLoadLoseNothing(t *testing.T) {
 		p.weight(10)
 		p.weight(90)
 		set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 90}))
-		p.ads.until(t, webKey, settledAt(90))
+		p.ads.settled(t, webKey, 90)
 		set(t, p.ads.Server, revisionA(&xds.Split{Peer: "c", PeerWeight: 50, Endpoints: []string{p.b.IP}}))
-		p.ads.until(t, webKey, settledAt(50))
+		p.ads.settled(t, webKey, 50)
 		time.Sleep(50 * time.Millisecond) // let requests meet each configuration
 	}
 	close(stop)

@@ -11,8 +11,9 @@
 //	                        └── watch, one per type <┘ push
 //
 // Vocabulary. A target is what the sidecars of a key should have. A stream is one connected sidecar; it
-// is settled when it has confirmed all of its target. A watch is the client's standing question for one
-// type. An Ack is what is known about a stream, and what other replicas are told.
+// is settled when it has confirmed all of its target, and moved while parts of a target of another state may have
+// reached it since. A watch is the client's standing question for one type. An Ack is what is known about a
+// stream, and what other replicas are told.
 //
 // Stages belong to a stream, not to a key: a sidecar's routes name its own clusters, so no sidecar has to
 // wait for another, and a slow or dead one delays nobody. A stage waits for what it needs (see

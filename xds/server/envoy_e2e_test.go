@@ -97,8 +97,8 @@ func newLingeringPair(t *testing.T, linger time.Duration) *pair {
 	})
 	p.a.StartEnvoy(func(g grpc.ServiceRegistrar) { p.ads.Register(g) })
 	p.b.StartEnvoy(func(g grpc.ServiceRegistrar) { p.adsB.Register(g) })
-	p.ads.until(t, webKey, settledAt(0))
-	p.adsB.until(t, keyB, settledAt(0))
+	p.ads.settled(t, webKey, 0)
+	p.adsB.settled(t, keyB, 0)
 	return p
 }
 
@@ -114,13 +114,13 @@ func revisionA(s *xds.Split) xds.Workload {
 func (p *pair) weight(w uint32) {
 	p.t.Helper()
 	set(p.t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: w, Endpoints: []string{p.b.IP}}))
-	p.ads.until(p.t, webKey, settledAt(w))
+	p.ads.settled(p.t, webKey, w)
 }
 
 func (p *pair) rest() {
 	p.t.Helper()
 	set(p.t, p.ads.Server, revisionA(nil))
-	p.ads.until(p.t, webKey, settledAt(0))
+	p.ads.settled(p.t, webKey, 0)
 }
 
 // client speaks HTTP/1.1 or h2c, with the connections of one ordinary client.

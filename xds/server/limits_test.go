@@ -93,7 +93,7 @@ func TestASidecarThatReconnectsIsServedAtOnce(t *testing.T) {
 		again.resume(c.has)
 		again.ack(again.want(xds.Clusters))
 		again.ack(again.want(xds.Listeners))
-		f.until(t, webKey, func(a []Ack) bool { l := Latest(a); return settledAt(10)(l) && l[0].Since.Equal(a[len(a)-1].Since) })
+		f.until(t, webKey, func(a []Ack) bool { l := Latest(a); return haveWeight(10)(l) && l[0].Since.Equal(a[len(a)-1].Since) })
 		c = again
 	}
 }

@@ -107,14 +107,14 @@ func TestTheLeaderHearsOfOtherReplicasSidecars(t *testing.T) {
 
 	r, changed := leader(t, pool, "replica")
 	r.Follow(t.Context(), []string{o.address})
-	untilReplicas(t, r, changed, func(a []Ack, unknown map[string]error) bool { return settledAt(10)(a) && len(unknown) == 0 })
+	untilReplicas(t, r, changed, func(a []Ack, unknown map[string]error) bool { return haveWeight(10)(a) && len(unknown) == 0 })
 
 	set(t, o.Server, split(20, "10.0.0.1"))
-	untilReplicas(t, r, changed, func(a []Ack, _ map[string]error) bool { return len(a) == 1 && !a[0].Settled })
+	untilReplicas(t, r, changed, func(a []Ack, _ map[string]error) bool { return len(a) == 1 && !a[0].Known })
 	routes := first.want(xds.Routes, "capture|8080")
 	start := time.Now()
 	first.ack(routes)
-	untilReplicas(t, r, changed, func(a []Ack, _ map[string]error) bool { return settledAt(20)(a) })
+	untilReplicas(t, r, changed, func(a []Ack, _ map[string]error) bool { return haveWeight(20)(a) })
 	t.Logf("an acknowledgement reached the leader after %s", time.Since(start))
 
 	first.close()

@@ -132,7 +132,7 @@ func configure(b *testing.B, p *envoytest.Pod, w xds.Workload) {
 	f := serve(b, Config{Identify: Anyone(KeyOf(w)), Linger: DefaultLinger})
 	set(b, f.Server, w)
 	p.StartEnvoy(func(g grpc.ServiceRegistrar) { f.Register(g) })
-	f.until(b, KeyOf(w), settledAt(StateOf(w).PeerWeight))
+	f.settled(b, KeyOf(w), StateOf(w).PeerWeight)
 }
 
 // forwarder is the least that Envoy needs to forward HTTP from port 10000 to port 8080 of ip.

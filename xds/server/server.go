@@ -5,10 +5,7 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,14 +82,13 @@ type target struct {
 	state     State
 }
 
-// State is what a configuration means, as far as the controller cares.
+// State is what a configuration means, as far as the controller cares. Endpoints are not part of it: pods come and go
+// all the time, and a weight is as much in force with one of them more.
 type State struct {
 	// Peer is the other revision, empty at rest.
 	Peer string `json:"peer,omitempty"`
 	// PeerWeight is the share of requests for it, 0 to 100.
 	PeerWeight uint32 `json:"peerWeight"`
-	// Endpoints is a hash of the peers' addresses, see EndpointsHash; empty at rest.
-	Endpoints string `json:"endpoints,omitempty"`
 }
 
 // StateOf is what w means.
@@ -100,13 +96,7 @@ func StateOf(w xds.Workload) State {
 	if w.Split == nil {
 		return State{}
 	}
-	return State{Peer: w.Split.Peer, PeerWeight: w.Split.PeerWeight, Endpoints: EndpointsHash(w.Split.Endpoints)}
-}
-
-// EndpointsHash identifies a sorted list of addresses.
-func EndpointsHash(addresses []string) string {
-	h := sha256.Sum256([]byte(strings.Join(addresses, ",")))
-	return hex.EncodeToString(h[:8])
+	return State{Peer: w.Split.Peer, PeerWeight: w.Split.PeerWeight}
 }
 
 // New makes a server whose streams end when ctx does.
@@ -192,7 +182,8 @@ func (s *Server) Remove(key Key) {
 	defer s.mu.Unlock()
 	delete(s.targets, key)
 	for st := range s.byKey[key] {
-		st.target, st.plan = nil, nil
+		st.want(nil)
+		st.plan = nil
 	}
 }
 

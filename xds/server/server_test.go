@@ -55,11 +55,11 @@ func TestANewSidecarGetsEverything(t *testing.T) {
 	c.ack(c.want(xds.Listeners, "capture"))
 	c.ask(xds.Routes, nil, "capture|8080", "peers")
 	last := c.want(xds.Routes, "capture|8080", "peers")
-	if a := f.Acks(webKey); len(a) != 1 || a[0].Known || a[0].Settled {
+	if a := f.Acks(webKey); len(a) != 1 || a[0].Known {
 		t.Errorf("acknowledged before the last type is: %+v", a)
 	}
 	c.ack(last)
-	a := f.until(t, webKey, settledAt(10))
+	a := f.settled(t, webKey, 10)
 	if want := StateOf(split(10, "10.0.0.1")); a[0].State != want {
 		t.Errorf("state %+v, want %+v", a[0].State, want)
 	}
@@ -82,15 +82,15 @@ func TestASplitIsMadeBeforeItIsUsedAndUnmadeAfter(t *testing.T) {
 	c.fence() // nor when the endpoints are sent
 	c.ack(endpoints)
 	c.ack(c.want(xds.Routes, "capture|8080"))
-	f.until(t, webKey, settledAt(10))
+	f.settled(t, webKey, 10)
 
 	set(t, f.Server, atRest())
 	routes := c.want(xds.Routes, "capture|8080")
-	if a := f.Acks(webKey); a[0].Settled || a[0].State.PeerWeight != 10 {
-		t.Errorf("weight 0 counts before it is acknowledged: %+v", a)
+	if a := f.Acks(webKey); a[0].Known {
+		t.Errorf("a weight counts while weight 0 is on its way: %+v", a)
 	}
 	c.ack(routes)
-	f.until(t, webKey, settledAt(0))
+	f.settled(t, webKey, 0)
 	removal := c.want(xds.Clusters)
 	if want := sorted(peerClusters...); !slices.Equal(removal.GetRemovedResources(), want) {
 		t.Errorf("removed %v, want %v", removal.GetRemovedResources(), want)
@@ -105,11 +105,11 @@ func TestClustersLingerAfterTheirRoutes(t *testing.T) {
 	c.start(f, split(10, "10.0.0.1"))
 	set(t, f.Server, atRest())
 	c.ack(c.want(xds.Routes, "capture|8080"))
-	f.until(t, webKey, settledAt(0))
+	f.settled(t, webKey, 0)
 	c.fence() // no removal
 	set(t, f.Server, split(20, "10.0.0.1"))
 	c.ack(c.want(xds.Routes, "capture|8080")) // the clusters are still there
-	f.until(t, webKey, settledAt(20))
+	f.settled(t, webKey, 20)
 }
 
 // The endpoints of the same change are not acknowledged, nor is an earlier weight; the lower one goes out.
@@ -135,16 +135,75 @@ func TestAWeightTakenBackCountsOnlyWhenItIsGone(t *testing.T) {
 	set(t, f.Server, split(10, "10.0.0.1"))
 	there := c.want(xds.Routes, "capture|8080")
 	set(t, f.Server, split(0, "10.0.0.1"))
-	if a := f.Acks(webKey); a[0].Settled {
-		t.Errorf("settled while weight 10 is on its way: %+v", a[0])
+	if a := f.Acks(webKey); a[0].Known {
+		t.Errorf("weight 0 counts while weight 10 is on its way: %+v", a[0])
 	}
 	c.ack(there)
 	back := c.want(xds.Routes, "capture|8080")
-	if a := f.Acks(webKey); a[0].Settled {
-		t.Errorf("settled while weight 10 is in force: %+v", a[0])
+	if a := f.Acks(webKey); a[0].Known {
+		t.Errorf("weight 0 counts while weight 10 is in force: %+v", a[0])
 	}
 	c.ack(back)
-	f.until(t, webKey, settledAt(0))
+	f.settled(t, webKey, 0)
+}
+
+// This replica will not have heard yet that somebody wants the earlier weight again.
+func TestAWeightCountsNoMoreOnceAnotherIsWanted(t *testing.T) {
+	f := serve(t, Config{Identify: Anyone(webKey)})
+	set(t, f.Server, split(0, "10.0.0.1"))
+	c := f.connect(t, "")
+	c.start(f, split(0, "10.0.0.1"))
+	set(t, f.Server, split(10, "10.0.0.1"))
+	if a := f.Acks(webKey); a[0].Known {
+		t.Errorf("weight 0 counts while weight 10 is wanted: %+v", a[0])
+	}
+	for range 3 { // it goes to and fro, and counts as soon as nothing is on its way
+		c.ack(c.want(xds.Routes, "capture|8080"))
+		f.settled(t, webKey, 10)
+		set(t, f.Server, split(0, "10.0.0.1"))
+		c.ack(c.want(xds.Routes, "capture|8080"))
+		f.settled(t, webKey, 0)
+		set(t, f.Server, split(10, "10.0.0.1"))
+	}
+}
+
+// Pods come and go while a weight is in force, and it stays so.
+func TestEndpointsOnTheirWayLeaveTheWeightKnown(t *testing.T) {
+	f := serve(t, Config{Identify: Anyone(webKey)})
+	set(t, f.Server, split(10, "10.0.0.1"))
+	c := f.connect(t, "")
+	c.start(f, split(10, "10.0.0.1"))
+	set(t, f.Server, split(10, "10.0.0.1", "10.0.0.2"))
+	first := c.want(xds.Endpoints, "peerconn|8080|b")
+	if a := f.Acks(webKey); !haveWeight(10)(a) {
+		t.Errorf("while endpoints are on their way: %+v", a)
+	}
+	set(t, f.Server, split(10, "10.0.0.2"))
+	c.ack(first)
+	c.ack(c.want(xds.Endpoints, "peerconn|8080|b"))
+	if a := f.settled(t, webKey, 10); !haveWeight(10)(a) {
+		t.Errorf("after the endpoints: %+v", a)
+	}
+}
+
+// A port that has no peer is not split, so that another weight changes nothing: nothing is sent, and it is in force at once.
+func TestAWeightWithoutContentIsInForceAtOnce(t *testing.T) {
+	f := serve(t, Config{Identify: Anyone(webKey)})
+	unsplit := func(weight uint32) xds.Workload {
+		w := split(weight, "10.0.0.1")
+		w.Ports[0].Peer = 0
+		return w
+	}
+	set(t, f.Server, unsplit(0))
+	c := f.connect(t, "")
+	c.start(f, atRest())
+	for _, weight := range []uint32{10, 0} {
+		set(t, f.Server, unsplit(weight))
+		if a := f.Acks(webKey); !haveWeight(weight)(a) {
+			t.Errorf("after weight %d: %+v", weight, a)
+		}
+	}
+	c.fence()
 }
 
 func TestASlowSidecarDelaysNoOther(t *testing.T) {
@@ -168,7 +227,7 @@ func TestASlowSidecarDelaysNoOther(t *testing.T) {
 	f.until(t, webKey, func(acks []Ack) bool {
 		settled := 0
 		for _, a := range acks {
-			if a.Settled && a.State.PeerWeight == 10 {
+			if a.Known && a.State.PeerWeight == 10 {
 				settled++
 			}
 		}
@@ -185,13 +244,13 @@ func TestARefusedClusterKeepsItsRouteBack(t *testing.T) {
 	set(t, f.Server, split(10, "10.0.0.1"))
 	c.nack(c.want(xds.Clusters, sorted(peerClusters...)...), "no such extension")
 	a := f.until(t, webKey, func(a []Ack) bool { return a[0].Refused != "" })
-	if a[0].Refused != "no such extension" || a[0].Settled || a[0].State.PeerWeight != 0 {
+	if a[0].Refused != "no such extension" || a[0].Known {
 		t.Errorf("after a refusal: %+v", a[0])
 	}
 	c.fence() // no route
 
 	set(t, f.Server, atRest())
-	f.until(t, webKey, func(a []Ack) bool { return a[0].Settled && a[0].Refused == "" })
+	f.until(t, webKey, func(a []Ack) bool { return haveWeight(0)(a) && f.haveAll(webKey) && a[0].Refused == "" })
 }
 
 func TestEqualContentPushesNothingButIsAcknowledged(t *testing.T) {
@@ -201,7 +260,7 @@ func TestEqualContentPushesNothingButIsAcknowledged(t *testing.T) {
 	c := f.connect(t, "")
 	c.start(f, w)
 	set(t, f.Server, w)
-	if a := f.Acks(webKey); !a[0].Settled {
+	if a := f.Acks(webKey); !haveWeight(10)(a) || !f.haveAll(webKey) {
 		t.Errorf("after equal content: %+v, want it settled", a)
 	}
 	c.fence()
@@ -246,7 +305,7 @@ func TestARestartedServerSendsNothingAgain(t *testing.T) {
 			// Envoy expects an answer to its first question for everything; both are empty.
 			again.ack(again.want(xds.Clusters))
 			again.ack(again.want(xds.Listeners))
-			after.until(t, webKey, settledAt(10))
+			after.settled(t, webKey, 10)
 			again.fence()
 		})
 	}
@@ -269,7 +328,7 @@ func TestAReconnectedSidecarIsStagedToo(t *testing.T) {
 	again.ask(xds.Endpoints, nil, "peerconn|8080|b")
 	again.ack(again.want(xds.Endpoints, "peerconn|8080|b"))
 	again.ack(again.want(xds.Routes, "capture|8080"))
-	after.until(t, webKey, settledAt(10))
+	after.settled(t, webKey, 10)
 }
 
 func TestAReconnectedSidecarLosesClustersLast(t *testing.T) {
@@ -301,11 +360,11 @@ func TestARemovedConfigurationStaysWhereItIs(t *testing.T) {
 	c := f.connect(t, "")
 	c.start(f, atRest())
 	f.Remove(webKey)
-	if a := f.Acks(webKey); len(a) != 1 || a[0].Settled {
+	if a := f.Acks(webKey); len(a) != 1 || f.haveAll(webKey) {
 		t.Errorf("after Remove: %+v, want one that is not settled", a)
 	}
 	set(t, f.Server, atRest())
-	f.until(t, webKey, settledAt(0))
+	f.settled(t, webKey, 0)
 	c.fence()
 }
 

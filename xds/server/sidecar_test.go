@@ -62,10 +62,28 @@ func (f *fixture) until(t testing.TB, key Key, wanted func([]Ack) bool) []Ack {
 	}
 }
 
-func settledAt(weight uint32) func([]Ack) bool {
+// haveWeight says that all sidecars have acknowledged this weight.
+func haveWeight(weight uint32) func([]Ack) bool {
 	return func(acks []Ack) bool {
-		return len(acks) > 0 && !slices.ContainsFunc(acks, func(a Ack) bool { return !a.Settled || a.State.PeerWeight != weight })
+		return len(acks) > 0 && !slices.ContainsFunc(acks, func(a Ack) bool { return !a.Known || a.State.PeerWeight != weight })
 	}
+}
+
+// settled waits until all sidecars of key have acknowledged all that is wanted, endpoints included, and with it this weight.
+func (f *fixture) settled(t testing.TB, key Key, weight uint32) []Ack {
+	t.Helper()
+	return f.until(t, key, func(acks []Ack) bool { return haveWeight(weight)(acks) && f.haveAll(key) })
+}
+
+func (f *fixture) haveAll(key Key) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for st := range f.byKey[key] {
+		if st.target == nil || st.settled != st.target {
+			return false
+		}
+	}
+	return true
 }
 
 // sidecar is a client that says what a test makes it say.
@@ -202,7 +220,7 @@ func (s *sidecar) start(f *fixture, w xds.Workload) {
 	if w.Split != nil {
 		weight = w.Split.PeerWeight
 	}
-	f.until(s.t, KeyOf(w), settledAt(weight))
+	f.settled(s.t, KeyOf(w), weight)
 }
 
 // resume connects as a sidecar that has what the earlier one had.

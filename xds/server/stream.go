@@ -48,8 +48,11 @@ type stream struct {
 	linger    time.Duration
 	idleSince time.Time
 
-	// settled is the last target that was confirmed completely, settledAt when target was set.
+	// settled is the last target that was confirmed completely, wantedAt when target was set. moved says that
+	// another state was wanted since then. It stays until a target is settled again, also when the state of settled is
+	// wanted again: the other one may be on its way to the sidecar, or in force there.
 	settled   *target
+	moved     bool
 	wantedAt  time.Time
 	refused   string
 	metrics   *Metrics
@@ -77,7 +80,8 @@ func newStream(id int64, key Key, who Identity, cfg *Config) *stream {
 
 // retarget plans anew, from what is being served now.
 func (st *stream) retarget(next *target) {
-	st.target, st.wantedAt, st.idleSince = next, time.Now(), time.Time{}
+	st.want(next)
+	st.wantedAt, st.idleSince = time.Now(), time.Time{}
 	st.replan()
 	st.advance()
 	st.settle()
@@ -89,9 +93,17 @@ func (st *stream) rename(last, next *target) {
 		st.retarget(next)
 		return
 	}
-	st.target = next
 	if st.settled == last {
 		st.settled = next
+	}
+	st.want(next)
+}
+
+// want makes next the target; nil: nobody says what it should have.
+func (st *stream) want(next *target) {
+	st.target = next
+	if next != nil && st.settled != nil && st.settled.state != next.state {
+		st.moved = true
 	}
 }
 
@@ -234,15 +246,15 @@ func (st *stream) settle() bool {
 	if want := &st.target.resources; !st.sent.Has(want) || !st.confirmed.Has(want) {
 		return false
 	}
-	st.settled, st.refused = st.target, ""
+	st.settled, st.moved, st.refused = st.target, false, ""
 	st.metrics.acknowledged(time.Since(st.wantedAt))
 	return true
 }
 
 // ack is what is known about the sidecar.
 func (st *stream) ack() Ack {
-	a := Ack{Pod: st.who.Pod, UID: st.who.PodUID, Since: st.since, Refused: st.refused, Settled: st.target != nil && st.settled == st.target}
-	if st.settled != nil {
+	a := Ack{Pod: st.who.Pod, UID: st.who.PodUID, Since: st.since, Refused: st.refused}
+	if st.settled != nil && !st.moved {
 		a.Known, a.State = true, st.settled.state
 	}
 	return a

@@ -33,7 +33,7 @@ func TestAnotherServerTakesOver(t *testing.T) {
 	set(t, next.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 50, Endpoints: []string{p.b.IP}}))
 	start := time.Now()
 	p.a.StartServer(func(g grpc.ServiceRegistrar) { next.Register(g) })
-	next.until(t, webKey, settledAt(50))
+	next.settled(t, webKey, 50)
 	t.Logf("settled %s after the server was back", time.Since(start))
 	got := gathered(t, registry)
 	for name, want := range map[string]float64{"clusters": 1, "listeners": 1, "endpoints": 0, "routes": 0} {

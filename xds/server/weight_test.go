@@ -51,7 +51,7 @@ func newWeights(b *testing.B, sidecars int) {
 	inForce := func(weight uint32) {
 		set(b, s, split(weight, "10.0.0.1", "10.0.0.2"))
 		for deadline := time.After(patience); ; {
-			if acks := s.Acks(webKey); len(acks) == sidecars && settledAt(weight)(acks) {
+			if acks := s.Acks(webKey); len(acks) == sidecars && haveWeight(weight)(acks) {
 				return
 			}
 			select {
@@ -77,7 +77,7 @@ func newWeightsOfEnvoy(b *testing.B) {
 	f := serve(b, Config{Identify: Anyone(webKey), Linger: DefaultLinger})
 	inForce := func(weight uint32) {
 		set(b, f.Server, split(weight, "10.213.0.98", "10.213.0.99"))
-		f.until(b, webKey, settledAt(weight))
+		f.settled(b, webKey, weight)
 	}
 	set(b, f.Server, atRest())
 	pod.StartEnvoy(func(g grpc.ServiceRegistrar) { f.Register(g) })
