@@ -5,6 +5,7 @@ package server
 
 import (
 	"slices"
+	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
@@ -30,9 +31,38 @@ const (
 
 	// maxNameBytes bounds a name and a version; the longest of ours is peerconn|65535|<63 bytes>.
 	maxNameBytes = 128
-	// maxReasonBytes is what is kept of a refusal, and told to other replicas in a message with all others.
+	// maxReasonBytes is what is kept of a refusal.
 	maxReasonBytes = 1 << 10
+
+	// maxReasons is how many refusals of a key other replicas are told in full, up to 6 KiB each in JSON; of the others
+	// they hear shortReasonBytes. Sidecars of a key have the same configuration, and refuse it for the same reason.
+	maxReasons       = 10
+	shortReasonBytes = 64
+
+	// maxUpdateBytes bounds what another replica says at once, all acknowledgements of a key. Two streams of a pod with
+	// the longest names and with reasons of control characters take less than 2 KiB, so that this has room for 32,000
+	// pods of one workload at one replica; without malice, for 200,000.
+	maxUpdateBytes = 64 << 20
 )
+
+// shortened bounds what the refusals among acks take; it changes acks.
+func shortened(acks []Ack) []Ack {
+	told := 0
+	for i := range acks {
+		if acks[i].Refused == "" {
+			continue
+		}
+		if told++; told > maxReasons {
+			acks[i].Refused = cut(acks[i].Refused, shortReasonBytes)
+		}
+	}
+	return acks
+}
+
+// cut is the first n bytes of s at most, without what is no text.
+func cut(s string, n int) string {
+	return strings.ToValidUTF8(s[:min(len(s), n)], "")
+}
 
 // admit lets a stream in. Of one pod's the newest stay: a sidecar that comes back must not wait for the end of
 // what it left behind.

@@ -19,7 +19,7 @@ import (
 // makes its acknowledgements unknown.
 const heartbeat = time.Second
 
-// update is one message between replicas, as JSON: all acknowledgements of one key, the end of the first
+// update is one message between replicas, as JSON: all acknowledgements of one key (see shortened), the end of the first
 // full round, or (empty) a sign of life.
 type update struct {
 	Key    *Key  `json:"key,omitempty"`
@@ -97,7 +97,7 @@ func (r *ReplicaService) watch(stream grpc.ServerStream) error {
 
 func (r *ReplicaService) sendKeys(stream grpc.ServerStream, keys []Key) error {
 	for _, key := range keys {
-		if err := send(stream, update{Key: &key, Acks: r.Server.Acks(key)}); err != nil {
+		if err := send(stream, update{Key: &key, Acks: shortened(r.Server.Acks(key))}); err != nil {
 			return err
 		}
 	}

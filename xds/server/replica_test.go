@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"math/big"
 	"net"
 	"strings"
@@ -138,6 +139,39 @@ func TestAFailedReplicaIsUnknownAndNotSilent(t *testing.T) {
 	r.Follow(t.Context(), []string{lives.address})
 	if a, unknown := r.Acks(webKey); len(a) != 1 || len(unknown) != 0 {
 		t.Errorf("after it is given up: %+v, unknown %v", a, unknown)
+	}
+}
+
+// One workload's pods say what they like, each as much as it may. The others' acknowledgements are none the worse for it.
+func TestRefusalsOfOneWorkloadLeaveOthersKnown(t *testing.T) {
+	const pods = 16000 // more than 4 MiB, what gRPC takes by default, even without a reason; with all of them 96 MiB
+	cert, pool := certificate(t)
+	o := otherReplica(t, cert)
+	loud := Key{Namespace: "loud", Name: "web", Revision: "a"}
+	for i := range pods {
+		name := fmt.Sprintf("%s-%05d", strings.Repeat("n", 200), i)
+		st := newStream(int64(-1-i), loud, Identity{Namespace: "loud", Pod: name, PodUID: name}, &o.cfg)
+		st.refused = refusal(strings.Repeat("\x01", 2*maxReasonBytes))
+		o.admit(st)
+	}
+	set(t, o.Server, split(10, "10.0.0.1"))
+	o.connect(t, "").start(o.fixture, split(10, "10.0.0.1"))
+
+	r, changed := leader(t, pool, "replica")
+	r.Follow(t.Context(), []string{o.address})
+	untilReplicas(t, r, changed, func(a []Ack, unknown map[string]error) bool { return haveWeight(10)(a) && len(unknown) == 0 })
+	acks, _ := r.Acks(loud)
+	told := 0
+	for _, a := range acks {
+		if len(a.Refused) == maxReasonBytes {
+			told++
+		}
+	}
+	if len(acks) != pods || told != maxReasons || acks[pods-1].Refused == "" {
+		t.Errorf("%d acknowledgements, %d with all of their reason, the last refused for %q", len(acks), told, acks[pods-1].Refused)
+	}
+	if all := o.Acks(loud); len(all[pods-1].Refused) != maxReasonBytes {
+		t.Error("what is told to others is cut at the replica itself")
 	}
 }
 

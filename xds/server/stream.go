@@ -4,7 +4,6 @@
 package server
 
 import (
-	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -185,7 +184,7 @@ func refusal(reason string) string {
 	if reason == "" {
 		return "refused without a reason"
 	}
-	return strings.ToValidUTF8(reason[:min(len(reason), maxReasonBytes)], "")
+	return cut(reason, maxReasonBytes)
 }
 
 // advance goes on to the stages that are safe now.
