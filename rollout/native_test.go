@@ -213,20 +213,24 @@ func (w *world) run(p *pod) {
 }
 
 // acknowledge is the xDS server and the sidecars: all that are connected take what the record says, but
-// those that a story has silenced.
+// those that a story has silenced. What is in force in one of these is not known any more once something else is wanted.
 func (w *world) acknowledge() {
 	if w.xdsDown {
 		return
 	}
 	for _, v := range w.versions {
 		for _, p := range v.pods {
-			if p.startedAt.IsZero() || p.silent || p.cut {
+			if p.startedAt.IsZero() || p.cut {
 				continue
 			}
-			p.acked = ack{}
+			wanted := ack{}
 			if s := w.status; s.Candidate.Hash != "" && (v.name == s.Stable.Hash || v.name == s.Candidate.Hash) {
-				p.acked = ack{s.Candidate.Hash, s.Weight}
+				wanted = ack{s.Candidate.Hash, s.Weight}
 			}
+			if p.silent && p.acked != wanted {
+				wanted = ack{}
+			}
+			p.acked = wanted
 		}
 	}
 }
