@@ -134,7 +134,8 @@ func (w *world) round() {
 	}
 }
 
-// sidecars acknowledge what the xDS server of their replica says.
+// sidecars acknowledge what the xDS server of their replica says. Of one that does not answer nothing is known any more once
+// something else is wanted.
 type sidecars struct {
 	w    *world
 	mute map[string]bool // versions whose sidecars do not answer
@@ -146,12 +147,15 @@ func (s *sidecars) sync() {
 	for _, o := range s.w.api.all(pods) {
 		pod := o.(*corev1.Pod)
 		r := s.server(pod)
-		if r == nil || s.mute[hashOf(pod)] {
+		if r == nil {
 			continue
 		}
 		ack := controller.Ack{Pod: pod.Name}
 		if x, ok := r.configs[hashOf(pod)]; ok && x.Split != nil {
 			ack.Peer, ack.PeerWeight = x.Split.Peer, int32(x.Split.PeerWeight)
+		}
+		if s.mute[hashOf(pod)] && s.acks[pod.Name] != ack {
+			ack = controller.Ack{Pod: pod.Name}
 		}
 		if s.acks[pod.Name] != ack {
 			s.acks[pod.Name] = ack
