@@ -15,8 +15,8 @@ import (
 type Ack struct {
 	// Pod is the pod's name.
 	Pod string
-	// Peer is the other revision that its configuration names; empty at rest, and while that is not known: it is new, or another
-	// weight was on its way to it since.
+	// Peer is the other revision that its configuration names; empty at rest, and while that is not known: it is
+	// new, or another weight was on its way to it since.
 	Peer string
 	// PeerWeight is that revision's share, 0 to 100.
 	PeerWeight int32

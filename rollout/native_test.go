@@ -213,7 +213,8 @@ func (w *world) run(p *pod) {
 }
 
 // acknowledge is the xDS server and the sidecars: all that are connected take what the record says, but
-// those that a story has silenced. What is in force in one of these is not known any more once something else is wanted.
+// those that a story has silenced. What is in force in one of these is not known any more once something
+// else is wanted.
 func (w *world) acknowledge() {
 	if w.xdsDown {
 		return

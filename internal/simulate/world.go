@@ -134,8 +134,8 @@ func (w *world) round() {
 	}
 }
 
-// sidecars acknowledge what the xDS server of their replica says. Of one that does not answer nothing is known any more once
-// something else is wanted.
+// sidecars acknowledge what the xDS server of their replica says. Of one that does not answer nothing is
+// known any more once something else is wanted.
 type sidecars struct {
 	w    *world
 	mute map[string]bool // versions whose sidecars do not answer

@@ -19,8 +19,8 @@ import (
 // makes its acknowledgements unknown.
 const heartbeat = time.Second
 
-// update is one message between replicas, as JSON: all acknowledgements of one key (see shortened), the end of the first
-// full round, or (empty) a sign of life.
+// update is one message between replicas, as JSON: all acknowledgements of one key (see shortened), the end of the
+// first full round, or (empty) a sign of life.
 type update struct {
 	Key    *Key  `json:"key,omitempty"`
 	Acks   []Ack `json:"acks,omitempty"`

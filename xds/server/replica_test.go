@@ -142,7 +142,8 @@ func TestAFailedReplicaIsUnknownAndNotSilent(t *testing.T) {
 	}
 }
 
-// One workload's pods say what they like, each as much as it may. The others' acknowledgements are none the worse for it.
+// One workload's pods say what they like, each as much as it may. The others' acknowledgements are none
+// the worse for it.
 func TestRefusalsOfOneWorkloadLeaveOthersKnown(t *testing.T) {
 	const pods = 16000 // more than 4 MiB, what gRPC takes by default, even without a reason; with all of them 96 MiB
 	cert, pool := certificate(t)

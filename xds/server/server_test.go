@@ -186,7 +186,8 @@ func TestEndpointsOnTheirWayLeaveTheWeightKnown(t *testing.T) {
 	}
 }
 
-// A port that has no peer is not split, so that another weight changes nothing: nothing is sent, and it is in force at once.
+// A port that has no peer is not split, so that another weight changes nothing: nothing is sent, and it is in
+// force at once.
 func TestAWeightWithoutContentIsInForceAtOnce(t *testing.T) {
 	f := serve(t, Config{Identify: Anyone(webKey)})
 	unsplit := func(weight uint32) xds.Workload {

@@ -69,7 +69,8 @@ func haveWeight(weight uint32) func([]Ack) bool {
 	}
 }
 
-// settled waits until all sidecars of key have acknowledged all that is wanted, endpoints included, and with it this weight.
+// settled waits until all sidecars of key have acknowledged all that is wanted, endpoints included, and with it
+// this weight.
 func (f *fixture) settled(t testing.TB, key Key, weight uint32) []Ack {
 	t.Helper()
 	return f.until(t, key, func(acks []Ack) bool { return haveWeight(weight)(acks) && f.haveAll(key) })
