@@ -50,6 +50,7 @@ var commands = map[string]func(*script, args) error{
 	"open":     (*script).open,
 	"evict":    (*script).evict,
 	"silent":   (*script).silent,
+	"refuses":  (*script).refuses,
 	"cut":      (*script).cut,
 	"down":     func(s *script, a args) error { return s.turn(a[0], true) },
 	"up":       func(s *script, a args) error { return s.turn(a[0], false) },
@@ -286,6 +287,18 @@ func (s *script) silent(a args) error {
 	for _, v := range s.w.versions {
 		for _, p := range v.pods {
 			p.silent = p.silent || p.Name == a[0]
+		}
+	}
+	return nil
+}
+
+// refuses v1-1 "no such filter": this sidecar acknowledges nothing any more, and says why.
+func (s *script) refuses(a args) error {
+	for _, v := range s.w.versions {
+		for _, p := range v.pods {
+			if p.Name == a[0] {
+				p.silent, p.refuses = true, a[1]
+			}
 		}
 	}
 	return nil

@@ -141,7 +141,7 @@ type Sidecar struct {
 	// empty at rest (everything local), and while another weight than the last acknowledged may be in force.
 	Candidate string
 	Weight    int32
-	// Rejected is the sidecar's own words when it refused its configuration.
+	// Rejected is Envoy's own words when the sidecar refused its configuration; empty otherwise.
 	Rejected string
 }
 

@@ -195,7 +195,7 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 	if p.inPhase() < p.policy.EffectiveProgressDeadline() {
 		return nil
 	}
-	return candidate.notReady()
+	return p.notReady()
 }
 
 // noSidecar: nobody can split requests to such a candidate, however long it waits. From rest the Deployment webhook does not
@@ -210,8 +210,19 @@ func (r Revision) noSidecar() *v1alpha1.Verdict {
 	return nil
 }
 
+// whySilent is why sidecars have not acknowledged what they should.
+func (p *pass) whySilent() string {
+	for _, sc := range p.o.Sidecars {
+		if sc.Rejected != "" {
+			return fmt.Sprintf("the sidecar of pod %s refuses what Headgate tells it%s", sc.Pod, because(sc.Rejected))
+		}
+	}
+	return "their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause"
+}
+
 // notReady is why a candidate that has had all its time is none to go on with.
-func (r Revision) notReady() *v1alpha1.Verdict {
+func (p *pass) notReady() *v1alpha1.Verdict {
+	r := p.candidate
 	for _, pod := range r.Pods {
 		if pod.Problem == ProblemUnschedulable && !pod.Terminating {
 			return noRoom(pod)
@@ -221,7 +232,7 @@ func (r Revision) notReady() *v1alpha1.Verdict {
 		}
 	}
 	if ready := r.readyButGate(); ready > 0 && ready >= r.Replicas {
-		return fail(v1alpha1.CauseSidecarSilent, "candidate pods are ready, but their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause")
+		return fail(v1alpha1.CauseSidecarSilent, "candidate pods are ready, but %s", p.whySilent())
 	}
 	why := ""
 	for _, pod := range r.Pods {

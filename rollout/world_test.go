@@ -71,7 +71,8 @@ type pod struct {
 	startedAt time.Time // when it was ready first
 	injected  bool      // it has a sidecar
 	silent    bool
-	cut       bool // its sidecar is not connected
+	refuses   string // why it refuses what it is told; empty: it does not
+	cut       bool   // its sidecar is not connected
 	acked     ack
 }
 
@@ -259,7 +260,7 @@ func (w *world) observe() rollout.Observation {
 			if p.injected {
 				o.Sidecars = append(o.Sidecars, rollout.Sidecar{
 					Pod: p.Name, Revision: v.name, Connected: !w.xdsDown && !p.cut && !p.startedAt.IsZero(),
-					Candidate: p.acked.candidate, Weight: p.acked.weight,
+					Candidate: p.acked.candidate, Weight: p.acked.weight, Rejected: p.refuses,
 				})
 			}
 		}
