@@ -142,6 +142,7 @@ func (w *walk) round() {
 	}
 	w.mend(func(fault) bool { return true })
 	w.requireRest()
+	w.requireSidecars()
 	w.requireUndo()
 	w.AwaitQuiet()
 	for _, l := range w.loads {
@@ -454,6 +455,24 @@ func (w *walk) requireRest() {
 // idle: nothing goes on.
 func idle(r *v1alpha1.Rollout) bool {
 	return r.Status.Phase == v1alpha1.PhaseIdle && r.Status.Stable.Hash != ""
+}
+
+// requireSidecars makes an update that brings sidecars, where pods came while nobody injected them: it goes out at once,
+// and says so.
+func (w *walk) requireSidecars() {
+	stable := w.status().Stable.Hash
+	bare := func(p *corev1.Pod) bool { return p.Labels[v1alpha1.InjectedLabel] != "true" }
+	if !slices.ContainsFunc(w.Pods.Of(stable), bare) {
+		return
+	}
+	if r := w.Do("set", "env", "deployment/"+harness.Name, "WALK=sidecars"); !strings.Contains(r.Stderr, "this update brings the sidecar") {
+		w.T.Errorf("pods of stable have no sidecar, and no warning says that the update goes out at once: %s", r)
+	}
+	r := w.AwaitRollout(2*time.Minute, "another version is stable", func(r *v1alpha1.Rollout) bool {
+		return idle(r) && r.Status.Stable.Hash != stable
+	})
+	w.AwaitReady(time.Minute, r.Status.Stable.Hash, w.n)
+	w.say("stable %s has sidecars", r.Status.Stable.Hash)
 }
 
 // requireUndo makes an update that nobody has seen before, and takes it back.
