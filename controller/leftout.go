@@ -16,58 +16,83 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// leftOut is rollout.Observation's StableLeftOut. Only a hold keeps anybody from the candidate's pods.
-func (r *Reconciler) leftOut(ctx context.Context, w *workload) string {
-	s := w.status()
+// servicesOfStable are rollout.Observation's StableServices and StableLeftOut.
+func (r *Reconciler) servicesOfStable(ctx context.Context, w *workload) (leading []string, left string) {
 	var services corev1.ServiceList
-	if w.deployment.Annotations[v1alpha1.HoldAnnotation] == "" || r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace)) != nil {
-		return "" // where nobody knows, stable serves
+	if r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace)) != nil {
+		return nil, "" // where nobody knows, stable serves
 	}
-	return leftOut(w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash], services.Items)
+	s := w.status()
+	stable := w.pods[s.Stable.Hash]
+	leading = leadingTo(stable, services.Items)
+	if w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" { // only a hold keeps anybody from the candidate's pods
+		left = leftOut(stable, w.pods[s.Candidate.Hash], services.Items, s.StableServices)
+	}
+	return leading, left
 }
 
-// leftOut says which Service leads to the candidate's pods and to none of stable's any more, because it was changed together with
-// the version: its selector to a new label, or its targetPort to a port's new name. Its clients would find nobody for as long as
+// leadingTo names the Services that lead to pods of a revision, and those of their ports that lead to one of the pods'.
+func leadingTo(pods []*corev1.Pod, services []corev1.Service) []string {
+	var out []string
+	for _, svc := range services {
+		if !selects(svc, pods) {
+			continue
+		}
+		out = append(out, svc.Name)
+		for _, sp := range svc.Spec.Ports {
+			if reaches(sp, pods[0]) {
+				out = append(out, nameOf(svc, sp))
+			}
+		}
+	}
+	return out
+}
+
+// leftOut says which Service has led to stable's pods and leads to the candidate's alone now, because it was changed together
+// with the version: its selector to a new label, its targetPort to another port. Its clients would find nobody for as long as
 // the candidate's gates are closed. Empty: stable is not left out.
 //
-// One port is enough, though stable may still answer at others: whoever asks at that one is lost. What only the candidate ever had
-// is none of that: a Service to try it by, beside one that selects stable, or a port that it has besides all of stable's.
-func leftOut(stable, candidate []*corev1.Pod, services []corev1.Service) string {
+// One port is enough, though stable may still answer at others: whoever asks at that one is lost. What never led to stable is
+// none of that: a Service to try the candidate by, or a port that only it has.
+func leftOut(stable, candidate []*corev1.Pod, services []corev1.Service, before []string) string {
 	if len(stable) == 0 || len(candidate) == 0 { // it is down then, or scaled to zero; or there is nobody to lead to
 		return ""
 	}
-	before := slices.DeleteFunc(slices.Clone(services), func(s corev1.Service) bool { return !selects(s, stable) })
 	for _, svc := range services {
 		switch {
-		case !selects(svc, candidate):
-		case len(before) == 0:
-			return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)
+		case !selects(svc, candidate) || !slices.Contains(before, svc.Name):
 		case !selects(svc, stable):
-		case slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool { return isNew(sp, stable[0], candidate[0]) }) &&
-			slices.ContainsFunc(declared(stable[0]), func(p corev1.ContainerPort) bool { return isLost(p, candidate[0], before) }):
+			return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)
+		case slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool {
+			return slices.Contains(before, nameOf(svc, sp)) && reaches(sp, candidate[0]) && !reaches(sp, stable[0])
+		}):
 			return fmt.Sprintf("Service %s leads to a port that no pod of the stable version has", svc.Name)
 		}
 	}
 	return ""
 }
 
-// isNew: the Service port leads to the candidate's pods alone, by a port's name.
-func isNew(sp corev1.ServicePort, stable, candidate *corev1.Pod) bool {
-	named := func(p corev1.ContainerPort) bool {
-		return p.Name == sp.TargetPort.StrVal && orTCP(p.Protocol) == orTCP(sp.Protocol)
-	}
-	return sp.TargetPort.Type == intstr.String && slices.ContainsFunc(declared(candidate), named) && !slices.ContainsFunc(declared(stable), named)
+// nameOf is a Service port in RolloutStatus.StableServices: its clients know it by that.
+func nameOf(svc corev1.Service, sp corev1.ServicePort) string {
+	return fmt.Sprintf("%s:%d/%s", svc.Name, sp.Port, orTCP(sp.Protocol))
 }
 
-// isLost: the candidate has no port of that name, and no Service leads to stable's, as long as it was led to by its name.
-func isLost(p corev1.ContainerPort, candidate *corev1.Pod, services []corev1.Service) bool {
-	if p.Name == "" || slices.ContainsFunc(declared(candidate), func(c corev1.ContainerPort) bool { return c.Name == p.Name }) {
-		return false
+// reaches: the Service port leads to a port that the pod declares, or, by a number, to one that declares nothing: that may
+// listen anywhere. Who declares some is taken at his word.
+func reaches(sp corev1.ServicePort, pod *corev1.Pod) bool {
+	ports := declared(pod)
+	if sp.TargetPort.Type == intstr.Int && len(ports) == 0 {
+		return true
 	}
-	leads := func(sp corev1.ServicePort) bool {
-		return sp.TargetPort.StrVal == p.Name || sp.TargetPort.Type == intstr.Int && sp.TargetPort.IntVal == p.ContainerPort
-	}
-	return !slices.ContainsFunc(services, func(s corev1.Service) bool { return slices.ContainsFunc(s.Spec.Ports, leads) })
+	return slices.ContainsFunc(ports, func(p corev1.ContainerPort) bool {
+		if orTCP(p.Protocol) != orTCP(sp.Protocol) {
+			return false
+		}
+		if sp.TargetPort.Type == intstr.String {
+			return p.Name == sp.TargetPort.StrVal
+		}
+		return p.ContainerPort == sp.TargetPort.IntVal
+	})
 }
 
 // declared are the ports by whose names Services find a pod: also those of init containers that stay.

@@ -44,34 +44,50 @@ func TestStableIsLeftOut(t *testing.T) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: name, Ports: []corev1.ContainerPort{{Name: name, ContainerPort: 9090}}})
 		}
 	}
-	both := service("web", servicePortTo("http", intstr.FromString("web")), servicePortTo("grpc", intstr.FromString("grpc")))
+	twoPorts := func(target string) corev1.Service {
+		grpc := corev1.ServicePort{Name: "grpc", Port: 9000, TargetPort: intstr.FromString("grpc")}
+		return service("web", servicePortTo("http", intstr.FromString(target)), grpc)
+	}
+	listens := func(port string, number int32) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: port, ContainerPort: number}}
+		}
+	}
+	declaresNothing := func(p *corev1.Pod) { p.Spec.Containers[0].Ports = nil }
+	type list = []corev1.Service
 	const noPort, noPod = "Service web leads to a port that no pod of the stable version has", "Service web selects no pod of the stable version any more"
 	for name, tc := range map[string]struct {
 		stable, candidate []*corev1.Pod
-		services          []corev1.Service
+		before, now       []corev1.Service
 		want              string
 	}{
-		"the port has a new name":               {pods(stableHash, "http"), pods(candidateHash, "web"), []corev1.Service{to("web", "web")}, noPort},
-		"one of two has":                        {pods(stableHash, "http", more("grpc")), pods(candidateHash, "web", more("grpc")), []corev1.Service{both}, noPort},
-		"the Service still has the old one":     {pods(stableHash, "http"), pods(candidateHash, "web"), []corev1.Service{to("web", "http")}, ""},
-		"the Service has a name that none has":  {pods(stableHash, "http"), pods(candidateHash, "http"), []corev1.Service{to("web", "web")}, ""},
-		"the name is another protocol's":        {pods(stableHash, "http"), pods(candidateHash, "http"), []corev1.Service{service("dns", udp)}, ""},
-		"another Service has the old one":       {pods(stableHash, "http"), pods(candidateHash, "web"), []corev1.Service{to("preview", "web"), to("web", "http")}, ""},
-		"another Service has the old number":    {pods(stableHash, "http"), pods(candidateHash, "web"), []corev1.Service{to("preview", "web"), toNumber(8080)}, ""},
-		"a number leads anywhere":               {pods(stableHash, "http"), pods(candidateHash, "web"), []corev1.Service{toNumber(9090)}, ""},
-		"a port that stable never had":          {pods(stableHash, "grpc"), pods(candidateHash, "grpc", more("web")), []corev1.Service{both}, ""},
-		"no Service":                            {pods(stableHash, "http"), pods(candidateHash, "web"), nil, ""},
-		"no pod of stable":                      {nil, pods(candidateHash, "web"), []corev1.Service{to("web", "web")}, ""},
-		"no pod of the candidate":               {pods(stableHash, "http"), nil, []corev1.Service{to("web", "web")}, ""},
-		"stable has the port in a sidecar":      {pods(stableHash, "http", asSidecar), pods(candidateHash, "web"), []corev1.Service{to("web", "web")}, ""},
-		"stable had it while it started":        {pods(stableHash, "http", onceOnly), pods(candidateHash, "web"), []corev1.Service{to("web", "web")}, noPort},
-		"the Service selects another label":     {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), []corev1.Service{of(to("web", "http"), "2")}, noPod},
-		"a Service to try the new version by":   {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), []corev1.Service{of(to("preview", "http"), "2"), to("web", "http")}, ""},
-		"a label was taken off a pod":           {append(pods(stableHash, "http", version("")), pods(stableHash, "http", version("1"))...), pods(candidateHash, "http", version("1")), []corev1.Service{of(to("web", "http"), "1")}, ""},
-		"a Service for neither of the versions": {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), []corev1.Service{of(to("web", "http"), "3")}, ""},
+		"the port has a new name":               {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, list{to("web", "web")}, noPort},
+		"one of two has":                        {pods(stableHash, "http", more("grpc")), pods(candidateHash, "web", more("grpc")), list{twoPorts("http")}, list{twoPorts("web")}, noPort},
+		"the port has a new number":             {pods(stableHash, "http"), pods(candidateHash, "http", listens("http", 8082)), list{toNumber(8080)}, list{toNumber(8082)}, noPort},
+		"from a number to a name":               {pods(stableHash, ""), pods(candidateHash, "web"), list{toNumber(8080)}, list{to("web", "web")}, noPort},
+		"from a name to its number":             {pods(stableHash, "http"), pods(candidateHash, "http"), list{to("web", "http")}, list{toNumber(8080)}, ""},
+		"a number that nobody declares":         {pods(stableHash, "http"), pods(candidateHash, "http"), list{toNumber(8080)}, list{toNumber(8082)}, ""},
+		"from a port that nobody declares":      {pods(stableHash, "", declaresNothing), pods(candidateHash, "http"), list{toNumber(8080)}, list{to("web", "http")}, noPort},
+		"who declares nothing listens anywhere": {pods(stableHash, "", declaresNothing), pods(candidateHash, "http", listens("http", 8082)), list{toNumber(8080)}, list{toNumber(8082)}, ""},
+		"the Service still has the old one":     {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, list{to("web", "http")}, ""},
+		"the Service has a name that none has":  {pods(stableHash, "http"), pods(candidateHash, "http"), list{to("web", "http")}, list{to("web", "web")}, ""},
+		"the name is another protocol's":        {pods(stableHash, "http"), pods(candidateHash, "http"), list{service("dns", udp)}, list{service("dns", udp)}, ""},
+		"a Service for the new port":            {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, list{to("preview", "web"), to("web", "http")}, ""},
+		"a port that stable never had":          {pods(stableHash, "grpc"), pods(candidateHash, "grpc", more("web")), list{twoPorts("web")}, list{twoPorts("web")}, ""},
+		"it has led nowhere for long":           {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "web")}, list{to("web", "web")}, ""},
+		"no Service":                            {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, nil, ""},
+		"no pod of stable":                      {nil, pods(candidateHash, "web"), list{to("web", "http")}, list{to("web", "web")}, ""},
+		"no pod of the candidate":               {pods(stableHash, "http"), nil, list{to("web", "http")}, list{to("web", "web")}, ""},
+		"stable has the port in a sidecar":      {pods(stableHash, "http", asSidecar), pods(candidateHash, "web"), list{to("web", "http")}, list{to("web", "web")}, ""},
+		"stable had it while it started":        {pods(stableHash, "http", onceOnly), pods(candidateHash, "web"), list{to("web", "http")}, list{to("web", "web")}, noPort},
+		"the Service selects another label":     {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("web", "http"), "1")}, list{of(to("web", "http"), "2")}, noPod},
+		"… and another one still selects both":  {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("web", "http"), "1"), to("pods", "http")}, list{of(to("web", "http"), "2"), to("pods", "http")}, noPod},
+		"a Service to try the new version by":   {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{to("web", "http")}, list{of(to("preview", "http"), "2"), to("web", "http")}, ""},
+		"a label was taken off a pod":           {append(pods(stableHash, "http", version("")), pods(stableHash, "http", version("1"))...), pods(candidateHash, "http", version("1")), list{of(to("web", "http"), "1")}, list{of(to("web", "http"), "1")}, ""},
+		"a Service for neither of the versions": {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("web", "http"), "1")}, list{of(to("web", "http"), "3")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := leftOut(tc.stable, tc.candidate, tc.services); got != tc.want {
+			if got := leftOut(tc.stable, tc.candidate, tc.now, leadingTo(tc.stable, tc.before)); got != tc.want {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
 		})

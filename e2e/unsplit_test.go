@@ -53,8 +53,16 @@ func testUnsplit(t *testing.T, cluster *harness.Cluster) {
 		stopAll(c, loads)
 	})
 	t.Run("a Service that changes with the version", func(t *testing.T) {
+		for name, change := range map[string]func(manifest, tag string) string{"port": portRenamed, "selector": selectorMoved} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				serviceChanges(cluster.NewCase(t, harness.Enabled), change)
+			})
+		}
+	})
+	t.Run("a Service for the candidate", func(t *testing.T) {
 		t.Parallel()
-		portRenamed(cluster.NewCase(t, harness.Enabled))
+		candidateExposed(cluster.NewCase(t, harness.Enabled))
 	})
 	t.Run("a grace period of 3 s", func(t *testing.T) {
 		t.Parallel()
@@ -62,14 +70,34 @@ func testUnsplit(t *testing.T, cluster *harness.Cluster) {
 	})
 }
 
-// portRenamed: the same change gives a port another name and makes the Services target that. No request reaches stable from then
-// on, so the candidate goes out as natively, whatever the policy says.
-func portRenamed(c *harness.Case) {
+// portRenamed gives the port of every version but the first another name, and has the Services target that.
+func portRenamed(manifest, tag string) string {
+	if tag == "v1" {
+		return manifest
+	}
+	return strings.NewReplacer("name: http\n", "name: web\n", "port: http\n", "port: web\n", "targetPort: http\n", "targetPort: web\n").Replace(manifest)
+}
+
+// selectorMoved labels pods with their version and has the Service for clients select that; the one for the pods themselves
+// selects all.
+func selectorMoved(manifest, tag string) string {
+	const pod, service = "    metadata:\n      labels:\n        app: web\n", "spec:\n  selector:\n    app: web\n"
+	manifest = strings.Replace(manifest, pod, pod+"        version: "+tag+"\n", 1)
+	return strings.Replace(manifest, service, service+"    version: "+tag+"\n", 1)
+}
+
+// serviceChanges: no request of the Service's clients reaches stable from the update on, so the candidate goes out as natively,
+// whatever the policy says.
+func serviceChanges(c *harness.Case, change func(manifest, tag string) string) {
 	c.Policy("steps: [{weight: 20, approval: true}]\nprogressDeadline: 2m")
-	c.Deploy()
+	c.Apply(change(c.Manifest(), "v1"))
 	c.AwaitStable()
 	l := c.StartLoad("service", harness.ToService(enough()))
-	c.Apply(strings.NewReplacer("name: http\n", "name: web\n", "port: http\n", "port: web\n", "targetPort: http\n", "targetPort: web\n").Replace(c.Manifest("tag=v2")))
+	update := change(c.Manifest("tag=v2"), "v2")
+	if update == c.Manifest("tag=v2") {
+		c.T.Fatal("the Service did not change")
+	}
+	c.Apply(update)
 	end := requireOutcome(c, 1, v1alpha1.OutcomeReleased)
 	if end.Verdict == nil || !strings.Contains(end.Verdict.Message, "StableDown") {
 		c.T.Errorf("the verdict is %+v, want that stable was down", end.Verdict)
@@ -83,6 +111,24 @@ func portRenamed(c *harness.Case) {
 	if r.Versions["v2"].Failed != 0 {
 		c.T.Errorf("the new version failed %d requests", r.Versions["v2"].Failed)
 	}
+}
+
+// candidateExposed: somebody makes a Service to try the candidate by. It leads to no pod of stable, and never did: that is no
+// reason to let the candidate out.
+func candidateExposed(c *harness.Case) {
+	c.Policy("steps: [{weight: 20, approval: true}]\nmaxDuration: 20s")
+	c.Deploy()
+	c.Do("delete", "service", harness.Name, harness.Name+"-pods")
+	c.AwaitStable()
+	c.SetImage("v2")
+	candidate := c.AwaitPhase(2*time.Minute, v1alpha1.PhaseStepping).Status.Candidate.Hash
+	c.Do("expose", "pod", c.Pods.Of(candidate)[0].Name, "--port=8080", "--name=look")
+	c.AwaitRollout(time.Minute, "the step waits for an approval", func(r *v1alpha1.Rollout) bool { return r.Status.AwaitingApproval })
+	if most := c.Pods.Most(candidate); most != 0 {
+		c.T.Errorf("%d pods of the candidate were let out", most)
+	}
+	c.Do("rollout", "undo", "deployment/"+harness.Name)
+	requireOutcome(c, 1, v1alpha1.OutcomeAborted)
 }
 
 func setImage(tag string) []string {

@@ -83,6 +83,7 @@ func onePass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, 
 	p.noteBypass()
 	p.resolve()
 	p.observeWeight()
+	p.noteServices()
 	p.noteUnconnected()
 	p.wake()
 	for _, r := range rules {
@@ -97,7 +98,7 @@ func onePass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, 
 	p.spendWishes()
 	p.showFailure()
 	p.repair()
-	p.noteSlipped()
+	p.noteUntried()
 	p.tidy()
 	return p.d
 }
@@ -297,6 +298,25 @@ func (p *pass) observeWeight() {
 // maxWeights is how many weights are kept of a rollout (the CRD refuses more): two for each of twenty steps, and those of
 // a promotion, which may be one for each pod.
 const maxWeights = 64
+
+// maxServices is how many Services and ports are kept of stable (the CRD refuses more).
+const maxServices = 64
+
+// noteServices keeps what has led to stable's pods, also when it leads elsewhere now: a Service may be changed before the
+// Deployment, as Helm does it.
+func (p *pass) noteServices() {
+	all := slices.Concat(p.s.StableServices, p.o.StableServices)
+	slices.Sort(all)
+	p.s.StableServices = firstN(slices.Compact(all), maxServices)
+}
+
+// setStable makes another revision the stable one; nothing is known of Services that have led to it.
+func (p *pass) setStable(r v1alpha1.Revision) {
+	if r.Template != p.s.Stable.Template {
+		p.s.StableServices = nil
+	}
+	p.s.Stable = r
+}
 
 // noteWeight keeps since when what has been in force, for whoever looks back. Where there is no room the newest takes the
 // place of the one before it: the steps matter most.

@@ -49,7 +49,8 @@ func (p *pass) idle() {
 // stableIsNow follows what went out natively.
 func (p *pass) stableIsNow(current v1alpha1.Revision) {
 	p.recordNative(current)
-	p.s.Stable = current
+	p.setStable(current)
+	p.s.Verdict = nil // was about another version
 	p.forgive(current.Template)
 }
 
@@ -120,7 +121,7 @@ func (p *pass) holdNow() {
 // begin starts a rollout of the held template.
 func (p *pass) begin(template string) {
 	if p.s.Stable.Hash == "" {
-		p.s.Stable = p.largestOther(template)
+		p.setStable(p.largestOther(template))
 		p.recallRejection(template)
 	}
 	if p.s.Stable.Hash == "" || p.s.Stable.Template == template {
@@ -447,13 +448,19 @@ func (p *pass) recordNative(to v1alpha1.Revision) {
 	}
 }
 
-// noteSlipped puts versions into the history that slipped past the webhook and were superseded before a rollout of theirs
-// began: all their pods wait behind closed gates, so that they have served nobody. Nothing else would tell them from a
-// version older than Headgate, which was stable: an undo would lead there, and they would go out at once.
-func (p *pass) noteSlipped() {
+// noteUntried puts versions into the history that no rollout was about and that were superseded before they served anybody:
+// they slipped past the webhook, and all their pods wait behind closed gates; or they went out natively, and none of
+// their pods is ready. Nothing else would tell them from a version older than Headgate, which was stable: an undo
+// would lead there, and they would go out at once.
+func (p *pass) noteUntried() {
+	begins := p.s.StartedAt != nil && p.o.Now.Equal(p.s.StartedAt.Time)
 	for _, r := range p.o.Revisions {
 		waiting := r.count(func(pod Pod) bool { return pod.Gated && !pod.GateOpen })
-		if waiting > 0 && int(waiting) == len(r.Pods) && r.Template != p.o.Deployment.Template && !p.knows(r) {
+		slipped := int(waiting) == len(r.Pods)
+		// The native controller takes pods away that are not ready as soon as another version comes. Later a version whose pods
+		// are all on their way out may have served while nobody looked.
+		unready := r.ready() == 0 && (r.alive() > 0 || begins)
+		if len(r.Pods) > 0 && (slipped || unready) && r.Template != p.o.Deployment.Template && !p.knows(r) {
 			p.recordUntried(v1alpha1.OutcomeSuperseded, r.Hash)
 		}
 	}

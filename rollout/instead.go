@@ -57,7 +57,7 @@ func (p *pass) followServing() {
 		p.forgive(now.Template)
 		p.clearRollout()
 		p.enter(v1alpha1.PhaseIdle)
-		p.s.Stable = now
+		p.setStable(now)
 	case p.isIdle() || p.failedBefore() || p.s.Candidate.Template != p.o.Deployment.Template:
 		p.stableIsNow(now)
 	default:

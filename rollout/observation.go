@@ -37,8 +37,10 @@ type Observation struct {
 	// StableDownSince is when stable was first seen without any available pod on ready nodes; zero
 	// while it has one.
 	StableDownSince time.Time
-	// StableLeftOut says why Services lead to the candidate's pods and to none of stable's, as a sentence, and StableLeftOutSince
-	// since when that was seen; both are empty while one leads to stable's, or none to the candidate's.
+	// StableServices names the Services, and their ports, that lead to stable's pods now, as RolloutStatus.StableServices does.
+	StableServices []string
+	// StableLeftOut says, as a sentence, which Service has led to stable's pods and leads to the candidate's alone now, and
+	// StableLeftOutSince since when that was seen; both are empty while there is none.
 	StableLeftOut      string
 	StableLeftOutSince time.Time
 }

@@ -147,10 +147,15 @@ func (p *pass) weightIsGone() bool {
 
 // stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back.
 func (p *pass) stableDown() bool {
-	leftOut := p.o.StableLeftOutSince
-	down := p.stableDownLong() || !leftOut.IsZero() && p.o.Now.Sub(leftOut) >= leftOutFor
-	return (down || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
+	return (p.stableDownLong() || p.stableLeftOut() || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
 		(p.candidate.readyButGate() > 0 || !p.stableIsKept())
+}
+
+// stableLeftOut: a Service that led to stable leads to the candidate alone. Whoever makes one lead to a version that has failed
+// knows what it is, and who asks elsewhere still has stable.
+func (p *pass) stableLeftOut() bool {
+	since := p.o.StableLeftOutSince
+	return !since.IsZero() && p.o.Now.Sub(since) >= leftOutFor && !p.failedBefore()
 }
 
 // stableDownLong: nothing is held any longer for a stable version that serves nobody. What was observed may be about the
@@ -172,7 +177,7 @@ func (p *pass) releaseToRescue() {
 	p.rescue = true
 	p.openGates(p.candidate)
 	why := "No stable pod is available; the candidate is released, because it can only help"
-	if p.o.StableLeftOut != "" {
+	if p.stableLeftOut() {
 		why = p.o.StableLeftOut + "; the candidate is released without a verdict, because it alone can answer there"
 	}
 	p.noteOnce(causeStableDown, why, true)

@@ -90,7 +90,7 @@ type Comparison struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.ratio) || has(self.difference)",message="a bound needs a ratio, a difference or both"
 type Line struct {
-	// Ratio multiplies stable's value. Default 1.
+	// Ratio multiplies stable's value. Default 1. Below zero it is of the value's size: 1.2 allows a fifth of it more.
 	// +kubebuilder:validation:Pattern=`^[0-9]{1,15}(\.[0-9]{1,9})?$`
 	// +kubebuilder:validation:MaxLength=26
 	// +optional

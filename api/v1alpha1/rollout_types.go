@@ -90,6 +90,14 @@ type RolloutStatus struct {
 	// Stable is the revision proven good. Empty until the first version is complete.
 	// +optional
 	Stable Revision `json:"stable,omitempty"`
+	// StableServices names the Services that have led to stable's pods ("web"), and those of their ports that led to a port
+	// of these ("web:80/TCP"); sorted, at most 64. What is changed together with the version, so that it leads to the
+	// candidate alone, is told by that from what never led to stable.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=96
+	// +optional
+	StableServices []string `json:"stableServices,omitempty"`
 	// Candidate is the revision being tried, or the quarantined one. Empty when Idle.
 	// +optional
 	Candidate Revision `json:"candidate,omitempty"`

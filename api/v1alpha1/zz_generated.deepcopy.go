@@ -913,6 +913,11 @@ func (in *RolloutStatus) DeepCopyInto(out *RolloutStatus) {
 		*out = (*in).DeepCopy()
 	}
 	out.Stable = in.Stable
+	if in.StableServices != nil {
+		in, out := &in.StableServices, &out.StableServices
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	out.Candidate = in.Candidate
 	if in.StartedAt != nil {
 		in, out := &in.StartedAt, &out.StartedAt
