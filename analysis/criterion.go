@@ -5,6 +5,7 @@ package analysis
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
@@ -85,8 +86,9 @@ func (c *Criterion) contains(v MetricValue) bool {
 	return true
 }
 
-// at is the line's value where stable has v.
-func (m *Margin) at(v float64) float64 { return m.Ratio*v + m.Excess }
+// at is the line's value where stable has v. The ratio is of v's size: 1.2 allows a fifth of it more, also below zero, where
+// 1.2 times v would be less than v.
+func (m *Margin) at(v float64) float64 { return v + (m.Ratio-1)*math.Abs(v) + m.Excess }
 
 // criterion is that of a metric; nil where there is none.
 func (s *Settings) criterion(name string) *Criterion {

@@ -55,6 +55,9 @@ func TestMetricsComparedToStable(t *testing.T) {
 		"stable moves and so does the line": {settings: atMost, looks: looks(3, compared(126, 102)).
 			then(looks(17, compared(1000, 900))), want: Pass},
 		"nothing beside nothing is fine":       {settings: atMost, looks: looks(20, compared(0, 0)), want: Pass},
+		"nothing is below zero":                {settings: atMost, looks: looks(20, compared(-100, -100)), want: Pass},
+		"below zero a fifth more is less":      {settings: atMost, looks: looks(3, compared(-74, -100)), want: Fail, from: 3},
+		"… and half of it more below":          {settings: atLeast, looks: looks(20, compared(-150, -100)), want: Pass},
 		"a minimum":                            {settings: atLeast, looks: looks(3, compared(49, 100)), want: Fail, says: "(at least 0.5 times stable's)", from: 3},
 		"without stable's value it is missing": {settings: atMost, looks: looks(12, compared(1, math.NaN())), want: Hold, cause: CauseBlind, from: 12},
 	})

@@ -10,7 +10,7 @@ import (
 
 // Margin is a line p_candidate = Ratio * p_stable + Excess between error rates, or between values of a metric.
 type Margin struct {
-	// Ratio multiplies stable's rate; at least 1, except between values.
+	// Ratio multiplies stable's rate; at least 1, except between values. Of a value below zero it is the size that counts.
 	Ratio float64
 	// Excess is added, as a share of the requests (0.001 is 0.1 percentage points); 0 to 1. Between values it is in
 	// their unit, and may be any number.

@@ -277,13 +277,16 @@ func (c *Client) Check(ctx context.Context, q Query) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadQuery, err)
 	}
-	_, _, err = send(ctx, c.metrics, expression, time.Time{}, c.config.QueryTimeout)
+	v, _, err := send(ctx, c.metrics, expression, time.Time{}, c.config.QueryTimeout)
 	var bad *v1.Error
 	switch {
 	case errors.As(err, &bad) && (bad.Type == v1.ErrBadData || bad.Type == v1.ErrExec):
 		return fmt.Errorf("%w: %s", ErrBadQuery, bad.Msg)
 	case err != nil:
 		return reason(err)
+	}
+	if v.Type() == model.ValMatrix {
+		return fmt.Errorf("%w: it gives values over time (a range vector), and one value is needed: put a function such as avg_over_time around it", ErrBadQuery)
 	}
 	return nil
 }

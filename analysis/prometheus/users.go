@@ -103,8 +103,11 @@ func (c *Client) read(ctx context.Context, moment time.Time, q Query, t Target) 
 }
 
 func (c *Client) number(ctx context.Context, moment time.Time, expression string, t Target) (float64, error) {
-	v, _, err := c.evaluate(ctx, moment, expression, t)
+	v, warnings, err := c.evaluate(ctx, moment, expression, t)
 	if err != nil {
+		return 0, err
+	}
+	if err := complete(warnings); err != nil {
 		return 0, err
 	}
 	return number(v)

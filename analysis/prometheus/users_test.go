@@ -4,6 +4,7 @@
 package prometheus
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -270,6 +271,44 @@ func TestARateOfSums(t *testing.T) {
 		if d := cmp.Diff(want, look()); d != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.what, d)
 		}
+	}
+}
+
+// A number of a part of the stores is nobody's number.
+func TestANumberOfAPartOfTheStores(t *testing.T) {
+	c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+		if isCounters(query) {
+			vector(w, "", webCounter("1"))
+			return
+		}
+		vector(w, `,"warnings":["one store did not answer"]`, map[string]string{"value": "5"})
+	})
+	l, err := c.Looks(t.Context(), start, []Target{shop(Query{Name: "queue", Expression: "queue"})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []analysis.MetricValue{{Name: "queue", Err: "partial answer: one store did not answer"}}
+	if d := cmp.Diff(want, l[0].Metrics); d != "" {
+		t.Errorf("metrics (-want +got):\n%s", d)
+	}
+}
+
+// What gives no number whatever it is asked about is found before anything depends on it.
+func TestCheckFindsWhatGivesNoNumber(t *testing.T) {
+	for name, tc := range map[string]struct{ answer, says string }{
+		"values over time": {`"matrix","result":[]`, "a range vector"},
+		"a number":         {`"scalar","result":[0,"1"]`, ""},
+		"nothing yet":      {`"vector","result":[]`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := fake(t, Config{}, func(w http.ResponseWriter, _ string) {
+				fmt.Fprintf(w, `{"status":"success","data":{"resultType":%s}}`, tc.answer)
+			})
+			err := c.Check(t.Context(), Query{Expression: "up"})
+			if errors.Is(err, ErrBadQuery) != (tc.says != "") || (err != nil && !strings.Contains(err.Error(), tc.says)) {
+				t.Errorf("Check = %v, want %q", err, tc.says)
+			}
+		})
 	}
 }
 
