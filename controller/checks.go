@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/analysis/prometheus"
@@ -22,7 +23,7 @@ const (
 	// checkSoon is when a pass that had no time for all queries goes on. It leaves the worker to others
 	// for as long as it had it.
 	checkSoon = 5 * time.Second
-	// checkAgain is when a Prometheus that did not answer is asked again, and whether a Secret is still good.
+	// checkAgain is when a Prometheus that did not answer is asked again, and whether one that has a certificate, or asks for a Secret, still answers.
 	checkAgain = time.Minute
 )
 
@@ -110,7 +111,7 @@ func (p *Policies) recall(ns string, policies []subject) checks {
 		if !ok {
 			continue
 		}
-		if endpoint.Secret.Name != "" && endpoint != p.Prometheus {
+		if endpoint != p.Prometheus && (endpoint.Secret.Name != "" || strings.HasPrefix(endpoint.URL, "https://")) { // else nothing can be refused
 			c := check{endpoint, greeting}
 			out[c] = p.checked[ns][c]
 		}

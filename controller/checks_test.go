@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -82,6 +83,23 @@ func TestQueriesAreCheckedOnce(t *testing.T) {
 	pass(t, p, "shop")
 	if len(p.checked) != 0 {
 		t.Errorf("of policies that are gone it remembers %v", p.checked)
+	}
+}
+
+// An address whose certificate is not trusted is no good, whether or not the policy has queries of its own or a Secret.
+func TestAnAddressThatCanBeRefusedIsGreeted(t *testing.T) {
+	plain, tls := asking("shop", "plain", "good"), asking("shop", "tls", "good")
+	tls.Spec.Analysis.Prometheus.URL = "https://good"
+	c := cluster(t, namespace("shop", true), plain, tls).Build()
+	refuse := func(_ context.Context, _ Endpoint, _ prometheus.Query) error {
+		return fmt.Errorf("%w: its certificate is not trusted", prometheus.ErrAccess)
+	}
+	if again := pass(t, &Policies{Client: c, Check: refuse}, "shop"); again != checkAgain {
+		t.Errorf("it is asked again in %v, want %v", again, checkAgain)
+	}
+	got := []string{accepts(stored(t, c, plain).Status), accepts(stored(t, c, tls).Status)}
+	if got[0] != "True Accepted in use" || !strings.HasPrefix(got[1], "False Invalid") {
+		t.Errorf("conditions %q, want the second one to be refused", got)
 	}
 }
 

@@ -88,6 +88,7 @@ func (l *Looks) judgeFast(key types.NamespacedName, s *v1alpha1.RolloutStatus, l
 	by.Alpha, by.NoLatency, by.Metrics = fastAlpha, true, nil
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.count(bySidecars, look)
 	known, ok := l.fast.known(key, s)
 	if !ok {
 		if l.awaitsHistory(key, s, look.Time) {

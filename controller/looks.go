@@ -78,6 +78,7 @@ type Looks struct {
 	fast   judgements
 	since  time.Time // nobody else was leader and looked after that; zero: not known
 	last   time.Time // of the looks, whether or not there was anything to look at
+	looks  map[looksBy]int
 	lanes  map[string]*lane
 	named  chan struct{} // has a place for each named address that may be asked at once
 	onFast atomic.Bool   // the fast lane is busy
@@ -241,6 +242,7 @@ func (l *Looks) judge(key types.NamespacedName, s *v1alpha1.RolloutStatus, look 
 	by := settings(s)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.count(byPrometheus, look)
 	l.judged.put(key, l.recorded(key, s).after(s, by, look))
 }
 

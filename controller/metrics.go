@@ -9,6 +9,8 @@ import (
 
 	metrics "github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/headgate/headgate/analysis"
 )
 
 // exportedFor is for how long after its last look a rollout has metrics: one that is over has none soon after.
@@ -27,17 +29,23 @@ var (
 		"How many of them failed.", []string{"hg_namespace", "hg_workload", "revision"}, nil)
 	verdictMetric = metrics.NewDesc("headgate_rollout_verdict",
 		"1 for the verdict of the last look.", []string{"hg_namespace", "hg_workload", "result", "cause"}, nil)
+	looksMetric = metrics.NewDesc("headgate_rollout_looks_total",
+		"Looks at rollouts, by whom was asked for the counters (prometheus, sidecars), and whether there was an answer (ok, missing).",
+		[]string{"source", "result"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (l *Looks) Describe(out chan<- *metrics.Desc) {
-	for _, d := range []*metrics.Desc{harmMetric, acceptanceMetric, requestsMetric, errorsMetric, verdictMetric} {
+	for _, d := range []*metrics.Desc{harmMetric, acceptanceMetric, requestsMetric, errorsMetric, verdictMetric, looksMetric} {
 		out <- d
 	}
 }
 
 // Collect implements prometheus.Collector: what the analysis says of the rollouts that it looks at.
 func (l *Looks) Collect(out chan<- metrics.Metric) {
+	for by, n := range l.looked() {
+		out <- metrics.MustNewConstMetric(looksMetric, metrics.CounterValue, float64(n), by.source, by.result)
+	}
 	for key, j := range l.current() {
 		gauge := func(d *metrics.Desc, v float64, more ...string) {
 			out <- metrics.MustNewConstMetric(d, metrics.GaugeValue, v, append([]string{key.Namespace, key.Name}, more...)...)
@@ -53,6 +61,40 @@ func (l *Looks) Collect(out chan<- metrics.Metric) {
 			gauge(acceptanceMetric, e.Acceptance)
 		}
 	}
+}
+
+// Who is asked for the counters.
+const (
+	byPrometheus = "prometheus"
+	bySidecars   = "sidecars" // the fast lane
+)
+
+// looksBy are looks of one kind.
+type looksBy struct{ source, result string }
+
+// count counts a look. l.mu is held.
+func (l *Looks) count(source string, look analysis.Look) {
+	by := looksBy{source, "ok"}
+	if look.Missing {
+		by.result = "missing"
+	}
+	if l.looks == nil {
+		l.looks = map[looksBy]int{}
+	}
+	l.looks[by]++
+}
+
+// looked says how many looks were made; those that there were none of are 0, so that a rate begins with the first.
+func (l *Looks) looked() map[looksBy]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[looksBy]int{}
+	for _, source := range []string{byPrometheus, bySidecars} {
+		for _, result := range []string{"ok", "missing"} {
+			out[looksBy{source, result}] = l.looks[looksBy{source, result}]
+		}
+	}
+	return out
 }
 
 // began notes the time of a look.
