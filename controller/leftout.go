@@ -14,21 +14,23 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
 )
 
-// servicesOfStable are rollout.Observation's StableServices and StableLeftOut.
-func (r *Reconciler) servicesOfStable(ctx context.Context, w *workload) (leading []string, left string) {
+// observeServices notes which Services lead to which revision's pods, and returns rollout.Observation's StableLeftOut.
+func (r *Reconciler) observeServices(ctx context.Context, w *workload, o *rollout.Observation) (left string) {
 	var services corev1.ServiceList
 	if r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace)) != nil {
-		return nil, "" // where nobody knows, stable serves
+		return "" // where nobody knows, stable serves
+	}
+	for i := range o.Revisions {
+		o.Revisions[i].Services = leadingTo(w.pods[o.Revisions[i].Hash], services.Items)
+	}
+	if w.deployment.Annotations[v1alpha1.HoldAnnotation] == "" { // only a hold keeps anybody from the candidate's pods
+		return ""
 	}
 	s := w.status()
-	stable := w.pods[s.Stable.Hash]
-	leading = leadingTo(stable, services.Items)
-	if w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" { // only a hold keeps anybody from the candidate's pods
-		left = leftOut(stable, w.pods[s.Candidate.Hash], services.Items, s.StableServices)
-	}
-	return leading, left
+	return leftOut(w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash], services.Items, s.StableServices)
 }
 
 // leadingTo names the Services that lead to pods of a revision, and those of their ports that lead to one of the pods'.

@@ -44,7 +44,6 @@ func Setup(mgr ctrl.Manager, r *Reconciler, f *Feeder, wake <-chan types.Namespa
 	}
 	everywhere := false
 	feeder := r.watches(mgr, "feeder").
-		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.deploymentsBeside)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1, NeedLeaderElection: &everywhere})
 	if err := feeder.Complete(f); err != nil {
 		return fmt.Errorf("setting up the feeder: %w", err)
@@ -59,6 +58,7 @@ func (r *Reconciler) watches(mgr ctrl.Manager, name string) *builder.Builder {
 		Owns(&appsv1.ReplicaSet{}).
 		Owns(&v1alpha1.Rollout{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.deploymentOfPod)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.deploymentsBeside)).
 		Watches(&v1alpha1.RolloutPolicy{}, handler.EnqueueRequestsFromMapFunc(r.deploymentsBeside)).
 		Watches(&v1alpha1.ClusterRolloutPolicy{}, handler.EnqueueRequestsFromMapFunc(r.allDeployments)).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.deploymentsIn)).

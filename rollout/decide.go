@@ -305,7 +305,7 @@ const maxServices = 64
 // noteServices keeps what has led to stable's pods, also when it leads elsewhere now: a Service may be changed before the
 // Deployment, as Helm does it.
 func (p *pass) noteServices() {
-	all := slices.Concat(p.s.StableServices, p.o.StableServices)
+	all := slices.Concat(p.s.StableServices, p.o.revision(p.s.Stable).Services)
 	slices.Sort(all)
 	p.s.StableServices = firstN(slices.Compact(all), maxServices)
 }

@@ -219,7 +219,7 @@ func (p *pass) clearRollout() {
 	kept := v1alpha1.RolloutStatus{
 		DeploymentUID: p.s.DeploymentUID, DeploymentGeneration: p.s.DeploymentGeneration,
 		Phase: p.s.Phase, PhaseSince: p.s.PhaseSince,
-		Stable: p.s.Stable, Rejected: p.s.Rejected, UsedBypasses: p.s.UsedBypasses,
+		Stable: p.s.Stable, StableServices: p.s.StableServices, Rejected: p.s.Rejected, UsedBypasses: p.s.UsedBypasses,
 		Hold: p.s.Hold, History: p.s.History, Conditions: p.s.Conditions,
 	}
 	*p.s = kept

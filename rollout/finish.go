@@ -89,7 +89,8 @@ func (p *pass) endPromoted() {
 	p.event(false, string(outcome), "The new version is complete: it is stable now")
 	stable, verdict := p.s.Candidate, p.s.Verdict
 	p.clearRollout()
-	p.s.Stable, p.s.Verdict, p.s.Rejected = stable, verdict, nil
+	p.setStable(stable)
+	p.s.Verdict, p.s.Rejected = verdict, nil
 	p.enter(v1alpha1.PhaseIdle)
 	p.d.Requeue = 0
 	p.because("promoted: the candidate is stable now")

@@ -37,8 +37,6 @@ type Observation struct {
 	// StableDownSince is when stable was first seen without any available pod on ready nodes; zero
 	// while it has one.
 	StableDownSince time.Time
-	// StableServices names the Services, and their ports, that lead to stable's pods now, as RolloutStatus.StableServices does.
-	StableServices []string
 	// StableLeftOut says, as a sentence, which Service has led to stable's pods and leads to the candidate's alone now, and
 	// StableLeftOutSince since when that was seen; both are empty while there is none.
 	StableLeftOut      string
@@ -84,6 +82,8 @@ type Revision struct {
 	Desired int32
 	// Pods are those that the ReplicaSet owns, terminating ones included.
 	Pods []Pod
+	// Services names the Services, and their ports, that lead to its pods now, as RolloutStatus.StableServices does.
+	Services []string
 	// CreateFailure is why the ReplicaSet can't create pods (quota, admission); empty when it can.
 	CreateFailure string
 	// CreateFailureSince is since when, but not longer than the controller has been there to see it.
