@@ -196,24 +196,16 @@ func samples(ctx context.Context, api v1.API, query string, timeout time.Duratio
 	return out, nil
 }
 
-// whole is an answer of one kind, all of it.
+// whole is an answer of one kind, all of it: of a part, counters would vanish and come back.
 func whole[T model.Value](v model.Value, warnings v1.Warnings) (out T, err error) {
-	if err := complete(warnings); err != nil {
-		return out, err
+	if len(warnings) > 0 {
+		return out, fmt.Errorf("partial answer: %s", strings.Join(warnings, "; "))
 	}
 	out, ok := v.(T)
 	if !ok {
 		return out, fmt.Errorf("answer is a %s", v.Type())
 	}
 	return out, nil
-}
-
-// complete is an error where an answer is only a part: counters would vanish and come back.
-func complete(warnings v1.Warnings) error {
-	if len(warnings) > 0 {
-		return fmt.Errorf("partial answer: %s", strings.Join(warnings, "; "))
-	}
-	return nil
 }
 
 func about(targets []Target) asked {
@@ -254,17 +246,17 @@ func (c *Client) values(ctx context.Context, at, moment time.Time, targets []Tar
 	return out
 }
 
-// evaluate sends one of the users' queries. Without a moment Prometheus' own clock decides.
-func (c *Client) evaluate(ctx context.Context, moment time.Time, expression string, t Target) (model.Value, v1.Warnings, error) {
+// evaluate sends one of the users' queries; a partial answer is none. Without a moment Prometheus' own clock decides.
+func (c *Client) evaluate(ctx context.Context, moment time.Time, expression string, t Target) (model.Value, error) {
 	rendered, err := Render(expression, t)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	v, warnings, err := send(ctx, c.metrics, rendered, moment, c.config.QueryTimeout)
 	if err != nil {
-		return nil, nil, reason(err)
+		return nil, reason(err)
 	}
-	return v, warnings, nil
+	return whole[model.Value](v, warnings)
 }
 
 // ErrBadQuery: Prometheus can't parse or evaluate the query as it is written.

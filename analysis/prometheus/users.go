@@ -103,11 +103,8 @@ func (c *Client) read(ctx context.Context, moment time.Time, q Query, t Target) 
 }
 
 func (c *Client) number(ctx context.Context, moment time.Time, expression string, t Target) (float64, error) {
-	v, warnings, err := c.evaluate(ctx, moment, expression, t)
+	v, err := c.evaluate(ctx, moment, expression, t)
 	if err != nil {
-		return 0, err
-	}
-	if err := complete(warnings); err != nil {
 		return 0, err
 	}
 	return number(v)
@@ -124,11 +121,8 @@ func (c *Client) counts(ctx context.Context, moment time.Time, q Query, arms ...
 	var out []sample
 	for _, t := range arms {
 		for role, expression := range map[string]string{eventsOf: q.Expression, allOf: q.Denominator} {
-			v, warnings, err := c.evaluate(ctx, moment, expression, t)
+			v, err := c.evaluate(ctx, moment, expression, t)
 			if err != nil {
-				return nil, err
-			}
-			if err := complete(warnings); err != nil {
 				return nil, err
 			}
 			vector, ok := v.(model.Vector)
