@@ -23,7 +23,8 @@ const (
 	// checkSoon is when a pass that had no time for all queries goes on. It leaves the worker to others
 	// for as long as it had it.
 	checkSoon = 5 * time.Second
-	// checkAgain is when a Prometheus that did not answer is asked again, and whether one that has a certificate, or asks for a Secret, still answers.
+	// checkAgain is when a Prometheus that did not answer is asked again, and whether one that has a certificate, or asks for a
+	// Secret, still answers.
 	checkAgain = time.Minute
 )
 
@@ -111,7 +112,8 @@ func (p *Policies) recall(ns string, policies []subject) checks {
 		if !ok {
 			continue
 		}
-		if endpoint != p.Prometheus && (endpoint.Secret.Name != "" || strings.HasPrefix(endpoint.URL, "https://")) { // else nothing can be refused
+		// Without a certificate and a Secret nothing can be refused.
+		if endpoint != p.Prometheus && (endpoint.Secret.Name != "" || strings.HasPrefix(endpoint.URL, "https://")) {
 			c := check{endpoint, greeting}
 			out[c] = p.checked[ns][c]
 		}

@@ -15,22 +15,25 @@ import (
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/rollout"
+	"github.com/headgate/headgate/webhook"
 )
 
-// observeServices notes which Services lead to which revision's pods, and returns rollout.Observation's StableLeftOut.
-func (r *Reconciler) observeServices(ctx context.Context, w *workload, o *rollout.Observation) (left string) {
+// observeServices notes which Services lead to which revision's pods, and whether stable is left out. It reads the cache's own
+// objects, at every pass.
+func (r *Reconciler) observeServices(ctx context.Context, w *workload, o *rollout.Observation) {
 	var services corev1.ServiceList
-	if r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace)) != nil {
-		return "" // where nobody knows, stable serves
+	if r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace), client.UnsafeDisableDeepCopy) != nil {
+		return // where nobody knows, stable serves
 	}
 	for i := range o.Revisions {
-		o.Revisions[i].Services = leadingTo(w.pods[o.Revisions[i].Hash], services.Items)
+		if pods := w.pods[o.Revisions[i].Hash]; len(pods) > 0 {
+			o.Revisions[i].Services = leadingTo(pods, services.Items)
+		}
 	}
-	if w.deployment.Annotations[v1alpha1.HoldAnnotation] == "" { // only a hold keeps anybody from the candidate's pods
-		return ""
+	if w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" { // only a hold keeps anybody from the candidate's pods
+		s := w.status()
+		o.StableLeftOut = leftOut(w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash], services.Items, s.StableServices)
 	}
-	s := w.status()
-	return leftOut(w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash], services.Items, s.StableServices)
 }
 
 // leadingTo names the Services that lead to pods of a revision, and those of their ports that lead to one of the pods'.
@@ -87,13 +90,7 @@ func reaches(sp corev1.ServicePort, pod *corev1.Pod) bool {
 		return true
 	}
 	return slices.ContainsFunc(ports, func(p corev1.ContainerPort) bool {
-		if orTCP(p.Protocol) != orTCP(sp.Protocol) {
-			return false
-		}
-		if sp.TargetPort.Type == intstr.String {
-			return p.Name == sp.TargetPort.StrVal
-		}
-		return p.ContainerPort == sp.TargetPort.IntVal
+		return orTCP(p.Protocol) == orTCP(sp.Protocol) && webhook.Targets(sp, p.ContainerPort, p.Name)
 	})
 }
 

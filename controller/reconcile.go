@@ -119,7 +119,7 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 	if gone := r.memory.while(w.stableGone(), key, "stableGone", now); !gone.IsZero() {
 		o.StableDownSince = gone
 	}
-	o.StableLeftOut = r.observeServices(ctx, w, &o)
+	r.observeServices(ctx, w, &o)
 	o.StableLeftOutSince = r.memory.while(o.StableLeftOut != "", key, "stableLeftOut", now)
 	for i := range o.Revisions {
 		rev := &o.Revisions[i]

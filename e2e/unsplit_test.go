@@ -93,8 +93,9 @@ func serviceChanges(c *harness.Case, change func(manifest, tag string) string) {
 	c.Apply(change(c.Manifest(), "v1"))
 	c.AwaitStable()
 	l := c.StartLoad("service", harness.ToService(enough()))
-	update := change(c.Manifest("tag=v2"), "v2")
-	if update == c.Manifest("tag=v2") {
+	manifest := c.Manifest("tag=v2")
+	update := change(manifest, "v2")
+	if update == manifest {
 		c.T.Fatal("the Service did not change")
 	}
 	c.Apply(update)

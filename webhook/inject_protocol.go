@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -38,19 +39,21 @@ func agreed(said []v1alpha1.PortProtocol) v1alpha1.PortProtocol {
 	return all[0]
 }
 
-// LeadsTo tells whether a Service port delivers to a container port: its targetPort names or numbers
-// it, and an unset targetPort is the Service's own port.
+// LeadsTo tells whether a Service port delivers to a captured port, which are TCP all.
 func LeadsTo(sp corev1.ServicePort, port v1alpha1.CapturedPort) bool {
-	if sp.Protocol != "" && sp.Protocol != corev1.ProtocolTCP {
-		return false
-	}
+	return cmp.Or(sp.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP && Targets(sp, port.Port, port.Names...)
+}
+
+// Targets tells whether a Service port's targetPort numbers a container port, or names it by one of its names; an unset
+// targetPort is the Service's own port. The protocol is not looked at.
+func Targets(sp corev1.ServicePort, number int32, names ...string) bool {
 	switch {
 	case sp.TargetPort.Type == intstr.String:
-		return slices.Contains(port.Names, sp.TargetPort.StrVal)
+		return slices.Contains(names, sp.TargetPort.StrVal)
 	case sp.TargetPort.IntVal == 0:
-		return sp.Port == port.Port
+		return sp.Port == number
 	default:
-		return sp.TargetPort.IntVal == port.Port
+		return sp.TargetPort.IntVal == number
 	}
 }
 
