@@ -284,34 +284,31 @@ func (s *script) open(a args) error {
 
 // silent v1-1: this sidecar acknowledges nothing any more.
 func (s *script) silent(a args) error {
-	for _, v := range s.w.versions {
-		for _, p := range v.pods {
-			p.silent = p.silent || p.Name == a[0]
-		}
-	}
+	s.named(a[0], func(p *pod) { p.silent = true })
 	return nil
 }
 
 // refuses v1-1 "no such filter": this sidecar acknowledges nothing any more, and says why.
 func (s *script) refuses(a args) error {
-	for _, v := range s.w.versions {
-		for _, p := range v.pods {
-			if p.Name == a[0] {
-				p.silent, p.refuses = true, a[1]
-			}
-		}
-	}
+	s.named(a[0], func(p *pod) { p.silent, p.refuses = true, a[1] })
 	return nil
 }
 
 // cut v1-1: this sidecar can't reach the control plane any more.
 func (s *script) cut(a args) error {
+	s.named(a[0], func(p *pod) { p.cut = true })
+	return nil
+}
+
+// named changes the pod of this name, if there is one.
+func (s *script) named(name string, change func(*pod)) {
 	for _, v := range s.w.versions {
 		for _, p := range v.pods {
-			p.cut = p.cut || p.Name == a[0]
+			if p.Name == name {
+				change(p)
+			}
 		}
 	}
-	return nil
 }
 
 // turn takes a part down, or brings it up again.

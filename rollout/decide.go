@@ -263,6 +263,11 @@ func (p *pass) inPhase() time.Duration {
 	return p.o.Now.Sub(p.s.PhaseSince.Time)
 }
 
+// begins: the rollout began in this moment, by what is seen in it.
+func (p *pass) begins() bool {
+	return p.s.StartedAt != nil && p.o.Now.Equal(p.s.StartedAt.Time)
+}
+
 // setWeight wants a weight; it is in force once acknowledged.
 func (p *pass) setWeight(w int32) {
 	w = max(0, min(100, w))
@@ -299,6 +304,18 @@ func (p *pass) observeWeight() {
 // a promotion, which may be one for each pod.
 const maxWeights = 64
 
+// noteWeight keeps since when what has been in force, for whoever looks back. Where there is no room the newest takes the
+// place of the one before it: the steps matter most.
+func (p *pass) noteWeight() {
+	var last v1alpha1.WeightRecord
+	if n := len(p.s.Weights); n > 0 {
+		last = p.s.Weights[n-1]
+	}
+	if last.Step != p.s.Step || last.Weight != p.s.WeightInForce {
+		p.s.Weights = append(firstN(p.s.Weights, maxWeights-1), v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: p.s.Step, Weight: p.s.WeightInForce})
+	}
+}
+
 // maxServices is how many Services and ports are kept of stable (the CRD refuses more).
 const maxServices = 64
 
@@ -316,18 +333,6 @@ func (p *pass) setStable(r v1alpha1.Revision) {
 		p.s.StableServices = nil
 	}
 	p.s.Stable = r
-}
-
-// noteWeight keeps since when what has been in force, for whoever looks back. Where there is no room the newest takes the
-// place of the one before it: the steps matter most.
-func (p *pass) noteWeight() {
-	var last v1alpha1.WeightRecord
-	if n := len(p.s.Weights); n > 0 {
-		last = p.s.Weights[n-1]
-	}
-	if last.Step != p.s.Step || last.Weight != p.s.WeightInForce {
-		p.s.Weights = append(firstN(p.s.Weights, maxWeights-1), v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: p.s.Step, Weight: p.s.WeightInForce})
-	}
 }
 
 // acknowledgements names the pods whose connected sidecar has not acknowledged the wanted weight, and says

@@ -453,13 +453,12 @@ func (p *pass) recordNative(to v1alpha1.Revision) {
 // their pods is ready. Nothing else would tell them from a version older than Headgate, which was stable: an undo
 // would lead there, and they would go out at once.
 func (p *pass) noteUntried() {
-	begins := p.s.StartedAt != nil && p.o.Now.Equal(p.s.StartedAt.Time)
 	for _, r := range p.o.Revisions {
 		waiting := r.count(func(pod Pod) bool { return pod.Gated && !pod.GateOpen })
 		slipped := int(waiting) == len(r.Pods)
 		// The native controller takes pods away that are not ready as soon as another version comes. Later a version whose pods
 		// are all on their way out may have served while nobody looked.
-		unready := r.ready() == 0 && (r.alive() > 0 || begins)
+		unready := r.ready() == 0 && (r.alive() > 0 || p.begins())
 		if len(r.Pods) > 0 && (slipped || unready) && r.Template != p.o.Deployment.Template && !p.knows(r) {
 			p.recordUntried(v1alpha1.OutcomeSuperseded, r.Hash)
 		}

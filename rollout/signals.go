@@ -179,7 +179,7 @@ func (p *pass) startSignals() *v1alpha1.Verdict {
 		return v
 	}
 	// Not in the moment in which the rollout begins: a retry must be seen to have begun, or its wish stays.
-	if v := candidate.noSidecar(); v != nil && (p.s.StartedAt == nil || !o.Now.Equal(p.s.StartedAt.Time)) {
+	if v := candidate.noSidecar(); v != nil && !p.begins() {
 		return v
 	}
 	if crowded := p.crowdedSoon(); crowded != "" {

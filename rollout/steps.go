@@ -326,7 +326,7 @@ func (p *pass) failed() bool {
 		p.rollBack(fail(v1alpha1.CauseNoRoom, "%s", crowded))
 		return true
 	}
-	if p.s.StartedAt != nil && p.o.Now.Equal(p.s.StartedAt.Time) {
+	if p.begins() {
 		return false // seen when the rollout began: a verdict about the one before it
 	}
 	p.noteBlind()
