@@ -115,7 +115,7 @@ func (st *State) restart() {
 	st.InStep, st.StepLooks, st.StepTotal = 0, 0, Totals{}
 	st.Share, st.Latency.Share = Window{}, Window{}
 	for i := range st.Rates {
-		st.Rates[i].StepTotal, st.Rates[i].Window = Tally{}, Window{}
+		st.Rates[i].StepTotal, st.Rates[i].Stratum = Tally{}, Stratum{}
 		st.Rates[i].Acceptance.restart()
 	}
 	for i := range st.Metrics {
@@ -153,8 +153,8 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 			o.arms, o.pods, o.pi = lat.observe(st, &l, i, weight)
 			o.alone = st.Latency.Share.alone()
 		case r.isMetric():
-			o.arms, o.pods, o.pi = r.observe(&st.Pods, l.Metrics, weight)
-			o.alone = r.Window.alone()
+			o.arms, o.pods = r.observe(&st.Pods, l.Metrics)
+			o.alone = false // its Stratum never is
 		default:
 			o.arms, o.pods, o.pi = t.errors(), l.stableSample(&st.Pods), st.Share.share(weight)
 			o.alone = st.Share.alone()

@@ -147,22 +147,15 @@ func (st *State) silent(s Settings, is func(*Criterion, *Metric) bool) bool {
 // isMetric says that the rate is a user's.
 func (r *Rate) isMetric() bool { return strings.HasPrefix(r.Name, CauseMetric) }
 
-// observe is what the look has for a user's rate: both arms, stable's pods, and the candidate's share. It has nothing
-// where the rate was not asked for, is missing, or is warming up.
-func (r *Rate) observe(pods *Pods, values []MetricValue, weight float64) (x arms, stable sample, pi float64) {
+// observe is what the look has for a user's rate: both arms, and stable's pods. It has nothing where the rate was not asked
+// for, is missing, or is warming up.
+func (r *Rate) observe(pods *Pods, values []MetricValue) (x arms, stable sample) {
 	at := slices.IndexFunc(values, func(v MetricValue) bool { return CauseMetric+v.Name == r.Name })
 	if at < 0 {
-		return arms{}, sample{}, r.Window.share(weight)
+		return arms{}, sample{}
 	}
-	t := Look{Candidate: values[at].CandidateCounts, Stable: values[at].StableCounts}
-	stable = t.stableSample(pods)
-	totals := t.totals()
-	r.Window.add(totals.CandidateRequests, totals.StableRequests)
-	pi = r.Window.share(weight)
-	if r.StepTotal == (Tally{}) { // the first of the step was counted, in part, at the weight before
-		r.Window = Window{}
-	}
-	return totals.errors(), stable, pi
+	l := Look{Candidate: values[at].CandidateCounts, Stable: values[at].StableCounts}
+	return l.totals().errors(), l.stableSample(pods)
 }
 
 // compares says that rates are compared on which the verdict rests.

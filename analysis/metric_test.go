@@ -6,9 +6,12 @@ package analysis
 import (
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"gonum.org/v1/gonum/stat/distuv"
 )
 
 // compared is a value of the candidate beside stable's.
@@ -192,31 +195,117 @@ func TestPartsAddUp(t *testing.T) {
 	}
 }
 
-// A rate's share is never taken across a change of weight: else a healthy candidate that suddenly gets more would seem to have more than
-// its part of the events.
-func TestAUsersRateAcrossWeights(t *testing.T) {
-	s := Settings{NoErrorRate: true, Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}}
-	first := looks(60, idle, weight(1), orders(Counts{}, Counts{5, 2, 0}))
-	_, got := first.then(looks(60, step(1), weight(50), idle, orders(Counts{5, 2, 0}, Counts{5, 2, 0}))).play(s)
-	for i, v := range got {
-		if v.Evidence.Harm > 2 {
-			t.Fatalf("look %d: a candidate that is as stable has harm %g: %s", i+1, v.Evidence.Harm, v.Message)
+// What is counted need not follow the weight, nor be the same from look to look: a candidate that has hardly any of it is
+// not accepted on what stable has, and one with suddenly more than its part of the events is not harmful where it has
+// more of the rest.
+func TestAUsersRateThatDoesNotFollowTheWeight(t *testing.T) {
+	s := Settings{NoErrorRate: true, Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}, MaxStepTime: 5 * time.Minute}
+	halves := func(l *Look) {
+		l.Weight = 50
+		l.Candidate, l.Stable = map[string]Counts{"a": {Requests: 500}}, map[string]Counts{"a": {Requests: 500}}
+	}
+	stable := Counts{Requests: 500, Errors: 5}
+	// rare: in every n-th of 60 looks the candidate has one, and of those every bad-th is an event.
+	rare := func(n, bad int) (out script) {
+		for i := 1; i <= 60; i++ {
+			var c Counts
+			if i%n == 0 {
+				c.Requests = 1
+			}
+			if bad > 0 && i%(n*bad) == 0 {
+				c.Errors = 1
+			}
+			out = out.then(looks(1, halves, orders(c, stable)))
+		}
+		return out
+	}
+	inTurns := func(candidate, stable Counts) (out script) {
+		for range 12 {
+			out = out.then(looks(4, halves)).then(looks(1, halves, orders(candidate, Counts{})))
+			out = out.then(looks(4, halves)).then(looks(1, halves, orders(Counts{}, stable)))
+		}
+		return out
+	}
+	checkVerdicts(t, map[string]verdictCase{
+		"none of a handful says little":       {settings: s, looks: rare(4, 0), want: Inconclusive, says: "0 of 15 for the candidate (0 %), 300 of 30,000 for stable"},
+		"none of none says nothing":           {settings: s, looks: rare(61, 0), want: Inconclusive, says: "0 of 0 for the candidate"},
+		"five times stable's is not accepted": {settings: s, looks: rare(1, 20), want: Inconclusive, says: "3 of 60 for the candidate (5 %)"},
+		"one that breaks half is found":       {settings: s, looks: rare(1, 2), want: Fail, cause: "Metric/orders"},
+		"a tenth of stable's is plenty":       {settings: s, looks: looks(40, halves, orders(Counts{50, 0, 0}, stable)), want: Pass},
+		"the arms take turns":                 {settings: s, looks: inTurns(Counts{1000, 10, 0}, Counts{10000, 100, 0}), want: Pass},
+		"and one of them is broken":           {settings: s, looks: inTurns(Counts{1000, 100, 0}, Counts{10000, 100, 0}), want: Fail, cause: "Metric/orders"},
+	})
+	suddenly := looks(60, idle, weight(1), orders(Counts{}, Counts{5, 2, 0})).then(looks(60, step(1), halves, orders(Counts{5, 2, 0}, Counts{5, 2, 0})))
+	for name, sc := range map[string]script{"the arms take turns": inTurns(Counts{1000, 10, 0}, Counts{10000, 100, 0}), "suddenly half": suddenly} {
+		_, got := sc.play(s)
+		for i, v := range got {
+			if v.Evidence.Harm > 2 {
+				t.Fatalf("%s: at look %d a candidate that is as stable has harm %g: %s", name, i+1, v.Evidence.Harm, v.Message)
+			}
 		}
 	}
 }
 
-// The first value of a step, of a rate that is asked for once a minute, was counted at the weight before, and says nothing about the
-// share from there on.
-func TestTheFirstValueOfAStepIsOfTheWeightBefore(t *testing.T) {
-	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}, Interval: time.Minute}}}
-	minute := func(candidate uint64, change func(*Look)) script {
-		value := orders(Counts{Requests: candidate}, Counts{Requests: 300 - candidate})
-		return looks(1, value, change).then(looks(11, value, change, notDue))
+// Whatever both arms have, at the same time or in turns, a candidate at the margin is accepted in at most beta of the
+// rollouts, and one like stable is rolled back in at most alpha. The bounds here leave room for chance: the runs are few.
+func TestAUsersRateKeepsItsErrorBounds(t *testing.T) {
+	s := Settings{NoErrorRate: true, NoLatency: true, Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}, MaxStepTime: time.Hour}
+	for _, tc := range []struct {
+		candidate, stable float64 // requests a look
+		inTurns           bool    // each every tenth look, not the same
+	}{{0.25, 20, false}, {0.25, 500, true}, {5, 0.25, false}, {5, 500, false}, {5, 500, true}} {
+		draw := func(r *rand.Rand, mean, rate float64) Counts {
+			requests := distuv.Poisson{Lambda: mean, Src: r}.Rand()
+			if requests <= 0 {
+				return Counts{}
+			}
+			return Counts{Requests: uint64(requests), Errors: uint64(distuv.Binomial{N: requests, P: rate, Src: r}.Rand())}
+		}
+		ever := func(run uint64, rate float64, result Result) (n int) {
+			r := rand.New(rand.NewPCG(run, 1)) //nolint:gosec // the same runs each time
+			var st State
+			for i := range 120 {
+				var c, o Counts
+				if !tc.inTurns || i%10 == 3 {
+					c = draw(r, tc.candidate, rate)
+				}
+				if !tc.inTurns || i%10 == 7 {
+					o = draw(r, tc.stable, 0.2)
+				}
+				l := lookAt(i+1, 50, Counts{Requests: 500}, Counts{Requests: 500})
+				orders(c, o)(&l)
+				var v Verdict
+				if st, v = Judge(s, st, l); v.Result == result {
+					return 1
+				}
+			}
+			return 0
+		}
+		accepted, failed := 0, 0
+		for run := range uint64(100) {
+			accepted += ever(run, 2*0.2+0.0075, Pass)
+			failed += ever(run, 0.2, Fail)
+		}
+		if accepted > 12 || failed > 4 {
+			t.Errorf("%+v: of 100 rollouts %d are accepted at the margin, %d are rolled back where the candidate is as stable", tc, accepted, failed)
+		}
 	}
-	second := func(l *Look) { step(1)(l); weight(50)(l) }
-	st, _ := minute(3, weight(1)).then(minute(3, weight(1))).then(minute(3, second)).then(minute(150, second)).play(s)
-	if share := st.rate("Metric/orders").Window.share(0.5); math.Abs(share-0.5) > 0.01 {
-		t.Errorf("the candidate's share is taken for %g, want half", share)
+}
+
+// An arm that has nothing for shareLooks looks is compared with nothing of that time; looks without anything are none.
+func TestAStratumEnds(t *testing.T) {
+	var p Stratum
+	for i := range 2*shareLooks + 3 {
+		p.add(arms{})
+		if got, _ := p.add(arms{ns: 10, es: 1}); got != (arms{}) {
+			t.Fatalf("look %d: stable alone is compared: %+v", i+1, got)
+		}
+	}
+	if got, pi := p.add(arms{nc: 10}); got != (arms{nc: 10, ns: 30, es: 3}) || pi != 0.25 {
+		t.Errorf("compared is %+v at a share of %g", got, pi)
+	}
+	if p != (Stratum{}) {
+		t.Errorf("%+v is left", p)
 	}
 }
 

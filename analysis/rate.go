@@ -22,8 +22,8 @@ type Rate struct {
 	// Total and StepTotal are what was counted of it since the first look and since the step began.
 	Total     Tally `json:"total"`
 	StepTotal Tally `json:"stepTotal"`
-	// Window is for the candidate's share of what a user's metric counts, which need not be that of requests.
-	Window Window `json:"window,omitzero"`
+	// Stratum is what of a user's rate is still to be compared.
+	Stratum Stratum `json:"stratum,omitzero"`
 	// Baseline and Noise say how much stable's pods differ, before and during the rollout.
 	Baseline Baseline `json:"baseline"`
 	Noise    Noise    `json:"noise"`
@@ -55,6 +55,13 @@ func (t *Tally) add(x arms) {
 	plus(&t.StableEvents, x.es)
 }
 
+func (t *Tally) arms() arms {
+	return arms{
+		nc: float64(t.CandidateRequests), ns: float64(t.StableRequests),
+		ec: float64(t.CandidateEvents), es: float64(t.StableEvents),
+	}
+}
+
 // newRate is a rate of which nothing was counted yet, after so much mass was put into play.
 func newRate(name string, bound, share, injected float64, base Baseline) Rate {
 	r := Rate{Name: name, Bound: bound, Share: share, Baseline: base}
@@ -70,7 +77,7 @@ func newRate(name string, bound, share, injected float64, base Baseline) Rate {
 type observation struct {
 	arms
 	pods  sample        // of stable, by slot
-	pi    float64       // the candidate's share of the requests
+	pi    float64       // the candidate's share of the requests; of a user's rate its Stratum says it
 	alone bool          // stable had none of them
 	span  time.Duration // how long the look covers
 
@@ -97,6 +104,10 @@ func (r *Rate) margins(s *Settings) (harm, acceptance Margin) {
 func (r *Rate) update(s *Settings, o *observation) {
 	r.Total.add(o.arms)
 	r.StepTotal.add(o.arms)
+	compared, pi := o.arms, o.pi
+	if r.isMetric() {
+		compared, pi = r.Stratum.add(o.arms)
+	}
 	r.Noise.follow(&o.pods, o.span)
 	phi := max(1, r.Baseline.Phi, r.Noise.phi(o.slots))
 	inflate := inflation(max(r.Baseline.Sigma, r.Sigma), o.candidates, o.stables)
@@ -107,15 +118,15 @@ func (r *Rate) update(s *Settings, o *observation) {
 	if o.alone { // nothing is known that could speak against the candidate
 		fast, gross = 0, 0
 	}
-	r.Fast.update(o.arms, o.pi, harm, o.mass, phi, fast)
-	r.Gross.update(o.arms, o.pi, grossMargin, o.mass, 1, gross)
+	r.Fast.update(compared, pi, harm, o.mass, phi, fast)
+	r.Gross.update(compared, pi, grossMargin, o.mass, 1, gross)
 	r.Outlier.update(o.arms, &o.pods, o.mass, o.span, usual{
 		margin: harm, baseline: &r.Baseline, candidate: o.candidates, pods: o.slots,
 		limit: limit(s.Alpha, r.Share*outlierWeight, minMinutesToFail),
 	})
-	r.Acceptance.follow(o.arms)
+	r.Acceptance.follow(compared)
 	if o.settled {
-		r.Acceptance.update(o.arms, o.pi, acceptance, phi, s.acceptLimit())
+		r.Acceptance.update(compared, pi, acceptance, phi, s.acceptLimit())
 	}
 	if r.Baseline.Minutes == 0 {
 		r.see(&o.pods, o.look, o.slots)
@@ -142,7 +153,7 @@ func (r *Rate) harm(injected float64) float64 {
 func (r *Rate) clean() {
 	r.Share = min(max(finite(r.Share), 1e-6), 1)
 	r.Bound = max(finite(r.Bound), 0)
-	r.Window.clean()
+	r.Stratum.clean()
 	r.Baseline.clean()
 	r.Noise.clean()
 	r.Seen.clean()

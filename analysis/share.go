@@ -67,6 +67,46 @@ func (w *Window) alone() bool {
 	return c > 0 && s <= 0
 }
 
+// Stratum is what both arms counted of a user's rate since they were compared last, as in Mantel and Haenszel (1959). The
+// zero value is one without looks.
+//
+// What a user counts need not follow the weight, nor come at the same time in both arms: a candidate with half of the
+// requests may have a hundredth of the orders, and stable all of its own in the look after. No share that was estimated
+// from other looks is then right. That of the looks themselves always is: given how many each arm counted, which of them
+// are events is by chance. So looks are put together until both arms have something, and are compared as one. When that
+// is so does not depend on the events, so the e-values stay valid.
+type Stratum struct {
+	Tally
+	// Looks is how many are in it in which something was counted, 0 to shareLooks-1.
+	Looks int `json:"looks,omitempty"`
+}
+
+// add takes in a look, and returns what is compared now, with the candidate's share of it: nothing as long as an arm
+// counted nothing. What one arm had for shareLooks, and the other nothing, is compared with nothing.
+func (p *Stratum) add(x arms) (compared arms, pi float64) {
+	if x.nc <= 0 && x.ns <= 0 {
+		return arms{}, 0.5
+	}
+	p.Tally.add(x)
+	p.Looks++
+	compared = p.arms()
+	if compared.nc > 0 && compared.ns > 0 {
+		*p = Stratum{}
+		return compared, inside(compared.nc / (compared.nc + compared.ns))
+	}
+	if p.Looks >= shareLooks {
+		*p = Stratum{}
+	}
+	return arms{}, 0.5
+}
+
+// clean makes a stratum that came from outside usable.
+func (p *Stratum) clean() {
+	if p.Looks < 0 || p.Looks >= shareLooks || p.CandidateEvents > p.CandidateRequests || p.StableEvents > p.StableRequests {
+		*p = Stratum{}
+	}
+}
+
 // inside keeps a share where its logarithm and its odds are finite.
 func inside(share float64) float64 {
 	return min(max(finite(share), 1e-9), 1-1e-9)
