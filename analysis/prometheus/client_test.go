@@ -223,7 +223,7 @@ func TestUsersMetrics(t *testing.T) {
 	}
 	want := []string{
 		"ok 0.25 ", "slow 0 no answer in time", "huge 0 the answer is too large", "null 0 an element of the result is null",
-		"nulls 0 an element of the result is null", "empty 0 the result is empty",
+		"nulls 0 the candidate's numerator: an element of the result is null", "empty 0 the result is empty",
 		"bad 0 bad_data: parse error", `typo 0 unknown variable ".Typo"`,
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {

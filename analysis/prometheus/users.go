@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -116,33 +115,50 @@ const (
 	allOf    = "all"
 )
 
-// counts asks for a rate's counters of both revisions: all of them, or none. Without any to count by there is no rate.
-func (c *Client) counts(ctx context.Context, moment time.Time, q Query, arms ...Target) ([]sample, error) {
+// counts asks for a rate's counters of both revisions: all of them, or none. Of events there may be none; a revision without
+// any to count by has no rate.
+func (c *Client) counts(ctx context.Context, moment time.Time, q Query, candidate, stable Target) ([]sample, error) {
 	var out []sample
-	for _, t := range arms {
-		for role, expression := range map[string]string{eventsOf: q.Expression, allOf: q.Denominator} {
-			v, err := c.evaluate(ctx, moment, expression, t)
-			if err != nil {
-				return nil, err
-			}
-			vector, ok := v.(model.Vector)
-			if !ok {
-				return nil, fmt.Errorf("%w, but a %s", errNoCounters, v.Type())
-			}
-			for _, e := range vector {
-				if e.Histogram != nil {
-					return nil, fmt.Errorf("%w, but a histogram", errNoCounters)
-				}
-				// A counter is told from others by all of its labels.
-				out = append(out, sample{Value: float64(e.Value), series: series{
-					source: source{workload: t.key(), Pod: string(e.Metric[labelPod])},
-					Name:   role, Revision: t.Candidate, Code: e.Metric.String(),
-				}})
-			}
+	for _, arm := range []struct {
+		whose  string
+		target Target
+	}{{"the candidate's", candidate}, {"stable's", stable}} {
+		events, err := c.countersOf(ctx, moment, q.Expression, eventsOf, arm.target)
+		if err != nil {
+			return nil, fmt.Errorf("%s numerator: %w", arm.whose, err)
 		}
+		all, err := c.countersOf(ctx, moment, q.Denominator, allOf, arm.target)
+		if err == nil && len(all) == 0 {
+			err = ErrEmpty
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s denominator: %w", arm.whose, err)
+		}
+		out = append(append(out, events...), all...)
 	}
-	if !slices.ContainsFunc(out, func(s sample) bool { return s.Name == allOf }) {
-		return nil, fmt.Errorf("the denominator: %w", ErrEmpty) // of events there may be none
+	return out, nil
+}
+
+// countersOf are those that an expression has for one revision.
+func (c *Client) countersOf(ctx context.Context, moment time.Time, expression, role string, t Target) ([]sample, error) {
+	v, err := c.evaluate(ctx, moment, expression, t)
+	if err != nil {
+		return nil, err
+	}
+	vector, ok := v.(model.Vector)
+	if !ok {
+		return nil, fmt.Errorf("%w, but a %s", errNoCounters, v.Type())
+	}
+	out := make([]sample, 0, len(vector))
+	for _, e := range vector {
+		if e.Histogram != nil {
+			return nil, fmt.Errorf("%w, but a histogram", errNoCounters)
+		}
+		// A counter is told from others by all of its labels.
+		out = append(out, sample{Value: float64(e.Value), series: series{
+			source: source{workload: t.key(), Pod: string(e.Metric[labelPod])},
+			Name:   role, Revision: t.Candidate, Code: e.Metric.String(),
+		}})
 	}
 	return out, nil
 }

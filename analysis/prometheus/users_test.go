@@ -78,7 +78,7 @@ func TestARateThatIsMissing(t *testing.T) {
 			vector(w, "", webCounter("1"))
 		case query == fail:
 			http.Error(w, `{"status":"error","errorType":"execution","error":"too many samples"}`, http.StatusUnprocessableEntity)
-		case strings.HasPrefix(query, "nothing"):
+		case strings.HasPrefix(query, "nothing"), query == "gone old":
 			vector(w, "")
 		case query == "scalar new":
 			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1000,"7"]}}`)
@@ -115,16 +115,20 @@ func TestARateThatIsMissing(t *testing.T) {
 	check("at first nothing is known", q, analysis.MetricValue{Name: "m", NotDue: true})
 	check("then it is counted", q, counted(analysis.Counts{Requests: 10, Errors: 1}, analysis.Counts{Requests: 10, Errors: 1}))
 	fail = "all old"
-	check("one of four is missing", q, analysis.MetricValue{Name: "m", Err: "execution: too many samples"})
+	check("one of four is missing", q, analysis.MetricValue{Name: "m", Err: "stable's denominator: execution: too many samples"})
 	fail = ""
 	check("the gap is covered", q, counted(analysis.Counts{Requests: 20, Errors: 2}, analysis.Counts{Requests: 20, Errors: 2}))
 	inverted := q
 	inverted.HigherIsBetter = true
 	check("where more is better, those that are missing count", inverted, counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9}))
 	check("a number is no counter", Query{Name: "m", Expression: "scalar {{.Revision}}", Denominator: "all {{.Revision}}"},
-		analysis.MetricValue{Name: "m", Err: "the result is not a list of counters, but a scalar"})
+		analysis.MetricValue{Name: "m", Err: "the candidate's numerator: the result is not a list of counters, but a scalar"})
 	check("a denominator that selects nothing", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "nothing {{.Revision}}"},
-		analysis.MetricValue{Name: "m", Err: "the denominator: the result is empty"})
+		analysis.MetricValue{Name: "m", Err: "the candidate's denominator: the result is empty"})
+	check("one that selects nothing of stable", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "gone {{.Revision}}"},
+		analysis.MetricValue{Name: "m", Err: "stable's denominator: the result is empty"})
+	check("of events there may be none", Query{Name: "none", Expression: "nothing {{.Revision}}", Denominator: "all {{.Revision}}"},
+		analysis.MetricValue{Name: "none", NotDue: true})
 	check("what can't be asked", Query{Name: "m", Unusable: "there is no template"}, analysis.MetricValue{Name: "m", Err: "there is no template"})
 }
 
@@ -260,7 +264,7 @@ func TestARateOfSums(t *testing.T) {
 		{what: "sums are counted like counters", failed: "51", all: "10100", want: analysis.Counts{Requests: 100, Errors: 1}},
 		{what: "a pod went and took its part of both", failed: "40", all: "8000"},
 		{what: "it goes on from there", failed: "42", all: "8010", want: analysis.Counts{Requests: 10, Errors: 2}},
-		{what: "half of an answer", failed: "2", all: "10", extra: `,"warnings":["one store did not answer"]`, err: "partial answer: one store did not answer"},
+		{what: "half of an answer", failed: "2", all: "10", extra: `,"warnings":["one store did not answer"]`, err: "the candidate's numerator: partial answer: one store did not answer"},
 		{what: "and the whole again", failed: "43", all: "8030", want: analysis.Counts{Requests: 20, Errors: 1}},
 	} {
 		failed, all, extra = tc.failed, tc.all, tc.extra
