@@ -127,7 +127,7 @@ func accepted(s Settings, st *State) string {
 		if votes, _ := st.votes(s, func(*Criterion, *Metric) bool { return true }); votes == 0 {
 			return "nothing is judged"
 		}
-		return "every metric is within its range"
+		return st.withinRange(s)
 	}
 	r := st.pick(func(*Rate) float64 { return 0 }) // the first
 	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)
@@ -140,6 +140,27 @@ func accepted(s Settings, st *State) string {
 	}
 	b = append(b, " is ruled out (chance of error under "...)
 	return string(append(appendPercent(b, s.Beta), ')'))
+}
+
+// withinRange says that the metrics are where they should be, or which are not, and why that decides nothing.
+func (st *State) withinRange(s Settings) string {
+	var not []string
+	votes := 0
+	for c, m := range st.voters(s, func(_ *Criterion, m *Metric) bool { return !m.accepted() }) {
+		votes += c.Votes()
+		switch {
+		case m.Missing != "":
+			not = append(not, fmt.Sprintf("metric %q has no value (%s)", m.Name, m.Missing))
+		case m.Seen:
+			not = append(not, m.text(c))
+		default:
+			not = append(not, fmt.Sprintf("metric %q has no value yet", m.Name))
+		}
+	}
+	if len(not) == 0 {
+		return "every metric is within its range"
+	}
+	return fmt.Sprintf("metrics with %d votes are not within their range, which takes %d to decide; all others are: %s", votes, Decisive, strings.Join(not, ", "))
 }
 
 // messageSize is enough for the messages that are made at every look, so that each is made in one go.

@@ -198,11 +198,15 @@ func bounded(text string, n int) string {
 func (st *State) metricText(s Settings, n int) string {
 	var out []string
 	for c, m := range st.voters(s, outside(n)) {
-		text := fmt.Sprintf("metric %q is %g, outside its range (%s)", m.Name, m.Value, c.text())
-		if c.Compared != nil {
-			text = fmt.Sprintf("metric %q is %g and stable's %g, outside its range (%s)", m.Name, m.Value, m.Stable, c.text())
-		}
-		out = append(out, text)
+		out = append(out, m.text(c))
 	}
 	return strings.Join(out, ", ")
+}
+
+// text is the value that is outside its range.
+func (m *Metric) text(c *Criterion) string {
+	if c.Compared != nil {
+		return fmt.Sprintf("metric %q is %g and stable's %g, outside its range (%s)", m.Name, m.Value, m.Stable, c.text())
+	}
+	return fmt.Sprintf("metric %q is %g, outside its range (%s)", m.Name, m.Value, c.text())
 }

@@ -69,7 +69,15 @@ func TestMetricsComparedToStable(t *testing.T) {
 func TestVotes(t *testing.T) {
 	blind := several(math.NaN(), 1)
 	checkVerdicts(t, map[string]verdictCase{
-		"a small vote alone decides nothing":        {settings: votes(Settings{}, 60, 39), looks: looks(20, several(2, 2)), want: Pass},
+		"a small vote alone decides nothing": {settings: votes(Settings{}, 60, 39), looks: looks(20, several(2, 2)), want: Pass},
+		"and is said where nothing else judges": {
+			settings: votes(Settings{NoErrorRate: true}, 60, 39, 100), looks: looks(20, several(2, 1, 1)), want: Pass,
+			says: `metrics with 60 votes are not within their range, which takes 100 to decide; all others are: metric "a" is 2, outside its range (at most 1)`,
+		},
+		"so is one that is missing": {
+			settings: votes(Settings{NoErrorRate: true}, 60, 39), looks: looks(20, several(1, math.NaN())), want: Pass,
+			says: `metrics with 39 votes are not within their range, which takes 100 to decide; all others are: metric "b" has no value (the value is not a number)`,
+		},
 		"two that make 100 together fail":           {settings: votes(Settings{}, 40, 60), looks: looks(3, several(2, 2)), want: Fail, cause: "Metric/b", says: `metric "a" is 2, outside its range (at most 1), metric "b" is 2`, from: 3},
 		"a small vote that is missing is not blind": {settings: votes(Settings{}, 99, 100), looks: looks(20, blind), want: Pass},
 		"a whole one is":                            {settings: votes(Settings{}, 100, 100), looks: looks(20, blind), want: Hold, cause: CauseBlind},
