@@ -58,14 +58,15 @@ func leadingTo(pods []*corev1.Pod, services []corev1.Service) []string {
 // the candidate's gates are closed. Empty: stable is not left out.
 //
 // One port is enough, though stable may still answer at others: whoever asks at that one is lost. What never led to stable is
-// none of that: a Service to try the candidate by, or a port that only it has.
+// none of that: a Service to try the candidate by, or a port that only it has. One that follows the versions to try each by
+// has, when it was the last one's; nothing but its annotation tells it from one whose clients are lost.
 func leftOut(stable, candidate []*corev1.Pod, services []corev1.Service, before []string) string {
 	if len(stable) == 0 || len(candidate) == 0 { // it is down then, or scaled to zero; or there is nobody to lead to
 		return ""
 	}
 	for _, svc := range services {
 		switch {
-		case !selects(svc, candidate) || !slices.Contains(before, svc.Name):
+		case svc.Annotations[v1alpha1.PreviewAnnotation] == "true", !selects(svc, candidate), !slices.Contains(before, svc.Name):
 		case !selects(svc, stable):
 			return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)
 		case slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool {

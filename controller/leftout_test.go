@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 func TestStableIsLeftOut(t *testing.T) {
@@ -37,6 +39,10 @@ func TestStableIsLeftOut(t *testing.T) {
 	udp.Protocol = corev1.ProtocolUDP
 	of := func(svc corev1.Service, version string) corev1.Service {
 		svc.Spec.Selector = map[string]string{"version": version}
+		return svc
+	}
+	preview := func(svc corev1.Service) corev1.Service {
+		svc.Annotations = map[string]string{v1alpha1.PreviewAnnotation: "true"}
 		return svc
 	}
 	more := func(name string) func(*corev1.Pod) {
@@ -75,6 +81,7 @@ func TestStableIsLeftOut(t *testing.T) {
 		"a Service for the new port":            {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, list{to("preview", "web"), to("web", "http")}, ""},
 		"a port that stable never had":          {pods(stableHash, "grpc"), pods(candidateHash, "grpc", more("web")), list{twoPorts("web")}, list{twoPorts("web")}, ""},
 		"it has led nowhere for long":           {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "web")}, list{to("web", "web")}, ""},
+		"a preview that follows the versions": {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("try", "http"), "1")}, list{preview(of(to("try", "http"), "2"))}, ""},
 		"no Service":                            {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, nil, ""},
 		"no pod of stable":                      {nil, pods(candidateHash, "web"), list{to("web", "http")}, list{to("web", "web")}, ""},
 		"no pod of the candidate":               {pods(stableHash, "http"), nil, list{to("web", "http")}, list{to("web", "web")}, ""},

@@ -178,7 +178,8 @@ func (p *pass) releaseToRescue() {
 	p.openGates(p.candidate)
 	why := "No stable pod is available; the candidate is released, because it can only help"
 	if p.stableLeftOut() {
-		why = p.o.StableLeftOut + "; the candidate is released without a verdict, because it alone can answer there"
+		why = p.o.StableLeftOut + "; the candidate is released without a verdict, because it alone can answer there. " +
+			"A Service that is to lead to the newest version only, to try it: annotate it with " + v1alpha1.PreviewAnnotation + "=true"
 	}
 	p.noteOnce(causeStableDown, why, true)
 	p.endHold(v1alpha1.ReleaseForward, "stable serves nobody: the candidate is released")

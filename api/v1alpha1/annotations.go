@@ -42,6 +42,9 @@ const (
 	// BypassAnnotation on a Deployment, with a value not used before (a reason), lets one whole
 	// update go out ungated.
 	BypassAnnotation = "headgate.dev/bypass"
+	// PreviewAnnotation on a Service, with the value "true": it leads to the newest version on purpose, and nobody is lost where
+	// it leads to a held candidate alone.
+	PreviewAnnotation = "headgate.dev/preview"
 	// InjectAnnotation on a pod template, with the value "false", keeps the sidecar out.
 	InjectAnnotation = "headgate.dev/inject"
 	// InjectionAnnotation on an injected pod is what was captured, an Injection as JSON.
