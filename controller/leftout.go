@@ -66,6 +66,7 @@ func leftOut(stable, candidate []*corev1.Pod, services []corev1.Service, before 
 	}
 	for _, svc := range services {
 		switch {
+		case svc.Spec.PublishNotReadyAddresses: // who asks there finds the candidate, its gates closed or not
 		case svc.Annotations[v1alpha1.PreviewAnnotation] == "true", !selects(svc, candidate), !slices.Contains(before, svc.Name):
 		case !selects(svc, stable):
 			return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)

@@ -45,6 +45,10 @@ func TestStableIsLeftOut(t *testing.T) {
 		svc.Annotations = map[string]string{v1alpha1.PreviewAnnotation: "true"}
 		return svc
 	}
+	unready := func(svc corev1.Service) corev1.Service {
+		svc.Spec.PublishNotReadyAddresses = true
+		return svc
+	}
 	more := func(name string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: name, Ports: []corev1.ContainerPort{{Name: name, ContainerPort: 9090}}})
@@ -81,7 +85,8 @@ func TestStableIsLeftOut(t *testing.T) {
 		"a Service for the new port":            {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, list{to("preview", "web"), to("web", "http")}, ""},
 		"a port that stable never had":          {pods(stableHash, "grpc"), pods(candidateHash, "grpc", more("web")), list{twoPorts("web")}, list{twoPorts("web")}, ""},
 		"it has led nowhere for long":           {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "web")}, list{to("web", "web")}, ""},
-		"a preview that follows the versions": {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("try", "http"), "1")}, list{preview(of(to("try", "http"), "2"))}, ""},
+		"a preview that follows the versions":   {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("try", "http"), "1")}, list{preview(of(to("try", "http"), "2"))}, ""},
+		"it has those who are not ready too":    {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("all", "http"), "1")}, list{unready(of(to("all", "http"), "2"))}, ""},
 		"no Service":                            {pods(stableHash, "http"), pods(candidateHash, "web"), list{to("web", "http")}, nil, ""},
 		"no pod of stable":                      {nil, pods(candidateHash, "web"), list{to("web", "http")}, list{to("web", "web")}, ""},
 		"no pod of the candidate":               {pods(stableHash, "http"), nil, list{to("web", "http")}, list{to("web", "web")}, ""},
