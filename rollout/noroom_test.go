@@ -38,6 +38,9 @@ func TestNoRoomSaysWhatToDo(t *testing.T) {
 			"limited: pods=4. " + next,
 		},
 		"forbidden for ever": {refused(`pods "web-1" is forbidden: violates PodSecurity "restricted:latest"`), `"restricted:latest". Stable serves`},
+		"and that is the version's": {
+			refused(`pods "web-1" is forbidden: error looking up service account shop/new`), "(NoRoom): pods cannot be created: pods \"web-1\" is forbidden",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := startedAMinuteAgo(rollout.Revision{}, tc.candidate)

@@ -150,14 +150,13 @@ const withoutRoom = ". Make room, and it is tried again; where one pod more neve
 // overQuota is how the API server says that a ResourceQuota is used up.
 const overQuota = "exceeded quota"
 
-// cannotCreate is for pods that the API server refuses. Only of a quota it is known that pods that go first would help:
-// what is forbidden stays so, and stable would have lost pods for nothing.
+// cannotCreate is for pods that the API server refuses. Only of a quota it is known that it is not the version's fault, and
+// that pods that go first would help: what is forbidden stays so, and stable would have lost pods for nothing.
 func cannotCreate(why string) *v1alpha1.Verdict {
-	next := ""
 	if strings.Contains(why, overQuota) {
-		next = withoutRoom
+		return fail(v1alpha1.CauseNoRoom, "pods cannot be created%s%s%s", notTheVersion, because(why), withoutRoom)
 	}
-	return fail(v1alpha1.CauseNoRoom, "pods cannot be created%s%s%s", notTheVersion, because(why), next)
+	return fail(v1alpha1.CauseNoRoom, "pods cannot be created%s", because(why))
 }
 
 func because(message string) string {
