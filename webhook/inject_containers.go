@@ -64,7 +64,7 @@ func (in *injection) container(want corev1.Container) corev1.Container {
 	got.Command, got.Args = want.Command, want.Args
 	got.RestartPolicy = want.RestartPolicy
 	got.Ports = want.Ports
-	got.StartupProbe, got.ReadinessProbe, got.LivenessProbe = want.StartupProbe, want.ReadinessProbe, nil
+	got.StartupProbe, got.ReadinessProbe, got.LivenessProbe = want.StartupProbe, nil, nil
 	got.Lifecycle = want.Lifecycle
 	got.SecurityContext = want.SecurityContext
 	got.TerminationMessagePolicy = want.TerminationMessagePolicy
@@ -125,10 +125,10 @@ func (in *injection) proxyContainer(resources corev1.ResourceRequirements) corev
 		VolumeMounts:  []corev1.VolumeMount{{Name: v1alpha1.TokenVolume, MountPath: v1alpha1.TokenMountPath, ReadOnly: true}},
 		// App containers start when this succeeds: not before Envoy can take their requests. Two minutes
 		// are for nodes under stress; with or without the xDS server Envoy is there within seconds.
-		StartupProbe: readyProbe(1, 120),
-		// A dead container is not ready at once, without any probe. This one is for an Envoy that hangs,
-		// and it must not take a busy one for a hanging one.
-		ReadinessProbe: readyProbe(2, 3),
+		StartupProbe: startupProbe(1, 120),
+		// From then on it is ready for as long as it runs: a dead container is not at once, without any probe, and an
+		// Envoy that hangs is ended by its watchdog. A kubelet that starts anew takes a readiness probe of a
+		// native sidecar for failed until it has asked (Kubernetes 1.36), and all pods of its node are out.
 		// PreStop hooks of native sidecars run when the pod begins to end, beside those of the app
 		// (KEP-753), so connections are drained while the app still serves.
 		Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{headgateBinary, "drain"}}}},
@@ -162,9 +162,9 @@ func (in *injection) proxyEnvironment() []corev1.EnvVar {
 	}
 }
 
-// readyProbe asks Envoy's readiness on its own port. Everything that the API would default is stated,
+// startupProbe asks Envoy's readiness on its own port. Everything that the API would default is stated,
 // so that a second call finds what the first one wrote.
-func readyProbe(periodSeconds, failures int32) *corev1.Probe {
+func startupProbe(periodSeconds, failures int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
 			Path: "/ready", Port: intstr.FromInt32(v1alpha1.StatsPort), Scheme: corev1.URISchemeHTTP,

@@ -46,6 +46,10 @@ type Node struct {
 // What was replaced stays in memory for as long.
 const drainTime = 24 * time.Hour
 
+// hangsFor is for how long a thread of Envoy's must have done nothing to be taken for hanging. A pod that is starved of
+// CPU, or a machine that stood still for some seconds, is not.
+const hangsFor = time.Minute
+
 // Flags are those of Envoy's command line that the configuration counts on. With the immediate strategy a graceful drain
 // tells clients at once, however long drainTime is.
 func Flags() []string {
@@ -78,12 +82,18 @@ func Bootstrap(n Node) ([]byte, error) {
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 			Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}},
 		}}},
+		// A readiness probe would see a hang too, but only take the pod out; and where the kubelet starts anew, it takes out every pod
+		// of its node until it has asked once (as it did with apps' before KEP-4781).
+		Watchdogs:   &bootstrapv3.Watchdogs{MainThreadWatchdog: watchdog(), WorkerWatchdog: watchdog()},
 		StatsConfig: statsConfig(),
 		// Histograms are merged at this interval; it is how old a scraped latency may be.
 		StatsFlushInterval: duration(time.Second),
 	}
 	return indented(b)
 }
+
+// watchdog ends an Envoy of which a thread hangs, so that the container is started again.
+func watchdog() *bootstrapv3.Watchdog { return &bootstrapv3.Watchdog{KillTimeout: duration(hangsFor)} }
 
 func indented(b *bootstrapv3.Bootstrap) ([]byte, error) {
 	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(b)

@@ -7,6 +7,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -38,6 +39,27 @@ func TestEnvoyStartsWithTheBootstrap(t *testing.T) {
 	}
 	if out, err := exec.Command(envoytest.Binary(t), "--mode", "validate", "-c", file).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// An Envoy of which a thread hangs ends, so that the kubelet starts it again. It is given two seconds here instead of a minute.
+func TestAnEnvoyThatHangsEnds(t *testing.T) {
+	pod, f := envoytest.New(t).Pod(8080), serve(t, Config{Identify: Anyone(webKey), Linger: DefaultLinger})
+	pod.Edit = func(boot []byte) []byte {
+		impatient := bytes.ReplaceAll(boot, []byte(`"kill_timeout": "60s"`), []byte(`"kill_timeout": "2s"`))
+		if bytes.Equal(boot, impatient) {
+			t.Fatalf("no timeout of a watchdog in %s", boot)
+		}
+		return impatient
+	}
+	set(t, f.Server, atRest())
+	pod.StartEnvoy(func(g grpc.ServiceRegistrar) { f.Register(g) })
+	if pod.EnvoyEnds(3 * time.Second) {
+		t.Fatal("Envoy ended by itself while nothing hung")
+	}
+	pod.Hang("wrk:worker_0")
+	if !pod.EnvoyEnds(30 * time.Second) {
+		t.Error("Envoy goes on while one of its threads hangs")
 	}
 }
 

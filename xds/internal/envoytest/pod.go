@@ -13,11 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/headgate/headgate/xds"
@@ -34,6 +36,8 @@ type Pod struct {
 	server    *grpc.Server
 	envoy     *exec.Cmd
 	envoyDone chan struct{}
+	// Edit changes Envoy's bootstrap before it starts. Nil: nothing is changed.
+	Edit func(boot []byte) []byte
 }
 
 // Pod makes a pod whose TCP ports are captured.
@@ -142,6 +146,9 @@ func (p *Pod) RunEnvoy(dir, socket string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	if p.Edit != nil {
+		boot = p.Edit(boot)
+	}
 	p.RunEnvoyWith(dir, boot)
 }
 
@@ -166,6 +173,62 @@ func (p *Pod) RunEnvoyWith(dir string, config []byte) {
 			p.t.Logf("Envoy of %s:\n%s", p.IP, p.log.String())
 		}
 	})
+}
+
+// Hang stops one thread of Envoy's, by its name, for as long as Envoy lives.
+func (p *Pod) Hang(thread string) {
+	p.t.Helper()
+	tid, err := findThread(p.envoy.Process.Pid, thread)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // who traces is a thread, and it ends with this goroutine
+		if err := unix.PtraceSeize(tid); err != nil {
+			stopped <- fmt.Errorf("tracing thread %s: %w", thread, err)
+			return
+		}
+		stopped <- unix.PtraceInterrupt(tid)
+		for { // it stops, and it must be waited for when it ends, or its process never does
+			var status unix.WaitStatus
+			if _, err := unix.Wait4(tid, &status, unix.WALL, nil); err != nil || status.Exited() || status.Signaled() {
+				return
+			}
+		}
+	}()
+	if err := <-stopped; err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func findThread(pid int, name string) (tid int, err error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/comm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var seen []string
+	for _, file := range files {
+		comm, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		seen = append(seen, strings.TrimSpace(string(comm)))
+		if seen[len(seen)-1] == name {
+			return strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return 0, fmt.Errorf("no thread %q of process %d: it has %q", name, pid, seen)
+}
+
+// EnvoyEnds says whether Envoy ends by itself within so long.
+func (p *Pod) EnvoyEnds(within time.Duration) bool {
+	select {
+	case <-p.envoyDone:
+		return true
+	case <-time.After(within):
+		return false
+	}
 }
 
 // StopEnvoy kills the sidecar.
