@@ -24,11 +24,12 @@ import (
 	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/rollout"
 )
 
 // LookInterval is how often it is looked: as often as sidecars are scraped.
-const LookInterval = 5 * time.Second
+const LookInterval = policy.LookInterval
 
 // What the record takes (the limits of the API's fields). A status that is refused would keep the weight
 // from falling, so what is longer is cut or left out here; a Prometheus' error may have any length.
@@ -149,10 +150,10 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 		Namespace: r.Namespace, Workload: r.Name, Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
 		Step: int(s.Step), Weight: int(s.WeightInForce), Created: map[string]time.Time{}, Sidecars: map[string]string{},
 	}
-	policy := recordedPolicy(s)
-	t.NoLatency = policy.Analysis.Latency.Disabled
-	for i := range policy.Analysis.Metrics {
-		t.Metrics = append(t.Metrics, query(&policy.Analysis.Metrics[i]))
+	judged := &recordedPolicy(s).Analysis
+	t.NoLatency = judged.Latency.Disabled
+	for i := range judged.Metrics {
+		t.Metrics = append(t.Metrics, policy.Query(&judged.Metrics[i]))
 	}
 	for _, hash := range []string{s.Stable.Hash, s.Candidate.Hash} {
 		var pods corev1.PodList
@@ -317,24 +318,24 @@ func (l *Looks) forgetEnded(all map[string]work) {
 
 // settings are the judge's, from the policy and where the rollout stands.
 func settings(s *v1alpha1.RolloutStatus) analysis.Settings {
-	policy := recordedPolicy(s)
-	steps := rollout.EffectiveSteps(policy, s.Replicas, s.Autoscaled)
+	spec := recordedPolicy(s)
+	steps := rollout.EffectiveSteps(spec, s.Replicas, s.Autoscaled)
 	out := analysis.Settings{
 		Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
 		Interval:     LookInterval,
 		BlindAfter:   rollout.BlindAfter,
-		PlannedLooks: int(policy.EffectiveMaxDuration()/LookInterval) + 1,
+		PlannedLooks: int(spec.EffectiveMaxDuration()/LookInterval) + 1,
 		Began:        firstWeight(s),
 		Steps:        len(steps),
-		NoErrorRate:  policy.Analysis.SuccessRate.Disabled, ErrorBudget: policy.Analysis.SuccessRate.Budget(),
-		NoLatency: policy.Analysis.Latency.Disabled, LatencyBudget: policy.Analysis.Latency.Budget(),
-		LatencyBound: policy.Analysis.Latency.EffectiveBound(),
+		NoErrorRate:  spec.Analysis.SuccessRate.Disabled, ErrorBudget: spec.Analysis.SuccessRate.Budget(),
+		NoLatency: spec.Analysis.Latency.Disabled, LatencyBudget: spec.Analysis.Latency.Budget(),
+		LatencyBound: spec.Analysis.Latency.EffectiveBound(),
 	}
-	for i := range policy.Analysis.Metrics {
-		out.Metrics = append(out.Metrics, criterion(&policy.Analysis.Metrics[i]))
+	for i := range spec.Analysis.Metrics {
+		out.Metrics = append(out.Metrics, policy.Criterion(&spec.Analysis.Metrics[i]))
 	}
 	// Steps that finish early leave their time to the later ones; those need less anyway.
-	out.MaxStepTime = out.StepTime(policy.EffectiveMaxDuration()-s.JudgedFor.Duration, len(steps)-int(s.Step))
+	out.MaxStepTime = out.StepTime(spec.EffectiveMaxDuration()-s.JudgedFor.Duration, len(steps)-int(s.Step))
 	return out
 }
 

@@ -355,22 +355,6 @@ func TestSettingsComeFromTheRecordedPolicy(t *testing.T) {
 	}
 }
 
-// A comparison of the candidate with itself would pass whatever happens. The policy says what is wrong; so does the rollout.
-func TestAQueryThatMakesNoSenseIsMissing(t *testing.T) {
-	same := &v1alpha1.Metric{Name: "m", MetricSpec: v1alpha1.MetricSpec{Query: "queue", ComparedToStable: &v1alpha1.Comparison{Max: &v1alpha1.Line{Ratio: ptr("2")}}}}
-	if q := query(same); q.Unusable != "its query can't be used: it asks for the same whether the candidate is meant or stable; it needs {{.Revision}}" {
-		t.Errorf("it is asked, and says %q", q.Unusable)
-	}
-	same.Query = `queue{revision="{{.Revision}}"}`
-	if q := query(same); q.Unusable != "" {
-		t.Errorf("it is not asked: %s", q.Unusable)
-	}
-	same.ComparedToStable.Min = &v1alpha1.Line{Ratio: ptr("3")}
-	if q := query(same); !strings.HasPrefix(q.Unusable, "no value of it could be good: min is above max, whatever stable's value is") {
-		t.Errorf("no value could be within its bounds, and it says %q", q.Unusable)
-	}
-}
-
 // Without the policy nobody knows what was to be judged, so nothing is, and the rollout says so.
 func TestWithoutARecordedPolicyNothingIsJudged(t *testing.T) {
 	for name, policy := range map[string]string{"it was too long to be kept": "", "it can't be read": "{"} {

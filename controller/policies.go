@@ -7,11 +7,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,9 +25,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
-	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/policy"
 	"github.com/headgate/headgate/webhook"
 )
 
@@ -232,135 +230,15 @@ func qualified(name, namespace string) string {
 // accepted is a policy's condition: what makes it unusable comes before what it meets.
 func accepted(spec *v1alpha1.RolloutPolicySpec, wrongQuery, conflict string) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAccepted, Message: "in use"}
-	if wrong := cmp.Or(invalid(spec), wrongQuery); wrong != "" {
+	if wrong := cmp.Or(policy.Invalid(spec), wrongQuery); wrong != "" {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonInvalid, wrong
 		return c
 	}
-	if judgesNothing(spec) {
-		c.Message += "; errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted"
+	if unjudged := policy.Unjudged(spec); unjudged != "" {
+		c.Message += "; " + unjudged
 	}
 	if conflict != "" {
 		c.Reason, c.Message = v1alpha1.ReasonConflict, conflict
 	}
 	return c
-}
-
-// judgesNothing says that no look could speak against a candidate: what it answers is not compared, and its metrics have not the
-// votes to decide.
-func judgesNothing(spec *v1alpha1.RolloutPolicySpec) bool {
-	votes := 0
-	for i := range spec.Analysis.Metrics {
-		c := criterion(&spec.Analysis.Metrics[i])
-		if c.Rate != nil && !c.DryRun { // it is compared as errors are, whatever its part of the evidence
-			return false
-		}
-		votes += c.Votes()
-	}
-	return spec.Analysis.SuccessRate.Disabled && spec.Analysis.Latency.Disabled && votes < analysis.Decisive
-}
-
-// invalid says what the API server could not check; empty when all is well.
-func invalid(spec *v1alpha1.RolloutPolicySpec) string {
-	if _, err := metav1.LabelSelectorAsSelector(&spec.Selector); err != nil {
-		return fmt.Sprintf("the selector selects nothing: %v", err)
-	}
-	if wrong := spec.Untested(); wrong != "" {
-		return wrong
-	}
-	if wrong := invalidAddress(spec.Analysis.Prometheus); wrong != "" {
-		return wrong
-	}
-	for i := range spec.Analysis.Metrics {
-		m := &spec.Analysis.Metrics[i]
-		if wrong := invalidMetric(m); wrong != "" {
-			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
-		}
-		if wrong := m.ImpossibleBounds(); wrong != "" {
-			return fmt.Sprintf("no value of metric %q could be good: %s", m.Name, wrong)
-		}
-	}
-	return cmp.Or(tooLong(spec), tooSlow(spec))
-}
-
-// tooLong says that the steps last longer than the rollout may; empty: they don't.
-func tooLong(spec *v1alpha1.RolloutPolicySpec) string {
-	var least time.Duration
-	for i := range spec.Steps {
-		least += duration(spec.Steps[i].MinDuration)
-	}
-	if most := spec.EffectiveMaxDuration(); least > most {
-		return fmt.Sprintf("the steps' minDuration is %s together, longer than maxDuration (%s)", least, most)
-	}
-	return ""
-}
-
-// tooSlow says which metric has its first value only when a rollout's time is up; empty: none that matters. No step passes
-// before metrics whose votes decide have one, so such a rollout would take longer than its policy says.
-func tooSlow(spec *v1alpha1.RolloutPolicySpec) string {
-	most := spec.EffectiveMaxDuration()
-	votes, said := 0, ""
-	for i := range spec.Analysis.Metrics {
-		c := criterion(&spec.Analysis.Metrics[i])
-		interval := cmp.Or(c.Interval, LookInterval)
-		if c.Votes() == 0 || c.WarmUp+interval <= most {
-			continue
-		}
-		votes += c.Votes()
-		how := fmt.Sprintf("warms up for %s", c.WarmUp)
-		switch {
-		case c.WarmUp == 0:
-			how = fmt.Sprintf("is asked for every %s", interval)
-		case c.WarmUp <= most:
-			how += fmt.Sprintf(" and is asked for every %s, together", interval)
-		}
-		said = cmp.Or(said, fmt.Sprintf("metric %q %s, longer than maxDuration (%s): steps would wait for it", c.Name, how, most))
-	}
-	if votes < analysis.Decisive {
-		return ""
-	}
-	return said
-}
-
-// invalidAddress says what is wrong with the address of a policy's Prometheus; empty: nothing, or it names none. The API
-// server refuses credentials in it, but lets those stay that were there before that rule.
-func invalidAddress(p *v1alpha1.PrometheusRef) string {
-	if p == nil {
-		return ""
-	}
-	if !prometheus.Showable(p.URL) {
-		return "the address of Prometheus is shown to others, and has an @, a query (?) or a fragment (#) in it: put credentials into a Secret and name it in secretRef"
-	}
-	if err := prometheus.CheckAddress(p.URL); err != nil {
-		return err.Error()
-	}
-	return ""
-}
-
-// invalidMetric says what the API server could not check of a metric's queries; empty when all is well.
-func invalidMetric(m *v1alpha1.Metric) string {
-	for _, q := range m.Queries() {
-		if _, err := prometheus.Render(*q, prometheus.Target{}); err != nil {
-			return fmt.Sprintf("%v; known are {{.Namespace}} {{.Workload}} {{.Revision}} {{.StableRevision}}", err)
-		}
-		if (m.ComparedToStable != nil || m.Rate != nil) && !prometheus.NamesRevision(*q) {
-			return "it asks for the same whether the candidate is meant or stable; it needs {{.Revision}}"
-		}
-		if call := rateCall(*q); m.Rate != nil && call != "" {
-			return fmt.Sprintf("a rate is given by its counters, of which the judge takes the differences itself; leave out %s", call)
-		}
-	}
-	return ""
-}
-
-// inPromQL are strings, in which anything may stand, and calls of functions that make of counters what is none.
-var inPromQL = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|'(?:[^'\\\\]|\\\\.)*'|`[^`]*`" + `|\b(?:i?rate|increase|i?delta|deriv)\s*\(`)
-
-// rateCall is the first function in a query that makes of counters what is none, as "rate()"; empty: there is none.
-func rateCall(query string) string {
-	for _, found := range inPromQL.FindAllString(query, -1) {
-		if name, call := strings.CutSuffix(found, "("); call {
-			return strings.TrimSpace(name) + "()"
-		}
-	}
-	return ""
 }

@@ -117,13 +117,13 @@ func fill(m *v1alpha1.Metric, t *v1alpha1.MetricTemplateSpec) (why string) {
 	}
 	if m.Range != nil {
 		if out.Range == nil {
-			return fmt.Sprintf("its template %q has no range that could be another one", m.Template.Name)
+			return fmt.Sprintf("the metric sets range, but its template %q has none: leave it out, or use a template with range", m.Template.Name)
 		}
 		out.Range = m.Range
 	}
 	if m.ComparedToStable != nil {
 		if out.ComparedToStable == nil {
-			return fmt.Sprintf("its template %q compares with stable in no way that could be another one", m.Template.Name)
+			return fmt.Sprintf("the metric sets comparedToStable, but its template %q has none: leave it out, or use a template with comparedToStable", m.Template.Name)
 		}
 		out.ComparedToStable = m.ComparedToStable
 	}

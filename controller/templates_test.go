@@ -78,6 +78,9 @@ func TestTemplates(t *testing.T) {
 	ranged := using(own, "failures", "job=api")
 	ranged.Range = narrower.Range
 
+	compared := using(own, "failures", "job=api")
+	compared.ComparedToStable = &v1alpha1.Comparison{Max: &v1alpha1.Line{Ratio: ptr("2")}}
+
 	for name, tc := range map[string]struct {
 		namespace string
 		metric    v1alpha1.Metric
@@ -88,7 +91,8 @@ func TestTemplates(t *testing.T) {
 		"of the cluster, and more is said": {"shop", more, otherCode, ""},
 		"for a cluster's policy":           {"", using(clusters, "failures", "job=api"), filled, ""},
 		"another range, and it counts":     {"shop", narrower, v1alpha1.MetricSpec{Query: "queue", Range: narrower.Range, DryRun: narrower.DryRun}, ""},
-		"a range for a rate":               {"shop", ranged, ranged.MetricSpec, `its template "failures" has no range that could be another one`},
+		"a range for a rate":               {"shop", ranged, ranged.MetricSpec, `the metric sets range, but its template "failures" has none: leave it out, or use a template with range`},
+		"a comparison for a rate":          {"shop", compared, compared.MetricSpec, `the metric sets comparedToStable, but its template "failures" has none: leave it out, or use a template with comparedToStable`},
 		"an argument is missing":           {"shop", using(own, "failures"), v1alpha1.MetricSpec{}, `its template needs the argument "job"`},
 		"an argument that it has not":      {"shop", using(own, "failures", "job=a", "jop=b"), v1alpha1.MetricSpec{}, `its template takes no argument "jop"`},
 		"another namespace's":              {"bank", using(own, "failures", "job=a"), v1alpha1.MetricSpec{}, `there is no MetricTemplate "failures" in namespace "bank"`},

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Headgate Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package controller
+package policy
 
 import (
 	"fmt"
@@ -15,15 +15,14 @@ import (
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
-// query is what Prometheus is asked for a policy's metric; criterion is what the judge makes of the answer. The API
-// has checked the form of both.
-func query(m *v1alpha1.Metric) prometheus.Query {
+// Query is what Prometheus is asked for a metric. One that would say nothing, or fail every candidate, is Unusable.
+func Query(m *v1alpha1.Metric) prometheus.Query {
 	q := prometheus.Query{Name: m.Name, Expression: m.Query, Compared: m.ComparedToStable != nil, Interval: duration(m.Interval)}
 	if m.Rate != nil {
 		q.Expression, q.Denominator = m.Rate.Numerator, m.Rate.Denominator
 		q.HigherIsBetter = m.Rate.Better == v1alpha1.BetterHigher
 	}
-	switch wrong, out := invalidMetric(m), m.ImpossibleBounds(); {
+	switch wrong, out := InvalidQuery(m), m.ImpossibleBounds(); {
 	case m.Template != nil: // else what it says would be in the record
 		q.Unusable = fmt.Sprintf("its template %q could not be used when the rollout began", m.Template.Name)
 	case wrong != "":
@@ -34,7 +33,8 @@ func query(m *v1alpha1.Metric) prometheus.Query {
 	return q
 }
 
-func criterion(m *v1alpha1.Metric) analysis.Criterion {
+// Criterion is what the judge makes of a metric's answers. One whose template could not be put into it has no bounds.
+func Criterion(m *v1alpha1.Metric) analysis.Criterion {
 	c := analysis.Criterion{Name: m.Name, DryRun: m.DryRun != nil && *m.DryRun, Interval: duration(m.Interval), WarmUp: duration(m.WarmUp)}
 	if m.Weight != nil {
 		c.Vote = int(*m.Weight)
