@@ -14,6 +14,7 @@ import (
 
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/policy"
 )
 
 const (
@@ -28,10 +29,19 @@ const (
 	checkAgain = time.Minute
 )
 
-// check is a query at an endpoint.
+// check is a metric's query at an endpoint, or both of a rate's.
 type check struct {
-	endpoint   Endpoint
-	expression string
+	endpoint                Endpoint
+	expression, denominator string
+}
+
+// checkOf is the one of a metric at an endpoint; false: it asks for nothing, because its template can't be used.
+func checkOf(endpoint Endpoint, m *v1alpha1.Metric) (check, bool) {
+	if len(m.Queries()) == 0 {
+		return check{}, false
+	}
+	q := policy.Query(m)
+	return check{endpoint, q.Expression, q.Denominator}, true
 }
 
 // checks are those of one namespace, with what is known about each.
@@ -66,7 +76,7 @@ func (p *Policies) check(ctx context.Context, ns string, policies []subject) (kn
 		if !time.Now().Before(end) {
 			return known, checkSoon
 		}
-		err := p.Check(ctx, c.endpoint, prometheus.Query{Expression: c.expression})
+		err := p.Check(ctx, c.endpoint, prometheus.Query{Expression: c.expression, Denominator: c.denominator})
 		switch {
 		case errors.Is(err, prometheus.ErrBadQuery):
 			known[c] = checkResult{answered: true, wrong: err.Error()}
@@ -97,7 +107,7 @@ func (c checks) due(now time.Time) []check {
 		}
 	}
 	slices.SortFunc(out, func(a, b check) int {
-		return cmp.Or(c[a].asked.Compare(c[b].asked), cmp.Compare(a.endpoint.URL, b.endpoint.URL), cmp.Compare(a.endpoint.Secret.Name, b.endpoint.Secret.Name), cmp.Compare(a.expression, b.expression))
+		return cmp.Or(c[a].asked.Compare(c[b].asked), cmp.Compare(a.endpoint.URL, b.endpoint.URL), cmp.Compare(a.endpoint.Secret.Name, b.endpoint.Secret.Name), cmp.Compare(a.expression, b.expression), cmp.Compare(a.denominator, b.denominator))
 	})
 	return out
 }
@@ -114,12 +124,11 @@ func (p *Policies) recall(ns string, policies []subject) checks {
 		}
 		// Without a certificate and a Secret nothing can be refused.
 		if endpoint != p.Prometheus && (endpoint.Secret.Name != "" || strings.HasPrefix(endpoint.URL, "https://")) {
-			c := check{endpoint, greeting}
+			c := check{endpoint: endpoint, expression: greeting}
 			out[c] = p.checked[ns][c]
 		}
 		for i := range s.spec.Analysis.Metrics {
-			for _, q := range s.spec.Analysis.Metrics[i].Queries() {
-				c := check{endpoint, *q}
+			if c, asks := checkOf(endpoint, &s.spec.Analysis.Metrics[i]); asks {
 				out[c] = p.checked[ns][c]
 			}
 		}
@@ -152,11 +161,10 @@ func (p *Policies) wrongQuery(ns string, spec *v1alpha1.RolloutPolicySpec, known
 	endpoint, _ := p.endpoint(ns, spec)
 	for i := range spec.Analysis.Metrics {
 		m := &spec.Analysis.Metrics[i]
-		for _, q := range m.Queries() {
-			if wrong := known[check{endpoint, *q}].wrong; wrong != "" {
-				return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
-			}
+		c, _ := checkOf(endpoint, m)
+		if wrong := known[c].wrong; wrong != "" {
+			return fmt.Sprintf("the query of metric %q can't be used: %s", m.Name, wrong)
 		}
 	}
-	return known[check{endpoint, greeting}].refused
+	return known[check{endpoint: endpoint, expression: greeting}].refused
 }

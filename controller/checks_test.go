@@ -86,6 +86,31 @@ func TestQueriesAreCheckedOnce(t *testing.T) {
 	}
 }
 
+// A rate is asked about with both of its queries: that they select counters is of no use for a query that needs one number.
+func TestARateIsCheckedAsOne(t *testing.T) {
+	rate := asking("shop", "rate", "good", "up")
+	rate.Spec.Analysis.Metrics = append(rate.Spec.Analysis.Metrics, v1alpha1.Metric{Name: "failed", MetricSpec: v1alpha1.MetricSpec{
+		Rate: &v1alpha1.MetricRate{Numerator: `x{revision="{{.Revision}}"}`, Denominator: `scalar(x{revision="{{.Revision}}"})`},
+	}})
+	c := cluster(t, namespace("shop", true), rate).Build()
+	var asked []prometheus.Query
+	p := &Policies{Client: c, Check: func(_ context.Context, _ Endpoint, q prometheus.Query) error {
+		asked = append(asked, q)
+		if q.Denominator != "" {
+			return fmt.Errorf("its denominator: %w: it gives one number", prometheus.ErrBadQuery)
+		}
+		return nil
+	}}
+	pass(t, p, "shop")
+	want := []prometheus.Query{{Expression: "up"}, {Expression: `x{revision="{{.Revision}}"}`, Denominator: `scalar(x{revision="{{.Revision}}"})`}}
+	if d := cmp.Diff(want, asked); d != "" {
+		t.Errorf("asked (-want +got):\n%s", d)
+	}
+	if got := accepts(stored(t, c, rate).Status); got != `False Invalid the query of metric "failed" can't be used` {
+		t.Errorf("the condition is %q", got)
+	}
+}
+
 // An address whose certificate is not trusted is no good, whether or not the policy has queries of its own or a Secret.
 func TestAnAddressThatCanBeRefusedIsGreeted(t *testing.T) {
 	plain, tls := asking("shop", "plain", "good"), asking("shop", "tls", "good")

@@ -262,14 +262,28 @@ func (c *Client) evaluate(ctx context.Context, moment time.Time, expression stri
 // ErrBadQuery: Prometheus can't parse or evaluate the query as it is written.
 var ErrBadQuery = errors.New("bad query")
 
-// Check asks Prometheus about a user's query before anything depends on it. ErrBadQuery says that the
-// query is wrong, with Prometheus' own words; ErrAccess, that it would not be asked; other errors, that nobody could say.
+// Check asks Prometheus about a user's query before anything depends on it, of a rate about both. ErrBadQuery says that the
+// query is wrong, with Prometheus' own words where it has some; ErrAccess, that it would not be asked; other errors, that
+// nobody could say.
 func (c *Client) Check(ctx context.Context, q Query) error {
-	expression, err := Render(q.Expression, Target{Namespace: "default", Workload: "web", Candidate: "1", Stable: "0"})
+	if q.Denominator == "" {
+		return c.check(ctx, q.Expression, noNumber)
+	}
+	for _, part := range []struct{ name, expression string }{{"numerator", q.Expression}, {"denominator", q.Denominator}} {
+		if err := c.check(ctx, part.expression, noCounters); err != nil {
+			return fmt.Errorf("its %s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+// check asks about one query, of which unfit says what is wrong with results of its kind; empty: nothing.
+func (c *Client) check(ctx context.Context, expression string, unfit func(model.ValueType) string) error {
+	rendered, err := Render(expression, Target{Namespace: "default", Workload: "web", Candidate: "1", Stable: "0"})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadQuery, err)
 	}
-	v, _, err := send(ctx, c.metrics, expression, time.Time{}, c.config.QueryTimeout)
+	v, _, err := send(ctx, c.metrics, rendered, time.Time{}, c.config.QueryTimeout)
 	var bad *v1.Error
 	switch {
 	case errors.As(err, &bad) && (bad.Type == v1.ErrBadData || bad.Type == v1.ErrExec):
@@ -277,10 +291,30 @@ func (c *Client) Check(ctx context.Context, q Query) error {
 	case err != nil:
 		return reason(err)
 	}
-	if v.Type() == model.ValMatrix {
-		return fmt.Errorf("%w: it gives values over time (a range vector), and one value is needed: put a function such as avg_over_time around it", ErrBadQuery)
+	if why := unfit(v.Type()); why != "" {
+		return fmt.Errorf("%w: %s", ErrBadQuery, why)
 	}
 	return nil
+}
+
+// noNumber says why what a query gives is never one number, whatever it is asked about, and noCounters why it is never a list
+// of counters; empty: it may be.
+func noNumber(kind model.ValueType) string {
+	if kind == model.ValMatrix {
+		return "it gives values over time (a range vector), and one value is needed: put a function such as avg_over_time around it"
+	}
+	return ""
+}
+
+func noCounters(kind model.ValueType) string {
+	switch kind {
+	case model.ValMatrix:
+		return "it gives values over time (a range vector), and counters are needed as they are: leave out the range in brackets"
+	case model.ValScalar:
+		return "it gives one number (a scalar), and counters are needed, of which there may be several or none: leave out scalar(), " +
+			"or select series instead of writing a number"
+	}
+	return ""
 }
 
 // reason is an error without the address, which is none of a tenant's business, and without the body.

@@ -299,16 +299,28 @@ func TestANumberOfAPartOfTheStores(t *testing.T) {
 
 // What gives no number whatever it is asked about is found before anything depends on it.
 func TestCheckFindsWhatGivesNoNumber(t *testing.T) {
-	for name, tc := range map[string]struct{ answer, says string }{
-		"values over time": {`"matrix","result":[]`, "a range vector"},
-		"a number":         {`"scalar","result":[0,"1"]`, ""},
-		"nothing yet":      {`"vector","result":[]`, ""},
+	for name, tc := range map[string]struct {
+		answer string
+		query  Query
+		says   string
+	}{
+		"values over time": {`"matrix","result":[]`, Query{Expression: "up"}, "a range vector"},
+		"a number":         {`"scalar","result":[0,"1"]`, Query{Expression: "up"}, ""},
+		"nothing yet":      {`"vector","result":[]`, Query{Expression: "up"}, ""},
+		"no counters yet":  {`"vector","result":[]`, Query{Expression: "a", Denominator: "b"}, ""},
+		"a rate of ranges": {`"matrix","result":[]`, Query{Expression: "a", Denominator: "b"}, "its numerator: bad query: it gives values over time"},
+		"of one number":    {`"scalar","result":[0,"1"]`, Query{Expression: "a", Denominator: "b"}, "its numerator: bad query: it gives one number (a scalar)"},
+		"by one number":    {`"scalar","result":[0,"1"]`, Query{Expression: "good", Denominator: "b"}, "its denominator: bad query: it gives one number (a scalar)"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := fake(t, Config{}, func(w http.ResponseWriter, _ string) {
-				fmt.Fprintf(w, `{"status":"success","data":{"resultType":%s}}`, tc.answer)
+			c := fake(t, Config{}, func(w http.ResponseWriter, query string) {
+				answer := tc.answer
+				if query == "good" {
+					answer = `"vector","result":[]`
+				}
+				fmt.Fprintf(w, `{"status":"success","data":{"resultType":%s}}`, answer)
 			})
-			err := c.Check(t.Context(), Query{Expression: "up"})
+			err := c.Check(t.Context(), tc.query)
 			if errors.Is(err, ErrBadQuery) != (tc.says != "") || (err != nil && !strings.Contains(err.Error(), tc.says)) {
 				t.Errorf("Check = %v, want %q", err, tc.says)
 			}
