@@ -123,6 +123,8 @@ generate: ## Write generated code and the chart's definitions anew
 	@$(TOOL) controller-gen crd paths=./api/... output:crd:dir=charts/headgate/crds
 # Helm lets an upgrade adopt objects that name the release as their owner (templates/crds.yaml).
 	@sed -i '/^    controller-gen.kubebuilder.io\/version:/a\    helm.sh/resource-policy: keep\n    meta.helm.sh/release-name: headgate\n    meta.helm.sh/release-namespace: headgate-system\n  labels:\n    app.kubernetes.io/managed-by: Helm' charts/headgate/crds/*.yaml
+# The chart is a module of its own, from which nothing can be embedded.
+	@cp charts/headgate/crds/headgate.dev_rolloutpolicies.yaml replay/
 
 .PHONY: verify
 verify: ## Fail if generated files, formatting or go.mod files are not up to date

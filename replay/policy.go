@@ -8,37 +8,74 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/policy"
 )
 
 // Interval is the planned time between looks.
-const Interval = 5 * time.Second
+const Interval = policy.LookInterval
 
-// Policy reads a RolloutPolicy or ClusterRolloutPolicy.
+// Policy reads a RolloutPolicy or ClusterRolloutPolicy. The error says, in a line each, what the API server would refuse, or
+// else what the controller would write into its condition: whoever tries a policy here wants to use it there. What needs a
+// cluster is not checked: templates, Secrets, and what Prometheus says about a query.
 func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
-	var p v1alpha1.RolloutPolicy // a ClusterRolloutPolicy has the same spec
+	spec, mistakes, err := readPolicy(text)
+	if err == nil && len(mistakes) == 0 {
+		if wrong := policy.Invalid(spec); wrong != "" {
+			mistakes = append(mistakes, wrong)
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the policy: %w", err)
+	case len(mistakes) == 1:
+		return nil, fmt.Errorf("reading the policy: %s", mistakes[0])
+	case len(mistakes) > 1:
+		return nil, fmt.Errorf("reading the policy: there are %d mistakes:\n  %s", len(mistakes), strings.Join(mistakes, "\n  "))
+	}
+	return spec, nil
+}
+
+// readPolicy also says what the API server would refuse; the error, that the text is no policy at all.
+func readPolicy(text []byte) (spec *v1alpha1.RolloutPolicySpec, mistakes []string, err error) {
 	if documents := documents(text); documents > 1 {
-		return nil, fmt.Errorf("reading the policy: there are %d YAML documents; expected one", documents)
+		return nil, nil, fmt.Errorf("there are %d YAML documents; expected one", documents)
 	}
-	if err := yaml.UnmarshalStrict(text, &p); err != nil {
-		return nil, fmt.Errorf("reading the policy: %w", err)
+	plain, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return nil, nil, err
 	}
-	if p.Kind != "RolloutPolicy" && p.Kind != "ClusterRolloutPolicy" {
-		return nil, fmt.Errorf("reading the policy: kind is %q; expected RolloutPolicy or ClusterRolloutPolicy", p.Kind)
+	var object map[string]any
+	if err := utiljson.Unmarshal(plain, &object); err != nil {
+		return nil, nil, errors.New("it is no YAML object")
 	}
-	if err := check(&p.Spec); err != nil {
-		return nil, fmt.Errorf("reading the policy: %w", err)
+	if kind, _ := object["kind"].(string); kind != "RolloutPolicy" && kind != "ClusterRolloutPolicy" {
+		return nil, nil, fmt.Errorf("kind is %q; expected RolloutPolicy or ClusterRolloutPolicy", kind)
 	}
-	return &p.Spec, nil
+	if version, given := object["apiVersion"].(string); given && version != v1alpha1.GroupVersion.String() {
+		return nil, nil, fmt.Errorf("apiVersion is %q; expected %s", version, v1alpha1.GroupVersion)
+	}
+	if mistakes, err = refused(object); err != nil {
+		return nil, nil, err
+	}
+	var p v1alpha1.RolloutPolicy // a ClusterRolloutPolicy has the same spec
+	unknown, err := kjson.UnmarshalStrict(plain, &p)
+	for _, field := range unknown {
+		mistakes = append(mistakes, field.Error())
+	}
+	if len(mistakes) > 0 { // which say better what could not be read
+		return nil, mistakes, nil
+	}
+	return &p.Spec, nil, err
 }
 
 // documents is how many a YAML text has; those that say nothing, as a comment before the first, are not counted.
@@ -54,81 +91,6 @@ func documents(text []byte) (n int) {
 			n++
 		}
 	}
-}
-
-// check says what the API server would refuse of a policy's steps, time, objectives and bounds: whoever tries a policy
-// here wants to use it there.
-func check(p *v1alpha1.RolloutPolicySpec) error {
-	if err := checkNames(p); err != nil {
-		return err
-	}
-	if err := checkSteps(p); err != nil {
-		return err
-	}
-	if d := p.MaxDuration; d != nil && (d.Duration <= 0 || d.Duration%time.Second != 0) {
-		return fmt.Errorf("maxDuration is %s; expected hours, minutes and whole seconds, like 4m, the default", d.Duration)
-	}
-	if err := checkObjectives(&p.Analysis); err != nil {
-		return err
-	}
-	for i := range p.Analysis.Metrics {
-		m := &p.Analysis.Metrics[i]
-		if wrong := m.ImpossibleBounds(); wrong != "" {
-			return fmt.Errorf("no value of metric %q could be good: %s", m.Name, wrong)
-		}
-	}
-	return nil
-}
-
-func checkSteps(p *v1alpha1.RolloutPolicySpec) error {
-	last := int32(0)
-	for i, s := range p.Steps {
-		switch {
-		case s.Weight < 0 || s.Weight > 99:
-			return fmt.Errorf("steps[%d].weight is %d; expected 0 to 99", i, s.Weight)
-		case s.Weight < last:
-			return fmt.Errorf("steps[%d].weight is %d, after %d; order the steps by weight", i, s.Weight, last)
-		}
-		last = s.Weight
-	}
-	if wrong := p.Untested(); wrong != "" {
-		return errors.New(wrong)
-	}
-	return nil
-}
-
-// checkNames says which field has a word that means nothing there.
-func checkNames(p *v1alpha1.RolloutPolicySpec) error {
-	for _, f := range []struct {
-		name, value string
-		known       []string
-	}{
-		{"strategy", string(p.Strategy), []string{string(v1alpha1.StrategyCanary)}},
-		{"onFailure", string(p.OnFailure), []string{string(v1alpha1.OnFailureQuarantine), string(v1alpha1.OnFailureRevert), string(v1alpha1.OnFailureAuto)}},
-		{"onInconclusive", string(p.OnInconclusive), []string{string(v1alpha1.OnInconclusiveAdvance), string(v1alpha1.OnInconclusiveHold), string(v1alpha1.OnInconclusiveRollBack)}},
-		{"onBlind", string(p.OnBlind), []string{string(v1alpha1.OnBlindHold), string(v1alpha1.OnBlindRollBack)}},
-		{"rollback", string(p.Rollback), []string{string(v1alpha1.RollbackImmediate), string(v1alpha1.RollbackManaged)}},
-	} {
-		if f.value != "" && !slices.Contains(f.known, f.value) {
-			return fmt.Errorf("%s is %q; expected %s", f.name, f.value, strings.Join(f.known, " or "))
-		}
-	}
-	return nil
-}
-
-func checkObjectives(a *v1alpha1.Analysis) error {
-	for field, objective := range map[string]*string{"successRate": a.SuccessRate.Objective, "latency": a.Latency.Objective} {
-		if objective == nil {
-			continue
-		}
-		if v, err := strconv.ParseFloat(*objective, 64); err != nil || !(v > 0 && v < 100) {
-			return fmt.Errorf("analysis.%s.objective is %q; expected a percentage above 0 and below 100, like \"99.9\"", field, *objective)
-		}
-	}
-	if l := &a.Latency; l.Objective != nil && l.Bound == nil {
-		return errors.New("analysis.latency.objective needs a bound: within what time so many requests are to be answered")
-	}
-	return nil
 }
 
 // settings are the judge's under a policy, in a step before which a candidate was judged for so

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/policy"
 )
 
 // Options are how to replay. The zero value answers with JSON, by the judge's own settings.
@@ -22,8 +23,8 @@ type Options struct {
 	Policy *v1alpha1.RolloutPolicySpec
 	// Explain answers with sentences, and ends with a chart.
 	Explain bool
-	// Warnings is where to say what is odd in the looks, and does not keep them from being judged; a line for each kind of
-	// oddity, once. nil: nowhere.
+	// Warnings is where to say what is odd in the policy and in the looks, and does not keep them from being judged; a line for
+	// each kind of oddity, once. nil: nowhere.
 	Warnings io.Writer
 }
 
@@ -49,6 +50,7 @@ func Run(in io.Reader, out io.Writer, o Options) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	r := replay{options: o}
+	r.wonderAtPolicy()
 	n := 1
 	for ; lines.Scan(); n++ {
 		text := bytes.TrimSpace(bytes.TrimPrefix(lines.Bytes(), byteOrderMark))
@@ -139,6 +141,16 @@ func (r *replay) wonder(l line, unknown []string, at time.Time) {
 	if last := r.state.Last; r.looks > 0 && !at.After(last) {
 		r.warn("time", fmt.Sprintf("time is %s, after %s in a line before; such a look counts as seen already, or, a minute back, as "+
 			"a clock that was set", seconds(*l.Time), seconds(float64(last.Unix())+float64(last.Nanosecond())/1e9)))
+	}
+}
+
+// wonderAtPolicy warns of a policy that can be used, but hardly for what it is for.
+func (r *replay) wonderAtPolicy() {
+	if r.options.Policy == nil || r.options.Warnings == nil {
+		return
+	}
+	if unjudged := policy.Unjudged(r.options.Policy); unjudged != "" {
+		fmt.Fprintln(r.options.Warnings, "Warning: policy:", unjudged)
 	}
 }
 

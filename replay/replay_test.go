@@ -192,29 +192,6 @@ func TestPolicy(t *testing.T) {
 	if s = settings(policy, 1, 80*time.Second); s.MaxStepTime != 40*time.Second {
 		t.Errorf("last step: got %+v", s)
 	}
-	for text, want := range map[string]string{
-		"kind: Deployment":                                                                                      `kind is "Deployment"; expected RolloutPolicy`,
-		"kind: RolloutPolicy\nspec: {stepz: 1}":                                                                 "unknown field",
-		"kind: RolloutPolicy\nspec: {\n":                                                                        "reading the policy",
-		"kind: ClusterRolloutPolicy\nspec: {a: 1}":                                                              "unknown field",
-		"kind: RolloutPolicy\nspec: {steps: [{weight: 100}]}":                                                   "steps[0].weight is 100; expected 0 to 99",
-		"kind: RolloutPolicy\nspec: {steps: [{weight: 50}, {weight: 10}]}":                                      "steps[1].weight is 10, after 50; order the steps by weight",
-		"kind: RolloutPolicy\nspec: {steps: [{weight: 0}, {weight: 0}]}":                                        "no step sends a request to the candidate, and none waits for approval",
-		"kind: RolloutPolicy\nspec: {maxDuration: -5m}":                                                         "maxDuration is -5m0s; expected hours, minutes and whole seconds",
-		"kind: RolloutPolicy\nspec: {maxDuration: 0s}":                                                          "maxDuration is 0s; expected hours, minutes and whole seconds",
-		"kind: RolloutPolicy\n---\nkind: RolloutPolicy\n":                                                       "there are 2 YAML documents; expected one",
-		"kind: RolloutPolicy\nspec: {maxDuration: 1ms}":                                                         "maxDuration is 1ms; expected hours, minutes and whole seconds",
-		"kind: RolloutPolicy\nspec: {analysis: {successRate: {objective: '100'}}}":                              `analysis.successRate.objective is "100"; expected a percentage above 0 and below 100`,
-		"kind: RolloutPolicy\nspec: {analysis: {successRate: {objective: 'NaN'}}}":                              `analysis.successRate.objective is "NaN"; expected a percentage`,
-		"kind: RolloutPolicy\nspec: {onInconclusive: Explode}":                                                  `onInconclusive is "Explode"; expected Advance or Hold or RollBack`,
-		"kind: RolloutPolicy\nspec: {analysis: {latency: {objective: '95'}}}":                                   `analysis.latency.objective needs a bound`,
-		"kind: RolloutPolicy\nspec: {analysis: {metrics: [{name: a, query: up, range: {min: '5', max: '1'}}]}}": `no value of metric "a" could be good: its range is upside down`,
-		"kind: RolloutPolicy\nspec: {analysis: {metrics: [{name: a, query: up, comparedToStable: {min: {ratio: '2'}, max: {ratio: '1'}}}]}}": `no value of metric "a" could be good: min is above max`,
-	} {
-		if _, err := Policy([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: got %v, want %q", text, err, want)
-		}
-	}
 }
 
 // With a shorter policy the same looks are inconclusive earlier.

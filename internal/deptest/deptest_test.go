@@ -37,6 +37,13 @@ func TestPurePackagesReachNothing(t *testing.T) {
 			banned: []string{clientGo, controllerRuntime, grpc, prometheus, own},
 			except: []string{module + "api/v1alpha1"},
 		},
+		"policy": {
+			banned: []string{clientGo, controllerRuntime, grpc, own},
+			except: []string{module + "policy", module + "analysis", module + "analysis/prometheus", module + "api/v1alpha1"},
+		},
+		"replay": {
+			banned: []string{controllerRuntime, module + "controller", module + "webhook"},
+		},
 		// Envoy's types come with gRPC's, so only a part can be asked of xds.
 		"xds": {
 			banned: []string{clientGo, controllerRuntime, prometheus, own},
