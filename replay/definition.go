@@ -95,8 +95,8 @@ func said(e *field.Error) string {
 
 // expected says in words what the patterns of the definition mean.
 var expected = map[string]string{
-	`^([0-9]{1,5}(h|m|s)){1,3}$`:             "hours, minutes and whole seconds, like 1h30m or 90s",
-	`^([1-9][0-9]?|100)%$`:                   "a number of pods, or a percentage from 1% to 100%",
+	`^([0-9]{1,5}(h|m|s)){1,3}$`:             "hours, minutes and whole seconds of up to five digits, like 1h30m or 90s",
+	`^([1-9][0-9]?|100)%$`:                   "a number of pods without quotes, or a percentage from 1% to 100%",
 	`^[0-9]{1,2}(\.[0-9]{1,6})?$`:            "a percentage above 0 and below 100, in quotes, like \"99.9\"",
 	`^[0-9]{1,15}(\.[0-9]{1,9})?$`:           "a decimal number that is not negative, in quotes, like \"1.25\"",
 	`^-?[0-9]{1,15}(\.[0-9]{1,9})?$`:         "a decimal number in quotes, like \"0.98\"",

@@ -44,10 +44,10 @@ func TestPoliciesThatWouldNotBeAccepted(t *testing.T) {
 		"weights that decrease":                {spec("{steps: [{weight: 50}, {weight: 10}]}"), []string{"spec.steps: Invalid value: ", "order the steps by weight"}},
 		"steps that send nothing":              {spec("{steps: [{weight: 0}, {weight: 0}]}"), []string{"spec.steps: Invalid value: ", "give a step a weight above 0, or approval: true"}},
 		"no replicas":                          {spec("{steps: [{weight: 1, replicas: 0}]}"), []string{"spec.steps[0].replicas: ", "a number from 1 to 10000 or a percentage from 1% to 100%"}},
-		"replicas in quotes":                   {spec(`{steps: [{weight: 1, replicas: "3"}]}`), []string{`spec.steps[0].replicas: Invalid value: "3": expected a number of pods, or a percentage from 1% to 100%`}},
-		"a step that lasts negatively":         {spec("{steps: [{weight: 1, minDuration: -5s}]}"), []string{`spec.steps[0].minDuration: Invalid value: "-5s": expected hours, minutes and whole seconds, like 1h30m or 90s`}},
+		"replicas in quotes":                   {spec(`{steps: [{weight: 1, replicas: "3"}]}`), []string{`spec.steps[0].replicas: Invalid value: "3": expected a number of pods without quotes, or a percentage from 1% to 100%`}},
+		"a step that lasts negatively":         {spec("{steps: [{weight: 1, minDuration: -5s}]}"), []string{`spec.steps[0].minDuration: Invalid value: "-5s": expected hours, minutes and whole seconds of up to five digits, like 1h30m or 90s`}},
 		"a duration that is a number":          {spec("{maxDuration: 4}"), []string{"spec.maxDuration: Invalid value: \"integer\": must be of type string"}},
-		"a duration in words":                  {spec("{quarantineTTL: 1 day}"), []string{`spec.quarantineTTL: Invalid value: "1 day": expected hours, minutes and whole seconds`}},
+		"a duration in words":                  {spec("{quarantineTTL: 1 day}"), []string{`spec.quarantineTTL: Invalid value: "1 day": expected hours, minutes and whole seconds of up to five digits`}},
 		"no time at all":                       {spec("{maxDuration: 0s}"), []string{"spec.maxDuration: ", "it must be longer than 0s; leave it out for the default, 4m"}},
 		"no time to start":                     {spec("{progressDeadline: 0s}"), []string{"spec.progressDeadline: ", "it must be longer than 0s; leave it out for the default, 2m"}},
 		"a word unknown":                       {spec("{onInconclusive: Explode}"), []string{`spec.onInconclusive: Unsupported value: "Explode": supported values: "Advance", "Hold", "RollBack"`}},
@@ -169,4 +169,26 @@ func gather(s *apiextensions.JSONSchemaProps, into map[string]bool) {
 	if s.Items != nil && s.Items.Schema != nil {
 		gather(s.Items.Schema, into)
 	}
+}
+
+// Whatever is in the file, there is an answer, and a mistake has a line of its own.
+func FuzzPolicy(f *testing.F) {
+	f.Add([]byte(spec(`{maxDuration: 9m, selector: {matchLabels: {a: b}}, steps: [{weight: 10, replicas: 5%, minDuration: 1m, approval: true}]}`)))
+	f.Add([]byte(spec(`{analysis: {prometheus: {url: "http://x"}, latency: {bound: 1s, objective: "95"}, metrics: [{name: a, template: {name: x, arguments: [{name: b, value: c}]}}]}}`)))
+	f.Add([]byte(metric(`query: "x\ny", comparedToStable: {max: {ratio: "1"}}, weight: 1`)))
+	f.Add([]byte(spec(`{analysis: {metrics: [{name: a, rate: {numerator: "x", denominator: "scalar(x)", harm: {ratio: "2", difference: "1"}}}]}}`)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, mistakes, err := readPolicy(text)
+		if err != nil && len(mistakes) > 0 {
+			t.Errorf("it is both no policy (%v) and a wrong one: %q", err, mistakes)
+		}
+		for _, mistake := range mistakes {
+			if strings.Contains(mistake, "\n") {
+				t.Errorf("a mistake of two lines: %q", mistake)
+			}
+		}
+		if spec, err := Policy(text); (spec == nil) != (err != nil) {
+			t.Errorf("Policy = %v, %v", spec, err)
+		}
+	})
 }

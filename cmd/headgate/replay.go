@@ -46,7 +46,9 @@ that does not rise) is said once, on standard error.
 
 With - looks are read from standard input, and each is answered at once, so a
 simulator can set step and weight by the verdicts. Without --policy a rollout may
-take an hour, five minutes a step. Users' metrics are not part of looks.`,
+take an hour, five minutes a step. A policy that the API server would refuse, or the
+controller not accept, is an error: a line for each mistake. Users' metrics are not
+part of looks.`,
 		Example: `  headgate export web -n shop | headgate replay - --explain
   headgate replay incident.jsonl --explain
   headgate replay incident.jsonl --policy policy.yaml | jq -c 'select(.verdict != "Undecided")'
