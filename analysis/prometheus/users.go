@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -19,7 +20,17 @@ type users struct {
 	asked map[userKey]ask // when each was asked last
 	// rates are the last values of the counters, of each rate apart: else a counter that could not be read at first
 	// would look like a new one of a pod that is known.
-	rates map[userKey]memory
+	rates map[userKey]rateMemory
+}
+
+// rateMemory is what must be known of one rate.
+type rateMemory struct {
+	memory
+	// step and weight are those of the last value, since the time of the first one with these.
+	step, weight int
+	since        time.Time
+	// outcomes are by revision and pod.
+	outcomes map[[2]string]outcomes
 }
 
 // ask is when a metric was asked for, and in which step at which weight.
@@ -49,7 +60,7 @@ func rateGap(interval time.Duration) time.Duration { return max(maxGap, 2*interv
 // due says which metrics are to be asked for now, and notes that they are: when their interval is over, and when a step
 // begins, which would otherwise have to wait for it. What nobody wants any more is forgotten.
 func (u *users) due(at time.Time, targets []Target) map[userKey]bool {
-	last, rates := map[userKey]ask{}, map[userKey]memory{}
+	last, rates := map[userKey]ask{}, map[userKey]rateMemory{}
 	due := map[userKey]bool{}
 	for _, t := range targets {
 		for _, q := range t.Metrics {
@@ -131,6 +142,9 @@ func (c *Client) counts(ctx context.Context, moment time.Time, q Query, candidat
 		if err == nil && len(all) == 0 {
 			err = ErrEmpty
 		}
+		if err == nil && !slices.ContainsFunc(all, func(s sample) bool { return usable(s.Value) }) {
+			err = ErrNaN
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s denominator: %w", arm.whose, err)
 		}
@@ -176,38 +190,51 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 	before := u.rates[key]
 	before.room, before.gap = rateRoom, rateGap(q.Interval)
 	next, increments := before.advance(at, r.samples, about([]Target{t}))
-	u.rates[key] = next
 	if next.looks == 1 { // where counting starts: what it says is known at the next look
+		u.rates[key] = rateMemory{memory: next, step: t.Step, weight: t.Weight, since: at}
 		out.NotDue = true
 		return out
 	}
+	after := rateMemory{memory: next, step: t.Step, weight: t.Weight, since: before.since, outcomes: map[[2]string]outcomes{}}
+	if t.Step != before.step || t.Weight != before.weight {
+		after.since = at
+	}
+	settled := q.Interval >= outcomeWithin || at.Sub(after.since) >= outcomeWithin-early
 	out.CandidateCounts, out.StableCounts = map[string]analysis.Counts{}, map[string]analysis.Counts{}
-	for _, inc := range increments {
+	for of, c := range byPod(r.samples, increments) {
+		o := before.outcomes[of]
+		known := o.settle(at, c, q.HigherIsBetter, settled)
+		if !o.empty() {
+			after.outcomes[of] = o
+		}
 		arm := out.StableCounts
-		if inc.Revision == t.Candidate {
+		if of[0] == t.Candidate {
 			arm = out.CandidateCounts
 		}
-		n, counts := inc.count(), arm[inc.Pod]
-		if inc.Name == allOf {
-			counts.Requests += n
-		} else {
-			counts.Errors += n
-		}
-		arm[inc.Pod] = counts
-	}
-	for _, arm := range []map[string]analysis.Counts{out.CandidateCounts, out.StableCounts} {
-		capErrors(arm)
-		if q.HigherIsBetter {
-			complement(arm)
+		if known.Requests > 0 {
+			arm[of[1]] = known
 		}
 	}
+	u.rates[key] = after
 	return out
 }
 
-// complement counts what was not counted.
-func complement(pods map[string]analysis.Counts) {
-	for pod, c := range pods {
-		c.Errors = c.Requests - c.Errors
-		pods[pod] = c
+// byPod are a rate's increments by revision and pod, also of the pods that are there and counted nothing: their outcomes are
+// awaited, and those of pods that are gone are not.
+func byPod(samples []sample, increments []increment) map[[2]string]analysis.Counts {
+	out := map[[2]string]analysis.Counts{}
+	for _, s := range samples {
+		out[[2]string{s.Revision, s.Pod}] = analysis.Counts{}
 	}
+	for _, inc := range increments {
+		of := [2]string{inc.Revision, inc.Pod}
+		c := out[of]
+		if inc.Name == allOf {
+			c.Requests += inc.count()
+		} else {
+			c.Errors += inc.count()
+		}
+		out[of] = c
+	}
+	return out
 }

@@ -80,6 +80,8 @@ func TestARateThatIsMissing(t *testing.T) {
 			http.Error(w, `{"status":"error","errorType":"execution","error":"too many samples"}`, http.StatusUnprocessableEntity)
 		case strings.HasPrefix(query, "nothing"), query == "gone old":
 			vector(w, "")
+		case strings.HasPrefix(query, "nan"):
+			vector(w, "", map[string]string{"pod": query, "value": "NaN"})
 		case query == "scalar new":
 			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1000,"7"]}}`)
 		case strings.HasPrefix(query, "failed"):
@@ -119,14 +121,27 @@ func TestARateThatIsMissing(t *testing.T) {
 	fail = ""
 	check("the gap is covered", q, counted(analysis.Counts{Requests: 20, Errors: 2}, analysis.Counts{Requests: 20, Errors: 2}))
 	inverted := q
-	inverted.HigherIsBetter = true
-	check("where more is better, those that are missing count", inverted, counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9}))
+	inverted.Name, inverted.HigherIsBetter = "inverted", true
+	named := func(v analysis.MetricValue) analysis.MetricValue {
+		v.Name = "inverted"
+		return v
+	}
+	check("another rate begins anew", inverted, analysis.MetricValue{Name: "inverted", NotDue: true})
+	check("where more is better, those with a success are known", inverted, named(counted(analysis.Counts{Requests: 1}, analysis.Counts{Requests: 1})))
+	for range 5 { // the first half minute tells nothing of the others
+		look(inverted)
+	}
+	now = now.Add(25 * time.Second)
+	check("and those that had none for half a minute have failed", inverted,
+		named(counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9})))
 	check("a number is no counter", Query{Name: "m", Expression: "scalar {{.Revision}}", Denominator: "all {{.Revision}}"},
 		analysis.MetricValue{Name: "m", Err: "the candidate's numerator: the result is not a list of counters, but a scalar"})
 	check("a denominator that selects nothing", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "nothing {{.Revision}}"},
 		analysis.MetricValue{Name: "m", Err: "the candidate's denominator: the result is empty"})
 	check("one that selects nothing of stable", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "gone {{.Revision}}"},
 		analysis.MetricValue{Name: "m", Err: "stable's denominator: the result is empty"})
+	check("one that is not a number", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "nan {{.Revision}}"},
+		analysis.MetricValue{Name: "m", Err: "the candidate's denominator: " + ErrNaN.Error()})
 	check("of events there may be none", Query{Name: "none", Expression: "nothing {{.Revision}}", Denominator: "all {{.Revision}}"},
 		analysis.MetricValue{Name: "none", NotDue: true})
 	check("what can't be asked", Query{Name: "m", Unusable: "there is no template"}, analysis.MetricValue{Name: "m", Err: "there is no template"})

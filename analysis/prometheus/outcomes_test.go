@@ -1,0 +1,155 @@
+// SPDX-FileCopyrightText: The Headgate Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"gonum.org/v1/gonum/stat/distuv"
+
+	"github.com/headgate/headgate/analysis"
+)
+
+// What is counted of a rate is the same in the end, at whatever look a request's outcome is counted, and whatever the traffic.
+func TestOutcomes(t *testing.T) {
+	type counts = analysis.Counts
+	none := counts{}
+	all := func(n int, c counts) (out []counts) {
+		for range n {
+			out = append(out, c)
+		}
+		return out
+	}
+	then := func(parts ...[]counts) (out []counts) {
+		for _, p := range parts {
+			out = append(out, p...)
+		}
+		return out
+	}
+	turns := func(n int, c ...counts) (out []counts) {
+		for i := range n {
+			out = append(out, c[i%len(c)])
+		}
+		return out
+	}
+	one, itsOutcome := counts{Requests: 1}, counts{Errors: 1}
+	for name, tc := range map[string]struct {
+		higher bool
+		begins bool // the first two looks are those after a change of weight
+		every  time.Duration
+		looks  []counts
+		want   counts
+	}{
+		"events with their requests":                  {looks: all(10, counts{Requests: 10, Errors: 1}), want: counts{Requests: 100, Errors: 10}},
+		"an event a look before its request":          {looks: []counts{itsOutcome, one}, want: counts{Requests: 1, Errors: 1}},
+		"an event of a request of before":             {looks: then([]counts{itsOutcome}, all(6, none), []counts{one}), want: counts{Requests: 1}},
+		"an event long before the next request":       {looks: then([]counts{one, itsOutcome}, all(20, none), []counts{one}), want: counts{Requests: 2, Errors: 1}},
+		"all of them late, in bursts":                 {looks: then(turns(40, counts{Requests: 10}, counts{Errors: 10})), want: counts{Requests: 200, Errors: 190}},
+		"an event a look late, with the next request": {looks: []counts{one, itsOutcome, none, one}, want: counts{Requests: 2, Errors: 1}},
+		"events are no more than requests":            {looks: []counts{{Requests: 5, Errors: 7}, {Requests: 1}}, want: counts{Requests: 6, Errors: 6}},
+
+		"successes with their requests":     {higher: true, looks: all(10, counts{Requests: 10, Errors: 9}), want: counts{Requests: 94, Errors: 4}},
+		"a success two looks late":          {higher: true, looks: []counts{one, none, itsOutcome, none}, want: counts{Requests: 1}},
+		"nothing is known of one yet":       {higher: true, looks: then([]counts{one}, all(5, none)), want: none},
+		"it has failed after half a minute": {higher: true, looks: then([]counts{one}, all(6, none)), want: counts{Requests: 1, Errors: 1}},
+		"a success just before":             {higher: true, looks: then([]counts{itsOutcome, one}, all(6, none)), want: counts{Requests: 1}},
+		"many that are all late":            {higher: true, begins: true, looks: then(all(2, counts{Requests: 50}), all(40, counts{Requests: 50, Errors: 50})), want: counts{Requests: 2000}},
+		"they take turns, and are late":     {higher: true, looks: then(all(1, one), turns(20, itsOutcome, one)), want: counts{Requests: 10}},
+		"what is noise is no failure":       {higher: true, looks: turns(40, counts{Requests: 60, Errors: 40}, counts{Requests: 40, Errors: 60}), want: counts{Requests: 2000}},
+		"all fail":                          {higher: true, looks: all(10, counts{Requests: 10}), want: counts{Requests: 40, Errors: 40}},
+		"asked for once a minute, success in the next": {
+			higher: true, every: time.Minute, looks: []counts{{Requests: 10, Errors: 8}, {Requests: 10, Errors: 11}, {Requests: 10, Errors: 10}},
+			want: counts{Requests: 30, Errors: 1},
+		},
+		"and no success in the next": {
+			higher: true, every: time.Minute, looks: []counts{{Requests: 10}, {Requests: 10}, none}, want: counts{Requests: 20, Errors: 20},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var o outcomes
+			var sum counts
+			for i, c := range tc.looks {
+				every := tc.every
+				if every == 0 {
+					every = 5 * time.Second
+				}
+				got := o.settle(start.Add(time.Duration(i)*every), c, tc.higher, i >= 2 || !tc.begins)
+				if got.Errors > got.Requests {
+					t.Fatalf("look %d: %+v", i+1, got)
+				}
+				sum.Requests += got.Requests
+				sum.Errors += got.Errors
+			}
+			if sum != tc.want {
+				t.Errorf("counted %+v, want %+v; waiting are %+v", sum, tc.want, o)
+			}
+		})
+	}
+}
+
+// A healthy candidate whose requests have their outcome some looks later is rolled back no more often than any other, and one that fails is,
+// however little there is of it.
+func TestOutcomesLooksLater(t *testing.T) {
+	s := analysis.Settings{NoErrorRate: true, NoLatency: true, Metrics: []analysis.Criterion{{Name: "orders", Rate: &analysis.RateCriterion{}}}}
+	failed := func(run uint64, later int, perLook, rate float64, higherIsBetter bool) (n int) {
+		r := rand.New(rand.NewPCG(run, 1)) //nolint:gosec // the same runs each time
+		draw := func(mean, rate float64) (requests, fail uint64) {
+			n := distuv.Poisson{Lambda: mean, Src: r}.Rand()
+			if n <= 0 {
+				return 0, 0
+			}
+			return uint64(n), uint64(distuv.Binomial{N: n, P: rate, Src: r}.Rand())
+		}
+		var st analysis.State
+		var pods [2]outcomes
+		var numerator [2][]uint64 // of the looks before
+		for i := range 120 {
+			at := start.Add(time.Duration(i+1) * 5 * time.Second)
+			var arms [2]map[string]analysis.Counts
+			for arm, part := range []float64{0.1, 0.9} {
+				p := 0.01
+				if arm == 0 {
+					p = rate
+				}
+				requests, fail := draw(perLook*part, p)
+				if higherIsBetter {
+					fail = requests - fail
+				}
+				var events uint64
+				if numerator[arm] = append(numerator[arm], fail); i >= later {
+					events = numerator[arm][i-later]
+				}
+				c := pods[arm].settle(at, analysis.Counts{Requests: requests, Errors: events}, higherIsBetter, i >= 6)
+				arms[arm] = map[string]analysis.Counts{"pod": c}
+			}
+			l := analysis.Look{
+				Time: at, Weight: 10,
+				Candidate: map[string]analysis.Counts{"a": {Requests: 100}}, Stable: map[string]analysis.Counts{"b": {Requests: 900}},
+				Metrics: []analysis.MetricValue{{Name: "orders", CandidateCounts: arms[0], StableCounts: arms[1]}},
+			}
+			var v analysis.Verdict
+			if st, v = analysis.Judge(s, st, l); v.Result == analysis.Fail {
+				return 1
+			}
+		}
+		return 0
+	}
+	for _, higher := range []bool{false, true} {
+		for _, perLook := range []float64{10, 50, 200} {
+			for _, later := range []int{1, 4} {
+				healthy, broken := 0, 0
+				for run := range uint64(50) {
+					healthy += failed(run, later, perLook, 0.01, higher)
+					broken += failed(run, later, perLook, 0.5, higher)
+				}
+				if healthy > 3 || broken < 48 {
+					t.Errorf("%g a look, %d looks later, higher is better %t: of 50 rollouts each, %d healthy and %d broken ones were rolled back",
+						perLook, later, higher, healthy, broken)
+				}
+			}
+		}
+	}
+}
