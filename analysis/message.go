@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,14 +133,26 @@ func accepted(s Settings, st *State) string {
 	r := st.pick(func(*Rate) float64 { return 0 }) // the first
 	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)
 	b = r.appendMargin(append(b, "; "...), s)
+	others := ""
 	switch latency := st.bounds() > 0 && r.Bound == 0; {
-	case st.evidential()-st.bounds() > 1:
+	case st.evidential()-st.bounds() > 1 && st.sameLine(s, r):
 		b = append(b, " and as much of every other rate"...)
+	case st.evidential()-st.bounds() > 1:
+		others = ", and of every other rate its own line"
 	case latency:
 		b = append(b, " and latency as far off"...)
 	}
-	b = append(b, " is ruled out (chance of error under "...)
+	b = append(append(append(b, " is ruled out"...), others...), " (chance of error under "...)
 	return string(append(appendPercent(b, s.Beta), ')'))
+}
+
+// sameLine says that acceptance rules out the same of all rates that are no latencies as of r.
+func (st *State) sameLine(s Settings, r *Rate) bool {
+	_, line := r.margins(&s)
+	return !slices.ContainsFunc(st.Rates, func(o Rate) bool {
+		_, other := o.margins(&s)
+		return !o.DryRun && o.Bound == 0 && other != line
+	})
 }
 
 // withinRange says that the metrics are where they should be, or which are not, and why that decides nothing.
@@ -160,7 +173,7 @@ func (st *State) withinRange(s Settings) string {
 	if len(not) == 0 {
 		return "every metric is within its range"
 	}
-	return fmt.Sprintf("metrics with %d votes are not within their range, which takes %d to decide; all others are: %s", votes, Decisive, strings.Join(not, ", "))
+	return fmt.Sprintf("the metrics that are not within their range have %d votes, of the %d that decide: %s", votes, Decisive, strings.Join(not, ", "))
 }
 
 // messageSize is enough for the messages that are made at every look, so that each is made in one go.

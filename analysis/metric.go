@@ -100,11 +100,15 @@ func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) (co
 	return counted
 }
 
-// votes are those of the metrics of which something is so, and the name of the one that has most of them.
+// votes are those of the metrics of which something is so, and the name of the one that has most of them. A rate has all, whatever
+// its part in the evidence: a step is accepted only where each of them is.
 func (st *State) votes(s Settings, is func(*Criterion, *Metric) bool) (votes int, name string) {
 	most := 0
 	for c, m := range st.voters(s, is) {
 		v := c.Votes()
+		if c.Rate != nil {
+			v = Decisive
+		}
 		votes += v
 		if v > most {
 			most, name = v, m.Name

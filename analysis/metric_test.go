@@ -72,11 +72,11 @@ func TestVotes(t *testing.T) {
 		"a small vote alone decides nothing": {settings: votes(Settings{}, 60, 39), looks: looks(20, several(2, 2)), want: Pass},
 		"and is said where nothing else judges": {
 			settings: votes(Settings{NoErrorRate: true}, 60, 39, 100), looks: looks(20, several(2, 1, 1)), want: Pass,
-			says: `metrics with 60 votes are not within their range, which takes 100 to decide; all others are: metric "a" is 2, outside its range (at most 1)`,
+			says: `the metrics that are not within their range have 60 votes, of the 100 that decide: metric "a" is 2, outside its range (at most 1)`,
 		},
 		"so is one that is missing": {
 			settings: votes(Settings{NoErrorRate: true}, 60, 39), looks: looks(20, several(1, math.NaN())), want: Pass,
-			says: `metrics with 39 votes are not within their range, which takes 100 to decide; all others are: metric "b" has no value (the value is not a number)`,
+			says: `the metrics that are not within their range have 39 votes, of the 100 that decide: metric "b" has no value (the value is not a number)`,
 		},
 		"two that make 100 together fail":           {settings: votes(Settings{}, 40, 60), looks: looks(3, several(2, 2)), want: Fail, cause: "Metric/b", says: `metric "a" is 2, outside its range (at most 1), metric "b" is 2`, from: 3},
 		"a small vote that is missing is not blind": {settings: votes(Settings{}, 99, 100), looks: looks(20, blind), want: Pass},
@@ -166,7 +166,18 @@ func TestRatesOfUsers(t *testing.T) {
 		"what its user tolerates is not": {settings: wide, looks: looks(20, broken), want: Undecided},
 		"it alone can be judged":         {settings: alone, looks: looks(40, good, idle), want: Pass, says: `metric "orders" counted`},
 		"without a value for a minute":   {settings: s, looks: looks(12, func(l *Look) { l.Metrics = []MetricValue{{Name: "orders", Err: "the result is empty"}} }), want: Hold, cause: CauseBlind, says: `metric "orders" (the result is empty)`},
-		"too few to know":                {settings: s, looks: looks(15, orders(Counts{1, 0, 0}, Counts{9, 0, 0})), want: Inconclusive, says: `metric "orders" counted`},
+		"also one with few votes": {
+			settings: Settings{NoErrorRate: true, Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}, Vote: 30}}, MaxStepTime: 20 * time.Second},
+			looks:    looks(12, func(l *Look) { l.Metrics = []MetricValue{{Name: "orders", Err: "the result is empty"}} }), want: Hold, cause: CauseBlind,
+		},
+		"rates with lines of their own say so": {
+			settings: Settings{NoErrorRate: true, Metrics: []Criterion{s.Metrics[0], {Name: "wide", Rate: &RateCriterion{Acceptance: Margin{Ratio: 8, Excess: 0.2}}}}},
+			looks: looks(20, orders(Counts{100, 0, 0}, Counts{900, 1, 0}), func(l *Look) {
+				l.Metrics = append(l.Metrics, MetricValue{Name: "wide", CandidateCounts: map[string]Counts{"n": {100, 6, 0}}, StableCounts: map[string]Counts{"a": {900, 54, 0}}})
+			}),
+			want: Pass, says: "plus 0.75 percentage points is ruled out, and of every other rate its own line (chance of error under 5 %)",
+		},
+		"too few to know": {settings: s, looks: looks(15, orders(Counts{1, 0, 0}, Counts{9, 0, 0})), want: Inconclusive, says: `metric "orders" counted`},
 	})
 }
 
