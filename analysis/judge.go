@@ -74,6 +74,7 @@ func (st *State) look(s Settings, l Look) {
 	if l.Missing {
 		st.Reason = bounded(l.Reason, maxMissing)
 		st.Blind = min(st.Blind+dt, maxDuration)
+		st.keep(l)
 	} else {
 		st.Blind = 0
 		st.count(s, l, span)
@@ -162,6 +163,19 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 		r.update(&s, &o)
 	}
 	st.Latency.remember(l)
+}
+
+// keep takes in what users' rates counted at a look at which the requests' counters were missing: those cover the gap when they are
+// back, and these must not be lost either. They are compared at the next look that counts.
+func (st *State) keep(l Look) {
+	for i := range st.Rates {
+		if r := &st.Rates[i]; r.isMetric() {
+			x, _ := r.observe(&st.Pods, l.Metrics)
+			r.Total.add(x)
+			r.StepTotal.add(x)
+			r.Stratum.keep(x)
+		}
+	}
 }
 
 // begin decides at the first look with a weight what is compared.

@@ -328,6 +328,23 @@ func TestAStratumEnds(t *testing.T) {
 	}
 }
 
+// What a rate counted while the requests' counters were missing is compared when they are back.
+func TestARateIsKeptWhileCountersAreMissing(t *testing.T) {
+	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}}
+	broken := orders(Counts{50, 50, 0}, Counts{450, 1, 0})
+	var all script
+	for range 6 { // the rate is asked for whenever the counters are missing
+		all = all.then(looks(1, broken, notDue)).then(looks(1, broken, missing))
+	}
+	st, got := all.then(looks(1, broken, notDue)).play(s)
+	if total := st.rate("Metric/orders").Total; total != (Tally{300, 300, 2700, 6}) {
+		t.Errorf("counted %+v", total)
+	}
+	if v := got[len(got)-1]; v.Result != Fail || v.Cause != "Metric/orders" {
+		t.Errorf("the last verdict is %s %q", v.Result, v.Message)
+	}
+}
+
 // What a rate counted before it was warm is no evidence, also where it is asked for after that.
 func TestARateWithAnIntervalWarmsUp(t *testing.T) {
 	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}, Interval: time.Minute, WarmUp: time.Minute}}}

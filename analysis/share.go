@@ -77,18 +77,14 @@ func (w *Window) alone() bool {
 // is so does not depend on the events, so the e-values stay valid.
 type Stratum struct {
 	Tally
-	// Looks is how many are in it in which something was counted, 0 to shareLooks-1.
+	// Looks is how many are in it in which something was counted, 0 to shareLooks.
 	Looks int `json:"looks,omitempty"`
 }
 
 // add takes in a look, and returns what is compared now, with the candidate's share of it: nothing as long as an arm
 // counted nothing. What one arm had for shareLooks, and the other nothing, is compared with nothing.
 func (p *Stratum) add(x arms) (compared arms, pi float64) {
-	if x.nc <= 0 && x.ns <= 0 {
-		return arms{}, 0.5
-	}
-	p.Tally.add(x)
-	p.Looks++
+	p.keep(x)
 	compared = p.arms()
 	if compared.nc > 0 && compared.ns > 0 {
 		*p = Stratum{}
@@ -100,9 +96,17 @@ func (p *Stratum) add(x arms) (compared arms, pi float64) {
 	return arms{}, 0.5
 }
 
+// keep takes in a look without comparing anything yet.
+func (p *Stratum) keep(x arms) {
+	if x.nc > 0 || x.ns > 0 {
+		p.Tally.add(x)
+		p.Looks = min(p.Looks+1, shareLooks)
+	}
+}
+
 // clean makes a stratum that came from outside usable.
 func (p *Stratum) clean() {
-	if p.Looks < 0 || p.Looks >= shareLooks || p.CandidateEvents > p.CandidateRequests || p.StableEvents > p.StableRequests {
+	if p.Looks < 0 || p.Looks > shareLooks || p.CandidateEvents > p.CandidateRequests || p.StableEvents > p.StableRequests {
 		*p = Stratum{}
 	}
 }
