@@ -225,10 +225,10 @@ func (w *walk) update(args ...string) func(string) {
 	return func(what string) { w.updated = w.try(what, args...) || w.updated }
 }
 
-// undo needs an update before it.
+// undo needs an update before it: of one that was taken back while it was held nothing is left to undo.
 func (w *walk) undo(what string) {
 	if w.updated {
-		w.try(what, "rollout", "undo", "deployment/"+harness.Name)
+		w.updated = !w.try(what, "rollout", "undo", "deployment/"+harness.Name)
 	}
 }
 
