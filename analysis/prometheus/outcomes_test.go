@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"gonum.org/v1/gonum/stat/distuv"
 
 	"github.com/headgate/headgate/analysis"
@@ -90,6 +91,35 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// A numerator without the label pod, or with another pod's, is of all of the denominator's.
+func TestNumeratorOfOtherPods(t *testing.T) {
+	of := func(name, pod string) series { return series{source: source{Pod: pod}, Name: name, Revision: "new"} }
+	for name, tc := range map[string]struct {
+		events []string // pods
+		want   map[arm]analysis.Counts
+	}{
+		"the same":       {[]string{"a", "b"}, map[arm]analysis.Counts{{"new", "a"}: {Requests: 10, Errors: 1}, {"new", "b"}: {Requests: 10, Errors: 1}}},
+		"one of them":    {[]string{"a"}, map[arm]analysis.Counts{{"new", "a"}: {Requests: 10, Errors: 1}, {"new", "b"}: {Requests: 10}}},
+		"none":           {nil, map[arm]analysis.Counts{{"new", "a"}: {Requests: 10}, {"new", "b"}: {Requests: 10}}},
+		"without a pod":  {[]string{""}, map[arm]analysis.Counts{{"new", ""}: {Requests: 20, Errors: 1}}},
+		"one of another": {[]string{"a", "worker"}, map[arm]analysis.Counts{{"new", ""}: {Requests: 20, Errors: 2}}},
+	} {
+		var samples []sample
+		var increments []increment
+		count := func(s series, by float64) {
+			samples, increments = append(samples, sample{Value: 100, series: s}), append(increments, increment{series: s, By: by})
+		}
+		for _, pod := range tc.events {
+			count(of(eventsOf, pod), 1)
+		}
+		count(of(allOf, "a"), 10)
+		count(of(allOf, "b"), 10)
+		if d := cmp.Diff(tc.want, byPod(samples, increments)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+}
+
 // A healthy candidate whose requests have their outcome some looks later is rolled back no more often than any other, and one that fails is,
 // however little there is of it.
 func TestOutcomesLooksLater(t *testing.T) {
@@ -109,21 +139,21 @@ func TestOutcomesLooksLater(t *testing.T) {
 		for i := range 120 {
 			at := start.Add(time.Duration(i+1) * 5 * time.Second)
 			var arms [2]map[string]analysis.Counts
-			for arm, part := range []float64{0.1, 0.9} {
+			for part, share := range []float64{0.1, 0.9} {
 				p := 0.01
-				if arm == 0 {
+				if part == 0 {
 					p = rate
 				}
-				requests, fail := draw(perLook*part, p)
+				requests, fail := draw(perLook*share, p)
 				if higherIsBetter {
 					fail = requests - fail
 				}
 				var events uint64
-				if numerator[arm] = append(numerator[arm], fail); i >= later {
-					events = numerator[arm][i-later]
+				if numerator[part] = append(numerator[part], fail); i >= later {
+					events = numerator[part][i-later]
 				}
-				c := pods[arm].settle(at, analysis.Counts{Requests: requests, Errors: events}, higherIsBetter, i >= 6)
-				arms[arm] = map[string]analysis.Counts{"pod": c}
+				c := pods[part].settle(at, analysis.Counts{Requests: requests, Errors: events}, higherIsBetter, i >= 6)
+				arms[part] = map[string]analysis.Counts{"pod": c}
 			}
 			l := analysis.Look{
 				Time: at, Weight: 10,

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -29,9 +30,11 @@ type rateMemory struct {
 	// step and weight are those of the last value, since the time of the first one with these.
 	step, weight int
 	since        time.Time
-	// outcomes are by revision and pod.
-	outcomes map[[2]string]outcomes
+	outcomes     map[arm]outcomes
 }
+
+// arm is a pod of a revision, or, with an empty pod, all of them.
+type arm struct{ revision, pod string }
 
 // ask is when a metric was asked for, and in which step at which weight.
 type ask struct {
@@ -195,39 +198,62 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 		out.NotDue = true
 		return out
 	}
-	after := rateMemory{memory: next, step: t.Step, weight: t.Weight, since: before.since, outcomes: map[[2]string]outcomes{}}
+	after := rateMemory{memory: next, step: t.Step, weight: t.Weight, since: before.since, outcomes: map[arm]outcomes{}}
 	if t.Step != before.step || t.Weight != before.weight {
 		after.since = at
 	}
-	settled := q.Interval >= outcomeWithin || at.Sub(after.since) >= outcomeWithin-early
 	out.CandidateCounts, out.StableCounts = map[string]analysis.Counts{}, map[string]analysis.Counts{}
-	for of, c := range byPod(r.samples, increments) {
-		o := before.outcomes[of]
-		known := o.settle(at, c, q.HigherIsBetter, settled)
-		if !o.empty() {
-			after.outcomes[of] = o
-		}
-		arm := out.StableCounts
-		if of[0] == t.Candidate {
-			arm = out.CandidateCounts
-		}
-		if known.Requests > 0 {
-			arm[of[1]] = known
+	for of, known := range after.settle(at, before.outcomes, byPod(r.samples, increments), q) {
+		if of.revision == t.Candidate {
+			out.CandidateCounts[of.pod] = known
+		} else {
+			out.StableCounts[of.pod] = known
 		}
 	}
 	u.rates[key] = after
 	return out
 }
 
+// settle puts outcomes and requests together, and remembers what is left of either. It returns what is known.
+func (m *rateMemory) settle(at time.Time, waiting map[arm]outcomes, counts map[arm]analysis.Counts, q Query) map[arm]analysis.Counts {
+	settled := q.Interval >= outcomeWithin || at.Sub(m.since) >= outcomeWithin-early
+	out := map[arm]analysis.Counts{}
+	for of, c := range counts {
+		o := waiting[of]
+		if known := o.settle(at, c, q.HigherIsBetter, settled); known.Requests > 0 {
+			out[of] = known
+		}
+		if !o.empty() {
+			m.outcomes[of] = o
+		}
+	}
+	return out
+}
+
 // byPod are a rate's increments by revision and pod, also of the pods that are there and counted nothing: their outcomes are
-// awaited, and those of pods that are gone are not.
-func byPod(samples []sample, increments []increment) map[[2]string]analysis.Counts {
-	out := map[[2]string]analysis.Counts{}
+// awaited, and those of pods that are gone are not. Where a revision has events of pods that have no requests, its pods are
+// taken together: the numerator has no label pod, or another one's.
+func byPod(samples []sample, increments []increment) map[arm]analysis.Counts {
+	out, together := map[arm]analysis.Counts{}, map[string]bool{}
 	for _, s := range samples {
-		out[[2]string{s.Revision, s.Pod}] = analysis.Counts{}
+		if s.Name == allOf {
+			out[arm{s.Revision, s.Pod}] = analysis.Counts{}
+		}
+	}
+	for _, s := range samples {
+		if _, ok := out[arm{s.Revision, s.Pod}]; !ok {
+			together[s.Revision] = true
+		}
+	}
+	maps.DeleteFunc(out, func(of arm, _ analysis.Counts) bool { return together[of.revision] })
+	for revision := range together {
+		out[arm{revision, ""}] = analysis.Counts{}
 	}
 	for _, inc := range increments {
-		of := [2]string{inc.Revision, inc.Pod}
+		of := arm{inc.Revision, inc.Pod}
+		if together[inc.Revision] {
+			of.pod = ""
+		}
 		c := out[of]
 		if inc.Name == allOf {
 			c.Requests += inc.count()
