@@ -128,7 +128,7 @@ func accepted(s Settings, st *State) string {
 		if votes, _ := st.votes(s, func(*Criterion, *Metric) bool { return true }); votes == 0 {
 			return "nothing is judged"
 		}
-		return st.withinRange(s)
+		return orDefault(st.outvoted(s) == "", "every metric is within its range", st.outvoted(s))
 	}
 	r := st.pick(func(*Rate) float64 { return 0 }) // the first
 	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)
@@ -143,7 +143,11 @@ func accepted(s Settings, st *State) string {
 		b = append(b, " and latency as far off"...)
 	}
 	b = append(append(append(b, " is ruled out"...), others...), " (chance of error under "...)
-	return string(append(appendPercent(b, s.Beta), ')'))
+	b = append(appendPercent(b, s.Beta), ')')
+	if outvoted := st.outvoted(s); outvoted != "" {
+		b = append(append(b, "; "...), outvoted...)
+	}
+	return string(b)
 }
 
 // sameLine says that acceptance rules out the same of all rates that are no latencies as of r.
@@ -155,8 +159,8 @@ func (st *State) sameLine(s Settings, r *Rate) bool {
 	})
 }
 
-// withinRange says that the metrics are where they should be, or which are not, and why that decides nothing.
-func (st *State) withinRange(s Settings) string {
+// outvoted says which metrics are not where they should be, and why that decides nothing; empty: all are.
+func (st *State) outvoted(s Settings) string {
 	var not []string
 	votes := 0
 	for c, m := range st.voters(s, func(_ *Criterion, m *Metric) bool { return !m.accepted() }) {
@@ -171,7 +175,7 @@ func (st *State) withinRange(s Settings) string {
 		}
 	}
 	if len(not) == 0 {
-		return "every metric is within its range"
+		return ""
 	}
 	return fmt.Sprintf("the metrics that are not within their range have %d votes, of the %d that decide: %s", votes, Decisive, strings.Join(not, ", "))
 }

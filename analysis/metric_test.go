@@ -78,6 +78,10 @@ func TestVotes(t *testing.T) {
 			settings: votes(Settings{NoErrorRate: true}, 60, 39), looks: looks(20, several(1, math.NaN())), want: Pass,
 			says: `the metrics that are not within their range have 39 votes, of the 100 that decide: metric "b" has no value (the value is not a number)`,
 		},
+		"also beside rates": {
+			settings: votes(Settings{}, 60, 39), looks: looks(20, several(2, 1)), want: Pass,
+			says: `(chance of error under 5 %); the metrics that are not within their range have 60 votes, of the 100 that decide: metric "a" is 2`,
+		},
 		"two that make 100 together fail":           {settings: votes(Settings{}, 40, 60), looks: looks(3, several(2, 2)), want: Fail, cause: "Metric/b", says: `metric "a" is 2, outside its range (at most 1), metric "b" is 2`, from: 3},
 		"a small vote that is missing is not blind": {settings: votes(Settings{}, 99, 100), looks: looks(20, blind), want: Pass},
 		"a whole one is":                            {settings: votes(Settings{}, 100, 100), looks: looks(20, blind), want: Hold, cause: CauseBlind},
