@@ -89,6 +89,9 @@ func tooSlow(spec *v1alpha1.RolloutPolicySpec) string {
 			continue
 		}
 		votes += c.Votes()
+		if c.Rate != nil { // no step is accepted without it, whatever its weight
+			votes = analysis.Decisive
+		}
 		how := fmt.Sprintf("warms up for %s", c.WarmUp)
 		switch {
 		case c.WarmUp == 0:

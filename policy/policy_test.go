@@ -47,6 +47,11 @@ func TestMetricsThatAreSlowerThanARolloutMayBe(t *testing.T) {
 		return m
 	}
 	halved := func(m v1alpha1.Metric) v1alpha1.Metric { m.Weight = new(int32(50)); return m }
+	rate := func(m v1alpha1.Metric) v1alpha1.Metric {
+		m.Query, m.Range = "", nil
+		m.Rate = &v1alpha1.MetricRate{Numerator: `failed{r="{{.Revision}}"}`, Denominator: `all{r="{{.Revision}}"}`}
+		return m
+	}
 	dry := func(m v1alpha1.Metric) v1alpha1.Metric { m.DryRun = new(true); return m }
 	templated := func(m v1alpha1.Metric) v1alpha1.Metric { m.Template = &v1alpha1.TemplateRef{Name: "orders"}; return m }
 	for name, tc := range map[string]struct {
@@ -72,6 +77,10 @@ func TestMetricsThatAreSlowerThanARolloutMayBe(t *testing.T) {
 		"nobody waits for a dry run":    {metrics: []v1alpha1.Metric{dry(metric("orders", 10*time.Minute, 0))}},
 		"nor for half a vote":           {metrics: []v1alpha1.Metric{halved(metric("a", 10*time.Minute, 0)), dry(metric("b", 10*time.Minute, 0))}},
 		"a template may say more of it": {metrics: []v1alpha1.Metric{templated(metric("orders", 10*time.Minute, 0))}},
+		"but for half a rate": {
+			metrics: []v1alpha1.Metric{rate(halved(metric("orders", 10*time.Minute, 0)))},
+			want:    `metric "orders" warms up for 10m0s, longer than maxDuration (4m0s): steps would wait for it`,
+		},
 		"two halves are a vote": {
 			metrics: []v1alpha1.Metric{halved(metric("a", 10*time.Minute, 0)), halved(metric("b", 10*time.Minute, 0))},
 			want:    `metric "a" warms up for 10m0s, longer than maxDuration (4m0s): steps would wait for it`,

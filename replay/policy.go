@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ func Policy(text []byte) (*v1alpha1.RolloutPolicySpec, error) {
 	case len(mistakes) == 1:
 		return nil, fmt.Errorf("reading the policy: %s", mistakes[0])
 	case len(mistakes) > 1:
+		slices.Sort(mistakes) // they are found in no order
 		return nil, fmt.Errorf("reading the policy: there are %d mistakes:\n  %s", len(mistakes), strings.Join(mistakes, "\n  "))
 	}
 	return spec, nil
