@@ -23,6 +23,8 @@ const outcomeWithin = 30 * time.Second
 type outcomes struct {
 	// requests are those without an outcome, events (successes, where more is better) those without a request.
 	requests, events queue
+	// good are requests with a success that are not counted yet, where more is better.
+	good queue
 	// owed are events of requests that were counted as none, until there are requests to count them with.
 	owed uint64
 }
@@ -39,8 +41,12 @@ func (o *outcomes) settle(at time.Time, c analysis.Counts, higherIsBetter, settl
 	}
 	o.events.expired(at) // their requests were counted before anybody looked
 	without := o.requests.expired(at)
-	if higherIsBetter {
-		return analysis.Counts{Requests: together + early + late + without, Errors: without}
+	if higherIsBetter { // successes are known at once, and count no sooner than failures: else none fails at first
+		if settled {
+			o.good.add(at, together+early)
+		}
+		o.good.add(at, late)
+		return analysis.Counts{Requests: o.good.expired(at) + without, Errors: without}
 	}
 	o.owed += late
 	paid := min(o.owed, c.Requests-together-early)
@@ -49,7 +55,7 @@ func (o *outcomes) settle(at time.Time, c analysis.Counts, higherIsBetter, settl
 }
 
 // empty says that nothing is awaited.
-func (o *outcomes) empty() bool { return len(o.requests)+len(o.events) == 0 && o.owed == 0 }
+func (o *outcomes) empty() bool { return len(o.requests)+len(o.events)+len(o.good) == 0 && o.owed == 0 }
 
 // queue are numbers of requests or events by when they were counted, oldest first.
 type queue []counted
