@@ -66,6 +66,15 @@ func (c *Criterion) Votes() int {
 	return orDefault(c.Vote > 0 && c.Vote <= Decisive, c.Vote, Decisive)
 }
 
+// VotesToPass are how many the metric has in whether a step may pass: its Votes; of a rate all, whatever its part in the
+// evidence, because a step is accepted only where each rate is. From 0, in a dry run, to Decisive.
+func (c *Criterion) VotesToPass() int {
+	if c.Rate != nil && !c.DryRun {
+		return Decisive
+	}
+	return c.Votes()
+}
+
 // warmUp is for how long the values are ignored. What a rate has counted when it is asked for goes back for its interval.
 func (c *Criterion) warmUp() time.Duration {
 	if c.Rate != nil && c.WarmUp > 0 {

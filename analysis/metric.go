@@ -100,15 +100,12 @@ func (st *State) metrics(s Settings, values []MetricValue, dt time.Duration) (co
 	return counted
 }
 
-// votes are those of the metrics of which something is so, and the name of the one that has most of them. A rate has all, whatever
-// its part in the evidence: a step is accepted only where each of them is.
+// votes are those of the metrics of which something is so, and the name of the one that has most of them. A rate's value is never
+// out of a range, so that its votes are about whether the step may pass.
 func (st *State) votes(s Settings, is func(*Criterion, *Metric) bool) (votes int, name string) {
 	most := 0
 	for c, m := range st.voters(s, is) {
-		v := c.Votes()
-		if c.Rate != nil {
-			v = Decisive
-		}
+		v := c.VotesToPass()
 		votes += v
 		if v > most {
 			most, name = v, m.Name

@@ -27,11 +27,10 @@ func Unjudged(spec *v1alpha1.RolloutPolicySpec) string {
 	for i := range spec.Analysis.Metrics {
 		m := &spec.Analysis.Metrics[i]
 		c := Criterion(m)
-		// A rate is compared as errors are, whatever its part of the evidence; and a template's metric may be one.
-		if (c.Rate != nil || m.Template != nil) && !c.DryRun {
+		if m.Template != nil && !c.DryRun { // it may be a rate
 			return ""
 		}
-		votes += c.Votes()
+		votes += c.VotesToPass()
 	}
 	if !spec.Analysis.SuccessRate.Disabled || !spec.Analysis.Latency.Disabled || votes >= analysis.Decisive {
 		return ""
@@ -88,10 +87,7 @@ func tooSlow(spec *v1alpha1.RolloutPolicySpec) string {
 		if m.Template != nil || c.Votes() == 0 || c.WarmUp+interval <= most {
 			continue
 		}
-		votes += c.Votes()
-		if c.Rate != nil { // no step is accepted without it, whatever its weight
-			votes = analysis.Decisive
-		}
+		votes += c.VotesToPass()
 		how := fmt.Sprintf("warms up for %s", c.WarmUp)
 		switch {
 		case c.WarmUp == 0:
