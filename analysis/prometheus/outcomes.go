@@ -34,24 +34,24 @@ type outcomes struct {
 func (o *outcomes) settle(at time.Time, c analysis.Counts, higherIsBetter, settled bool) analysis.Counts {
 	together := min(c.Requests, c.Errors)
 	requests, events := c.Requests-together, c.Errors-together // of one of them there are none
-	early, late := o.events.take(requests), o.requests.take(events)
+	ahead, late := o.events.take(requests), o.requests.take(events)
 	o.events.add(at, events-late)
 	if settled || !higherIsBetter {
-		o.requests.add(at, requests-early)
+		o.requests.add(at, requests-ahead)
 	}
 	o.events.expired(at) // their requests were counted before anybody looked
 	without := o.requests.expired(at)
 	if higherIsBetter { // successes are known at once, and count no sooner than failures: else none fails at first
 		if settled {
-			o.good.add(at, together+early)
+			o.good.add(at, together+ahead)
 		}
 		o.good.add(at, late)
 		return analysis.Counts{Requests: o.good.expired(at) + without, Errors: without}
 	}
 	o.owed += late
-	paid := min(o.owed, c.Requests-together-early)
+	paid := min(o.owed, c.Requests-together-ahead)
 	o.owed -= paid
-	return analysis.Counts{Requests: c.Requests, Errors: together + early + paid}
+	return analysis.Counts{Requests: c.Requests, Errors: together + ahead + paid}
 }
 
 // empty says that nothing is awaited.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -234,26 +233,29 @@ func (m *rateMemory) settle(at time.Time, waiting map[arm]outcomes, counts map[a
 // awaited, and those of pods that are gone are not. Where a revision has events of pods that have no requests, its pods are
 // taken together: the numerator has no label pod, or another one's.
 func byPod(samples []sample, increments []increment) map[arm]analysis.Counts {
-	out, together := map[arm]analysis.Counts{}, map[string]bool{}
+	requests, together := map[arm]bool{}, map[string]bool{}
 	for _, s := range samples {
 		if s.Name == allOf {
-			out[arm{s.Revision, s.Pod}] = analysis.Counts{}
+			requests[arm{s.Revision, s.Pod}] = true
 		}
 	}
 	for _, s := range samples {
-		if _, ok := out[arm{s.Revision, s.Pod}]; !ok {
+		if !requests[arm{s.Revision, s.Pod}] {
 			together[s.Revision] = true
 		}
 	}
-	maps.DeleteFunc(out, func(of arm, _ analysis.Counts) bool { return together[of.revision] })
-	for revision := range together {
-		out[arm{revision, ""}] = analysis.Counts{}
+	armOf := func(s series) arm {
+		if together[s.Revision] {
+			return arm{revision: s.Revision}
+		}
+		return arm{s.Revision, s.Pod}
+	}
+	out := map[arm]analysis.Counts{}
+	for _, s := range samples {
+		out[armOf(s.series)] = analysis.Counts{}
 	}
 	for _, inc := range increments {
-		of := arm{inc.Revision, inc.Pod}
-		if together[inc.Revision] {
-			of.pod = ""
-		}
+		of := armOf(inc.series)
 		c := out[of]
 		if inc.Name == allOf {
 			c.Requests += inc.count()
