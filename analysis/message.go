@@ -5,6 +5,7 @@ package analysis
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -128,7 +129,7 @@ func accepted(s Settings, st *State) string {
 		if votes, _ := st.votes(s, func(*Criterion, *Metric) bool { return true }); votes == 0 {
 			return "nothing is judged"
 		}
-		return orDefault(st.outvoted(s) == "", "every metric is within its range", st.outvoted(s))
+		return cmp.Or(st.outvoted(s), "every metric is within its range")
 	}
 	r := st.pick(func(*Rate) float64 { return 0 }) // the first
 	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)

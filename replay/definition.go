@@ -25,8 +25,8 @@ import (
 //go:embed headgate.dev_rolloutpolicies.yaml
 var definition []byte
 
-// refused is what the API server would say about a policy, in the order in which it checks: form, lists with the same name
-// twice, rules. The error says that the definition itself can't be used.
+// refused is what the API server would say about a policy: its form, lists with the same name twice, rules. The error says
+// that the definition itself can't be used.
 func refused(object map[string]any) ([]string, error) {
 	schema, err := schemaOf(definition)
 	if err != nil {

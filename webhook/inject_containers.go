@@ -123,12 +123,11 @@ func (in *injection) proxyContainer(resources corev1.ResourceRequirements) corev
 		Resources:     *resources.DeepCopy(),
 		RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts:  []corev1.VolumeMount{{Name: v1alpha1.TokenVolume, MountPath: v1alpha1.TokenMountPath, ReadOnly: true}},
-		// App containers start when this succeeds: not before Envoy can take their requests. Two minutes
-		// are for nodes under stress; with or without the xDS server Envoy is there within seconds.
-		StartupProbe: startupProbe(1, 120),
-		// From then on it is ready for as long as it runs: a dead container is not at once, without any probe, and an
-		// Envoy that hangs is ended by its watchdog. A kubelet that starts anew takes a readiness probe of a
-		// native sidecar for failed until it has asked (Kubernetes 1.36), and all pods of its node are out.
+		// App containers start when this succeeds: not before Envoy can take their requests. From then on the
+		// container is ready for as long as it runs, without a readiness probe: a dead one is not at once, and an Envoy
+		// that hangs is ended by its watchdog. A kubelet that starts anew takes a readiness probe of a native
+		// sidecar for failed until it has asked (Kubernetes 1.36), and all pods of its node are out.
+		StartupProbe: startupProbe(),
 		// PreStop hooks of native sidecars run when the pod begins to end, beside those of the app
 		// (KEP-753), so connections are drained while the app still serves.
 		Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{headgateBinary, "drain"}}}},
@@ -163,13 +162,14 @@ func (in *injection) proxyEnvironment() []corev1.EnvVar {
 }
 
 // startupProbe asks Envoy's readiness on its own port. Everything that the API would default is stated,
-// so that a second call finds what the first one wrote.
-func startupProbe(periodSeconds, failures int32) *corev1.Probe {
+// so that a second call finds what the first one wrote. Two minutes are for nodes under stress; with or without the xDS
+// server Envoy is there within seconds.
+func startupProbe() *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
 			Path: "/ready", Port: intstr.FromInt32(v1alpha1.StatsPort), Scheme: corev1.URISchemeHTTP,
 		}},
-		PeriodSeconds: periodSeconds, FailureThreshold: failures, TimeoutSeconds: 2, SuccessThreshold: 1,
+		PeriodSeconds: 1, FailureThreshold: 120, TimeoutSeconds: 2, SuccessThreshold: 1,
 	}
 }
 
