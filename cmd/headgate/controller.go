@@ -49,12 +49,15 @@ func newController() *cobra.Command {
 				return err
 			}
 			keeper := controlplane.NewKeeper(o)
+			told := cmd.Context()
+			ctx := controlplane.Drained(told, controlplane.DrainPeriod)
 			mgr, err := ctrl.NewManager(config, ctrl.Options{
 				Scheme: scheme,
 				Cache:  cacheOptions(o.Namespace, o.WebhookConfiguration),
-				WebhookServer: webhook.NewServer(webhook.Options{Port: webhookPort, TLSOpts: []func(*tls.Config){
-					func(c *tls.Config) { c.GetCertificate = keeper.GetCertificate },
-				}}),
+				WebhookServer: controlplane.DrainedServer(told, webhook.NewServer(webhook.Options{
+					Port:    webhookPort,
+					TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.GetCertificate = keeper.GetCertificate }},
+				})),
 				Metrics:                 server.Options{BindAddress: metricsAddress},
 				HealthProbeBindAddress:  healthAddress,
 				LeaderElection:          leaderElect,
@@ -67,10 +70,10 @@ func newController() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("setting up the control plane: %w", err)
 			}
-			if err := controlplane.Setup(cmd.Context(), mgr, keeper, o); err != nil {
+			if err := controlplane.Setup(ctx, mgr, keeper, o); err != nil {
 				return err
 			}
-			return mgr.Start(cmd.Context())
+			return mgr.Start(ctx)
 		},
 	}
 	f := cmd.Flags()
