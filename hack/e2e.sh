@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What the upgrade begins with: the release before, or while there is none, the commit that stands for it.
-previous=77eb53b959db
+previous=0138e0021da0
 
 cluster() { go -C e2e/cluster run . "$@"; }
 
