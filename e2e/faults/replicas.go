@@ -48,7 +48,8 @@ func Away(c *harness.Case, deployment string) (back func()) {
 	})
 }
 
-// AwaitReady waits until all pods that one of these Deployments should have are ready.
+// AwaitReady waits until all pods that one of these Deployments should have are ready, and the control plane's also are
+// reached by the API server.
 func AwaitReady(c *harness.Case, deployment string) {
 	c.T.Helper()
 	c.Await(patience, deployment+" is ready", func(ctx context.Context) error {
@@ -62,6 +63,9 @@ func AwaitReady(c *harness.Case, deployment string) {
 			return false
 		})
 	})
+	if deployment == ControlPlane {
+		c.Await(patience, "the API server reaches the webhooks", c.AwaitWebhooks)
+	}
 }
 
 // Leader waits until there is another leader than the one before (empty: any) that has a pod. It returns who that

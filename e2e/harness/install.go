@@ -80,13 +80,13 @@ func (c *Cluster) awaitInstalled(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("waiting for Headgate to be ready: %w\n%s", err, c.Dump(context.WithoutCancel(ctx), SystemNamespace))
 	}
-	return c.awaitWebhooks(ctx)
+	return c.AwaitWebhooks(ctx)
 }
 
-// awaitWebhooks waits until the API server reaches the webhooks: a moment after their pods are ready, when the
+// AwaitWebhooks waits until the API server reaches the webhooks: a moment after their pods are ready, when the
 // node has routes to them. Pods that are created in that moment start without a sidecar, as designed, and the
 // first update of their workload is not held.
-func (c *Cluster) awaitWebhooks(ctx context.Context) error {
+func (c *Cluster) AwaitWebhooks(ctx context.Context) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-webhooks-", Labels: map[string]string{v1alpha1.EnabledLabel: "true"}}}
 	if err := c.Client.Create(ctx, ns); err != nil {
 		return fmt.Errorf("creating a namespace: %w", err)
