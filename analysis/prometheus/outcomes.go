@@ -4,6 +4,7 @@
 package prometheus
 
 import (
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/analysis"
@@ -15,7 +16,7 @@ import (
 // those that the outcomes are of, and of the other less.
 const outcomeWithin = 30 * time.Second
 
-// outcomes are what one pod counted of a user's rate, and of which the other half is not counted yet. The zero value has nothing.
+// outcomes are what one pod, or all of a revision together, counted of a user's rate, and of which the other half is not counted yet. The zero value has nothing.
 //
 // Compared look by look, a success that comes a look after its request would be a failure, all of a version that counts
 // one request now and then, and none of one that always has successes of earlier ones; and a failure that comes so
@@ -54,6 +55,14 @@ func (o *outcomes) settle(at time.Time, c analysis.Counts, higherIsBetter, settl
 	return analysis.Counts{Requests: c.Requests, Errors: together + ahead + paid}
 }
 
+// join takes over what others await.
+func (o *outcomes) join(others *outcomes) {
+	o.requests.join(others.requests)
+	o.events.join(others.events)
+	o.good.join(others.good)
+	o.owed += others.owed
+}
+
 // empty says that nothing is awaited.
 func (o *outcomes) empty() bool { return len(o.requests)+len(o.events)+len(o.good) == 0 && o.owed == 0 }
 
@@ -69,6 +78,11 @@ func (q *queue) add(at time.Time, n uint64) {
 	if n > 0 {
 		*q = append(*q, counted{at, n})
 	}
+}
+
+func (q *queue) join(other queue) {
+	*q = append(slices.Clone(*q), other...)
+	slices.SortStableFunc(*q, func(a, b counted) int { return a.at.Compare(b.at) })
 }
 
 // take takes at most n of the oldest.

@@ -5,6 +5,7 @@ package prometheus
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,8 +116,56 @@ func TestNumeratorOfOtherPods(t *testing.T) {
 		}
 		count(of(allOf, "a"), 10)
 		count(of(allOf, "b"), 10)
-		if d := cmp.Diff(tc.want, byPod(samples, increments)); d != "" {
+		if d := cmp.Diff(tc.want, byPod(samples, increments, nil)); d != "" {
 			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+}
+
+// What was awaited of single pods is not forgotten when they are taken together, nor what was awaited of all of them when
+// they could be told apart again.
+func TestOutcomesOfPodsThatAreTakenTogether(t *testing.T) {
+	look := func(pods ...string) (out []sample) { // events of all of them, requests of those with a + before
+		for _, pod := range pods {
+			name, asked := strings.CutPrefix(pod, "+")
+			s := series{source: source{Pod: name}, Name: eventsOf, Revision: "new"}
+			out = append(out, sample{series: s})
+			if asked {
+				s.Name = allOf
+				out = append(out, sample{series: s})
+			}
+		}
+		return out
+	}
+	counted := func(name, pod string, by float64) increment {
+		return increment{series: series{source: source{Pod: pod}, Name: name, Revision: "new"}, By: by}
+	}
+	apart, together := look("+a", "+b"), look("+a", "+b", "c")
+	for name, looks := range map[string][][]sample{
+		"apart": {apart, apart, apart, apart}, "together": {together, together, together, together},
+		"then together": {apart, apart, together, together}, "then apart": {together, apart, apart, apart},
+		"in turns": {apart, together, apart, together}, "in other turns": {together, apart, together, apart},
+	} {
+		var m rateMemory
+		var sum analysis.Counts
+		for i, samples := range looks {
+			var increments []increment
+			switch i {
+			case 0:
+				increments = []increment{counted(allOf, "a", 10), counted(allOf, "b", 4)}
+			case 1:
+				increments = []increment{counted(eventsOf, "a", 9), counted(eventsOf, "b", 4)}
+			}
+			at := start.Add(time.Hour + time.Duration(i)*20*time.Second)
+			next := rateMemory{since: start, outcomes: map[arm]outcomes{}}
+			for _, known := range next.settle(at, m.outcomes, byPod(samples, increments, m.outcomes), Query{HigherIsBetter: true}) {
+				sum.Requests += known.Requests
+				sum.Errors += known.Errors
+			}
+			m = next
+		}
+		if want := (analysis.Counts{Requests: 14, Errors: 1}); sum != want {
+			t.Errorf("%s: counted %+v, want %+v; waiting are %+v", name, sum, want, m.outcomes)
 		}
 	}
 }

@@ -202,7 +202,7 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 		after.since = at
 	}
 	out.CandidateCounts, out.StableCounts = map[string]analysis.Counts{}, map[string]analysis.Counts{}
-	for of, known := range after.settle(at, before.outcomes, byPod(r.samples, increments), q) {
+	for of, known := range after.settle(at, before.outcomes, byPod(r.samples, increments, before.outcomes), q) {
 		if of.revision == t.Candidate {
 			out.CandidateCounts[of.pod] = known
 		} else {
@@ -219,6 +219,9 @@ func (m *rateMemory) settle(at time.Time, waiting map[arm]outcomes, counts map[a
 	out := map[arm]analysis.Counts{}
 	for of, c := range counts {
 		o := waiting[of]
+		if of.pod == "" {
+			o = togetherOf(of.revision, waiting)
+		}
 		if known := o.settle(at, c, q.HigherIsBetter, settled); known.Requests > 0 {
 			out[of] = known
 		}
@@ -229,11 +232,27 @@ func (m *rateMemory) settle(at time.Time, waiting map[arm]outcomes, counts map[a
 	return out
 }
 
+// togetherOf is what all pods of a revision await.
+func togetherOf(revision string, waiting map[arm]outcomes) (all outcomes) {
+	for of, o := range waiting {
+		if of.revision == revision {
+			all.join(&o)
+		}
+	}
+	return all
+}
+
 // byPod are a rate's increments by revision and pod, also of the pods that are there and counted nothing: their outcomes are
 // awaited, and those of pods that are gone are not. Where a revision has events of pods that have no requests, its pods are
-// taken together: the numerator has no label pod, or another one's.
-func byPod(samples []sample, increments []increment) map[arm]analysis.Counts {
+// taken together: the numerator has no label pod, or another one's, or a pod has had no request yet. They are for as long as
+// they await outcomes so, of which nobody knows whose they are.
+func byPod(samples []sample, increments []increment, waiting map[arm]outcomes) map[arm]analysis.Counts {
 	requests, together := map[arm]bool{}, map[string]bool{}
+	for of := range waiting {
+		if of.pod == "" {
+			together[of.revision] = true
+		}
+	}
 	for _, s := range samples {
 		if s.Name == allOf {
 			requests[arm{s.Revision, s.Pod}] = true
