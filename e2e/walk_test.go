@@ -19,6 +19,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/faults"
@@ -355,6 +356,9 @@ func (w *walk) anotherCertificate(what string) {
 // restart kills a component of the cluster, where that is possible.
 func (w *walk) restart(component string) func(string) {
 	return func(what string) {
+		if component == "kubelet" {
+			w.awaitKnown()
+		}
 		r, local := w.RestartComponents(w.Ctx, component)
 		if r.Exit != 0 {
 			w.T.Fatal(r)
@@ -362,6 +366,27 @@ func (w *walk) restart(component string) func(string) {
 		if local {
 			w.say("%s", what)
 		}
+	}
+}
+
+// awaitKnown waits until a kubelet that starts finds all pods that serve older than ten seconds. It takes younger ones for
+// new, and for not ready until it has asked, on clusters without Headgate too.
+func (w *walk) awaitKnown() {
+	var pods corev1.PodList
+	if err := w.Client.List(w.Ctx, &pods, client.InNamespace(w.Namespace)); err != nil {
+		w.T.Fatalf("listing pods: %v", err)
+	}
+	var youngest time.Time
+	for i := range pods.Items {
+		for _, s := range pods.Items[i].Status.ContainerStatuses {
+			if r := s.State.Running; s.Ready && r != nil && r.StartedAt.After(youngest) {
+				youngest = r.StartedAt.Time
+			}
+		}
+	}
+	select {
+	case <-time.After(time.Until(youngest.Add(12 * time.Second))): // its time has whole seconds
+	case <-w.Ctx.Done():
 	}
 }
 
