@@ -287,7 +287,7 @@ func held(r *request) (verdict, bool) {
 		v.action, v.back, v.reason = ActionReleaseBack, true, "resumed: the release that waited"
 	}
 	if v.action == ActionKeep && !r.in.ByController && !equalFields(r.user, r.hold.User) {
-		v.warning = "the strategy is noted, and applied when the rollout ends"
+		v.warning = "the strategy is noted, and applied when the rollout ends (what equals the values of now can not be told from no change)"
 	}
 	return v, true
 }
