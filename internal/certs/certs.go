@@ -43,6 +43,8 @@ const MountPath = "/certs"
 var (
 	// errNotReady is what a TLS client causes, and readiness says, before the Secret holds a certificate.
 	errNotReady = errors.New("the Secret holds no certificate yet")
+	// errGone is what the log says when somebody deletes the Secret. What it held is served on, by replicas that have it.
+	errGone = errors.New("the Secret with the certificate is gone, and replicas that start will not be ready")
 	// errNotTrusted is what readiness says while the API server would refuse the certificate.
 	errNotTrusted = errors.New("the webhook configuration's caBundle does not trust the certificate yet")
 )
@@ -75,7 +77,11 @@ func NewKeeper(secret types.NamespacedName, webhookConfiguration string) *Keeper
 // allowed to see them.
 func (k *Keeper) Watch(ctx context.Context, mgr ctrl.Manager) error {
 	err := follow(ctx, mgr, func(s *corev1.Secret, deleted bool) {
-		if !deleted && s.Namespace == k.secret.Namespace && s.Name == k.secret.Name {
+		switch {
+		case s.Namespace != k.secret.Namespace || s.Name != k.secret.Name:
+		case deleted:
+			mgr.GetLogger().Error(errGone, "Restore it from a backup, or pods have to be created anew to trust another CA", "secret", k.secret)
+		default:
 			k.take(s.Data)
 		}
 	})
