@@ -117,12 +117,13 @@ func TestPoliciesThatAreAccepted(t *testing.T) {
 	}
 }
 
-// Such a policy is one for a dry run, perhaps, and no mistake.
-func TestAPolicyThatJudgesNothingIsOdd(t *testing.T) {
-	const want = "Warning: policy: errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted\n"
+// Such a policy is one for a dry run, perhaps, and no mistake. With metrics of the user's another verdict was possible.
+func TestAPolicyThatIsOdd(t *testing.T) {
+	const unjudged = "Warning: policy: errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted\n"
 	for text, want := range map[string]string{
 		spec("{}"): "",
-		spec("{analysis: {successRate: {disabled: true}, latency: {disabled: true}}}"): want,
+		spec("{analysis: {successRate: {disabled: true}, latency: {disabled: true}}}"): unjudged,
+		metric("query: up"): "Warning: policy: looks have no metrics of your own, so the verdicts are those without its analysis.metrics (1)\n",
 	} {
 		policy, err := Policy([]byte(text))
 		if err != nil {

@@ -152,6 +152,9 @@ func (r *replay) wonderAtPolicy() {
 	if unjudged := policy.Unjudged(r.options.Policy); unjudged != "" {
 		fmt.Fprintln(r.options.Warnings, "Warning: policy:", unjudged)
 	}
+	if n := len(r.options.Policy.Analysis.Metrics); n > 0 {
+		fmt.Fprintf(r.options.Warnings, "Warning: policy: looks have no metrics of your own, so the verdicts are those without its analysis.metrics (%d)\n", n)
+	}
 }
 
 // warn says something about the current line, unless something of its kind was said.
