@@ -291,16 +291,3 @@ func held(r *request) (verdict, bool) {
 	}
 	return v, true
 }
-
-// notedWarning tells the user what becomes of his strategy; empty when he wants what he wanted before. Recreate is told
-// with each of his writes: to take it back he may write the type and the values that the hold has, which the API server
-// takes for no change, and the next update would go out with an outage.
-func (r *request) notedWarning() string {
-	switch {
-	case !equalFields(r.user, r.hold.User):
-		return "the strategy is noted, and applied when the rollout ends (what equals the values of now can not be told from no change)"
-	case r.user.StrategyType == string(appsv1.RecreateDeploymentStrategyType):
-		return "strategy Recreate is noted, and applied when the rollout ends: to take it back, write another maxSurge or maxUnavailable than the Deployment has now"
-	}
-	return ""
-}

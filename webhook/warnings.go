@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 
+	appsv1 "k8s.io/api/apps/v1"
+
 	"github.com/headgate/headgate/api/v1alpha1"
 )
 
@@ -67,6 +69,19 @@ func (r *request) heldWarning() string {
 	w := fmt.Sprintf("held as a canary rollout (%s; up to %s%s): kubectl rollout status %s waits for the verdict",
 		strings.Join(steps, ", "), formatDuration(r.policy.EffectiveMaxDuration()), approval, r.name())
 	return w + r.whenResumed()
+}
+
+// notedWarning tells the user what becomes of his strategy; empty when he wants what he wanted before. Recreate is told
+// with each of his writes: to take it back he may write the type and the values that the hold has, which the API server
+// takes for no change, and the next update would go out with an outage.
+func (r *request) notedWarning() string {
+	switch {
+	case !equalFields(r.user, r.hold.User):
+		return "the strategy is noted, and applied when the rollout ends (what equals the values of now can not be told from no change)"
+	case r.user.StrategyType == string(appsv1.RecreateDeploymentStrategyType):
+		return "strategy Recreate is noted, and applied when the rollout ends: to take it back, write another maxSurge or maxUnavailable than the Deployment has now"
+	}
+	return ""
 }
 
 // whenResumed is added to what is put off because the user has paused.
