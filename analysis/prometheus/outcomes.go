@@ -16,7 +16,8 @@ import (
 // those that the outcomes are of, and of the other less.
 const outcomeWithin = 30 * time.Second
 
-// outcomes are what one pod, or all of a revision together, counted of a user's rate, and of which the other half is not counted yet. The zero value has nothing.
+// outcomes are what one pod, or all of a revision together, counted of a user's rate, and of which the other half is not
+// counted yet. The zero value has nothing.
 //
 // Compared look by look, a success that comes a look after its request would be a failure, all of a version that counts
 // one request now and then, and none of one that always has successes of earlier ones; and a failure that comes so
@@ -81,7 +82,7 @@ func (q *queue) add(at time.Time, n uint64) {
 }
 
 func (q *queue) join(other queue) {
-	*q = append(slices.Clone(*q), other...)
+	*q = slices.Concat(*q, other)
 	slices.SortStableFunc(*q, func(a, b counted) int { return a.at.Compare(b.at) })
 }
 

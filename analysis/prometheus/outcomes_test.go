@@ -140,11 +140,12 @@ func TestOutcomesOfPodsThatAreTakenTogether(t *testing.T) {
 	counted := func(name, pod string, by float64) increment {
 		return increment{series: series{source: source{Pod: pod}, Name: name, Revision: "new"}, By: by}
 	}
-	apart, together := look("+a", "+b"), look("+a", "+b", "c")
+	apart, together, unlabelled := look("+a", "+b"), look("+a", "+b", "c"), look("+a", "+b", "+")
 	for name, looks := range map[string][][]sample{
 		"apart": {apart, apart, apart, apart}, "together": {together, together, together, together},
 		"then together": {apart, apart, together, together}, "then apart": {together, apart, apart, apart},
-		"in turns": {apart, together, apart, together}, "in other turns": {together, apart, together, apart},
+		"some without a pod": {apart, unlabelled, unlabelled, unlabelled},
+		"in turns":           {apart, together, apart, together}, "in other turns": {together, apart, together, apart},
 	} {
 		var m rateMemory
 		var sum analysis.Counts

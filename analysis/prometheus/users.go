@@ -244,7 +244,8 @@ func togetherOf(revision string, waiting map[arm]outcomes) (all outcomes) {
 
 // byPod are a rate's increments by revision and pod, also of the pods that are there and counted nothing: their outcomes are
 // awaited, and those of pods that are gone are not. Where a revision has events of pods that have no requests, its pods are
-// taken together: the numerator has no label pod, or another one's, or a pod has had no request yet. They are for as long as
+// taken together: the numerator has no label pod, or another one's, or a pod has had no request yet; so they are where some
+// counters have no label pod. They are for as long as
 // they await outcomes so, of which nobody knows whose they are.
 func byPod(samples []sample, increments []increment, waiting map[arm]outcomes) map[arm]analysis.Counts {
 	requests, together := map[arm]bool{}, map[string]bool{}
@@ -259,7 +260,7 @@ func byPod(samples []sample, increments []increment, waiting map[arm]outcomes) m
 		}
 	}
 	for _, s := range samples {
-		if !requests[arm{s.Revision, s.Pod}] {
+		if s.Pod == "" || !requests[arm{s.Revision, s.Pod}] {
 			together[s.Revision] = true
 		}
 	}
