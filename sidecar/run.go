@@ -25,9 +25,13 @@ import (
 const (
 	// crashLoop is how long an Envoy must have lived to be started again on the spot.
 	crashLoop = 10 * time.Second
+	// farewell is how long peers are told that the app has ended before Envoy's doors close. Whoever is told leaves this
+	// pod out for two seconds, so nobody knocks when they do.
+	farewell = time.Second
 	// lastWords is what Envoy gets to answer whom it has taken in before its doors closed. What it answers itself, for an
-	// app that has ended, counts as no active request.
-	lastWords = time.Second
+	// app that has ended, counts as no active request. With farewell it is less than the two seconds that the kubelet grants
+	// a sidecar whose app has used up the grace period.
+	lastWords = 500 * time.Millisecond
 	// termination is what Envoy gets to end by itself; it took 1.7 s (ENVOY.md §11).
 	termination = 3 * time.Second
 )
@@ -172,23 +176,19 @@ func (s *supervisor) start() (<-chan error, *os.Process, error) {
 // ended before (this is a native sidecar), so what may be under way are requests to peers.
 //
 // Peers that have not heard of the end still come. SIGTERM cuts what Envoy has just taken, which nobody may send again;
-// a connection that is refused costs nothing, because the peer then asks another pod. So the doors close first.
+// a connection that is refused costs nothing, because the peer then asks another pod. So the doors close first. Closing
+// them resets connections that wait to be taken, perhaps with a request on them; so peers are sent away before that.
 func (s *supervisor) stop(ctx context.Context, envoy *os.Process, ended <-chan error) {
 	if err := s.admin.drain(ctx); err != nil {
 		s.log.Info("Could not drain Envoy", "error", err.Error())
 	}
-	if s.waitUntilIdle(ctx, ended) {
+	if wait(farewell, ended) || s.waitUntilIdle(ctx, ended) {
 		return
 	}
 	if err := s.admin.closeListeners(ctx); err != nil {
 		s.log.Info("Could not close Envoy's listeners", "error", err.Error())
 	}
-	select {
-	case <-time.After(lastWords):
-	case <-ended:
-		return
-	}
-	if s.waitUntilIdle(ctx, ended) {
+	if wait(lastWords, ended) || s.waitUntilIdle(ctx, ended) {
 		return
 	}
 	_ = envoy.Signal(syscall.SIGTERM)
@@ -197,6 +197,16 @@ func (s *supervisor) stop(ctx context.Context, envoy *os.Process, ended <-chan e
 	case <-time.After(termination):
 		_ = envoy.Kill()
 		<-ended
+	}
+}
+
+// wait waits that long, or until Envoy has ended, and then it is true.
+func wait(d time.Duration, ended <-chan error) bool {
+	select {
+	case <-time.After(d):
+		return false
+	case <-ended:
+		return true
 	}
 }
 

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -31,6 +33,9 @@ const (
 	localIdleTimeout = time.Second
 	// peerIdleTimeout may be longer: the other end is a sidecar, which never closes unused connections.
 	peerIdleTimeout = 30 * time.Second
+
+	// leastEjection is how long a peer is left out at first.
+	leastEjection = 2 * time.Second
 
 	// unlimited stands for "no circuit breaker": the sidecar must not refuse what the app would take.
 	unlimited = 1 << 30
@@ -110,7 +115,7 @@ func peerConn(w *Workload, p Port) *clusterv3.Cluster {
 		CircuitBreakers:               noBreakers(),
 		OutlierDetection:              ejectUnreachable(),
 		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}},
-		TypedExtensionProtocolOptions: httpOptions(peerIdleTimeout),
+		TypedExtensionProtocolOptions: httpOptions(peerIdleTimeout, unreachedIsAnError),
 	}
 }
 
@@ -130,6 +135,8 @@ func peer(w *Workload, p Port) *clusterv3.Cluster {
 				{Name: localCluster(p.Number)},
 			}}),
 		}},
+		// Whether an answer is an error for the outlier detection of a member is asked of the cluster that the route names.
+		TypedExtensionProtocolOptions: httpOptions(peerIdleTimeout, unreachedIsAnError),
 	}
 }
 
@@ -154,18 +161,20 @@ func endpoints(w *Workload, p Port) *endpointv3.ClusterLoadAssignment {
 }
 
 // ejectUnreachable leaves out, for a while, peers that can't be connected to, so that not every request
-// pays the connect timeout. What the app answers never ejects: that is the analysis' business.
+// pays the connect timeout, and those that say that they are ending, before they have closed their doors. What the
+// app answers never ejects: that is the analysis' business.
 func ejectUnreachable() *clusterv3.OutlierDetection {
 	return &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors:         true,
 		ConsecutiveLocalOriginFailure:          number(5),
 		EnforcingConsecutiveLocalOriginFailure: number(100),
 		EnforcingLocalOriginSuccessRate:        number(0),
-		EnforcingConsecutive_5Xx:               number(0),
+		Consecutive_5Xx:                        number(1),
+		EnforcingConsecutive_5Xx:               number(100),
 		EnforcingConsecutiveGatewayFailure:     number(0),
 		EnforcingSuccessRate:                   number(0),
 		Interval:                               duration(time.Second),
-		BaseEjectionTime:                       duration(2 * time.Second),
+		BaseEjectionTime:                       duration(leastEjection),
 		MaxEjectionTime:                        duration(10 * time.Second),
 		MaxEjectionPercent:                     number(100),
 	}
@@ -179,23 +188,34 @@ func noBreakers() *clusterv3.CircuitBreakers {
 }
 
 // onceOnly makes a connection for each request.
-func onceOnly(o *corev3.HttpProtocolOptions) { o.MaxRequestsPerConnection = number(1) }
+func onceOnly(o *upstreamsv3.HttpProtocolOptions) {
+	o.CommonHttpProtocolOptions.MaxRequestsPerConnection = number(1)
+}
+
+// unreachedIsAnError, and nothing else is, to the outlier detection. (Without a matcher each status of 500 and more is.)
+func unreachedIsAnError(o *upstreamsv3.HttpProtocolOptions) {
+	o.OutlierDetection = &upstreamsv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: &matcherv3.MatchPredicate{
+		Rule: &matcherv3.MatchPredicate_HttpResponseHeadersMatch{HttpResponseHeadersMatch: &matcherv3.HttpHeadersMatch{
+			Headers: []*routev3.HeaderMatcher{isUnreached()},
+		}},
+	}}
+}
 
 // httpOptions speak upstream what the client spoke.
-func httpOptions(idle time.Duration, change ...func(*corev3.HttpProtocolOptions)) map[string]*anypb.Any {
-	common := &corev3.HttpProtocolOptions{
-		IdleTimeout: duration(idle), MaxHeadersCount: number(maxHeaders), MaxResponseHeadersKb: number(maxHeadersKB),
-	}
-	for _, c := range change {
-		c(common)
-	}
-	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(&upstreamsv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: common,
+func httpOptions(idle time.Duration, change ...func(*upstreamsv3.HttpProtocolOptions)) map[string]*anypb.Any {
+	o := &upstreamsv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout: duration(idle), MaxHeadersCount: number(maxHeaders), MaxResponseHeadersKb: number(maxHeadersKB),
+		},
 		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{
 				HttpProtocolOptions:  http1(),
 				Http2ProtocolOptions: http2(),
 			},
 		},
-	})}
+	}
+	for _, c := range change {
+		c(o)
+	}
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(o)}
 }

@@ -92,10 +92,15 @@ func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 func toPeer(cluster string) *routev3.RouteAction {
 	a := to(cluster)
 	a.RetryPolicy.RetryOn += ",retriable-headers"
-	a.RetryPolicy.RetriableHeaders = []*routev3.HeaderMatcher{{
-		Name: unreachedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
-	}}
+	a.RetryPolicy.RetriableHeaders = []*routev3.HeaderMatcher{isUnreached()}
 	return a
+}
+
+// isUnreached matches an answer that says that the request has reached nobody.
+func isUnreached() *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{
+		Name: unreachedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+	}
 }
 
 func routeConfig(name string, routes ...*routev3.Route) *routev3.RouteConfiguration {

@@ -398,11 +398,18 @@ func TestAPeerWhoseAppHasEndedCostsNoRequest(t *testing.T) {
 	if answer := p.get(p.client(false), http.MethodPost); !strings.HasPrefix(answer, "503") {
 		t.Errorf("answer %q of a version whose app is not there, want 503", answer)
 	}
+	if p.leftOut() {
+		t.Error("a version whose app fails is left out, so that nobody sees its failures")
+	}
 	p.leaveB()
 	for _, h2 := range []bool{false, true} {
 		if got := p.many(500, h2); got["a"] != 500 {
 			t.Errorf("HTTP/2 %t: %v, want all 500 from the local app", h2, got)
 		}
+	}
+	// What comes in the moment in which the peer's sidecar closes its doors is lost. So nothing comes.
+	if !p.leftOut() {
+		t.Error("the peer is still asked after it has said that it ends")
 	}
 	// The version is not to blame: of its failures only the one before the end counts.
 	const once = `envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 1` + "\n"
@@ -425,6 +432,16 @@ func (p *pair) leaveB() {
 			p.t.Fatalf("%s: %d %s", path, status, body)
 		}
 	}
+}
+
+// leftOut says whether the sidecar of a leaves its peer out.
+func (p *pair) leftOut() bool {
+	p.t.Helper()
+	_, clusters := p.a.Admin(http.MethodGet, "/clusters")
+	if !strings.Contains(clusters, p.b.IP+":") {
+		p.t.Fatalf("no %s in %s", p.b.IP, clusters)
+	}
+	return strings.Contains(clusters, "/failed_outlier_check")
 }
 
 // An app that ends closes connections that are not used, perhaps in the moment in which the next request is sent. So there
