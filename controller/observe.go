@@ -15,6 +15,8 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -39,6 +41,7 @@ type workload struct {
 	record      *v1alpha1.Rollout // nil when there is none
 	replicaSets []*appsv1.ReplicaSet
 	pods        map[string][]*corev1.Pod // by pod-template-hash
+	orphaned    bool                     // pods of stable serve whose ReplicaSet is gone
 	autoscaled  bool
 	nodesReady  map[string]bool // by name; see nodeUp
 }
@@ -49,7 +52,7 @@ func (r *Reconciler) gather(ctx context.Context, key types.NamespacedName) (*wor
 	if err := r.Client.Get(ctx, key, w.deployment); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	steps := []func(context.Context, *workload) error{r.gatherPolicy, r.gatherRecord, r.gatherReplicaSets, r.gatherPods, r.gatherAutoscaler, r.gatherNodes}
+	steps := []func(context.Context, *workload) error{r.gatherPolicy, r.gatherRecord, r.gatherReplicaSets, r.gatherPods, r.gatherOrphans, r.gatherAutoscaler, r.gatherNodes}
 	for _, step := range steps {
 		if err := step(ctx, w); err != nil {
 			return nil, err
@@ -133,9 +136,39 @@ func (r *Reconciler) gatherPods(ctx context.Context, w *workload) error {
 		}
 		hash := rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
 		for i := range list.Items {
-			w.pods[hash] = append(w.pods[hash], &list.Items[i])
+			if pod := &list.Items[i]; !ofAnother(pod, hash) {
+				w.pods[hash] = append(w.pods[hash], pod)
+			}
 		}
 	}
+	return nil
+}
+
+// ofAnother: a ReplicaSet of another revision has made the pod, and somebody has changed its pod-template-hash, by which this
+// one has adopted it. It runs the other revision. (generateName can't be changed; a pod that was made by hand may have none.)
+func ofAnother(pod *corev1.Pod, hash string) bool {
+	return pod.GenerateName != "" && !strings.HasSuffix(strings.TrimSuffix(pod.GenerateName, "-"), "-"+hash)
+}
+
+// gatherOrphans looks for pods that somebody left when he deleted stable's ReplicaSet. They serve as before, and a
+// ReplicaSet with the same template, which any undo makes, adopts them.
+func (r *Reconciler) gatherOrphans(ctx context.Context, w *workload) error {
+	stable := w.status().Stable.Hash
+	made := func(rs *appsv1.ReplicaSet) bool { return rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == stable }
+	if stable == "" || slices.ContainsFunc(w.replicaSets, made) {
+		return nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(w.deployment.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("reading the selector of %s/%s: %w", w.deployment.Namespace, w.deployment.Name, err)
+	}
+	var list corev1.PodList
+	if err := r.Client.List(ctx, &list, client.InNamespace(w.deployment.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: stable}); err != nil {
+		return fmt.Errorf("listing pods of %q without an owner: %w", w.deployment.Namespace, err)
+	}
+	w.orphaned = slices.ContainsFunc(list.Items, func(pod corev1.Pod) bool {
+		return metav1.GetControllerOf(&pod) == nil && pod.DeletionTimestamp == nil && conditionTrue(&pod, corev1.PodReady) && selector.Matches(labels.Set(pod.Labels))
+	})
 	return nil
 }
 
@@ -274,10 +307,10 @@ func (w *workload) stableDownSince() time.Time {
 }
 
 // stableGone: pods of stable should run, and there is none that could say since when it is not available: their
-// ReplicaSet was deleted by hand, or can't make any.
+// ReplicaSet was deleted by hand with them, or can't make any.
 func (w *workload) stableGone() bool {
 	s := w.status()
-	if s.Stable.Hash == "" || s.DeploymentUID != w.deployment.UID || (w.deployment.Spec.Replicas != nil && *w.deployment.Spec.Replicas == 0) {
+	if s.Stable.Hash == "" || w.orphaned || s.DeploymentUID != w.deployment.UID || (w.deployment.Spec.Replicas != nil && *w.deployment.Spec.Replicas == 0) {
 		return false
 	}
 	return !slices.ContainsFunc(w.pods[s.Stable.Hash], func(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil })

@@ -235,6 +235,10 @@ func TestStableWithoutPodsIsDownSinceThen(t *testing.T) {
 		"all are being deleted":                             {objects: []client.Object{stable, podOf(stableHash, "s1", "10.0.0.1", terminating)}, gone: true},
 		"none can be made":                                  {objects: []client.Object{stable}, gone: true},
 		"the ReplicaSet was deleted":                        {gone: true},
+		"the ReplicaSet was deleted, its pods serve":        {objects: []client.Object{podOf(stableHash, "s1", "10.0.0.1", orphan, set(corev1.PodReady, corev1.ConditionTrue, 5))}},
+		"the ReplicaSet was deleted, its pods don't serve":  {objects: []client.Object{podOf(stableHash, "s1", "10.0.0.1", orphan)}, gone: true},
+		"another ReplicaSet has adopted the pod":            {objects: []client.Object{stable, podOf(stableHash, "s1", "10.0.0.1", madeFor(candidateHash))}, gone: true},
+		"it was made for this one":                          {objects: []client.Object{stable, podOf(stableHash, "s1", "10.0.0.1", madeFor(stableHash))}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, w, _ := worldOf(t, append(tc.objects, deployment(), record())...)
@@ -247,6 +251,21 @@ func TestStableWithoutPodsIsDownSinceThen(t *testing.T) {
 				t.Errorf("down since %v, a moment later since %v, want the first", first, again)
 			}
 		})
+	}
+}
+
+func orphan(pod *corev1.Pod) { pod.OwnerReferences = nil }
+
+func madeFor(hash string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.GenerateName = "web-" + hash + "-" }
+}
+
+// A candidate's pod that somebody has relabelled is adopted by stable's ReplicaSet, and stays closed.
+func TestARelabelledPodIsNotStables(t *testing.T) {
+	_, w, _ := worldOf(t, replicaSet(stableHash, "v1", 4), podOf(stableHash, "s1", "10.0.0.1", madeFor(stableHash)),
+		podOf(stableHash, "c1", "10.0.0.2", madeFor(candidateHash)), deployment(), record())
+	if pods := w.pods[stableHash]; len(pods) != 1 || pods[0].Name != "s1" {
+		t.Errorf("stable has %d pods, want s1 alone", len(pods))
 	}
 }
 
