@@ -413,7 +413,7 @@ func (p *pass) giveUpWithoutGates() {
 		p.s.ResumePhase = v1alpha1.PhasePromoting
 		p.rollingBack()
 	case p.servesUngated() && p.beganServing():
-		p.rollBack(fail(v1alpha1.CauseStillServing, "pods of this version still serve, from an update that was ended: the stable version is put back first; then apply this one again"))
+		p.rollBack(fail(v1alpha1.CauseStillServing, "pods of this version serve that this rollout has not let out (an update before it was ended, or somebody opened their gate): the stable version is put back first; then apply this one again"))
 	default:
 		p.rollBack(fail(v1alpha1.CausePodWebhook, "pods keep coming without their gate: the Pod webhook is down, or the gate annotation was overwritten; see the Headgate pods, then retry"))
 	}

@@ -38,5 +38,5 @@ const (
 	CauseNoSidecar        = "NoSidecar"     // the candidate's pods can't have a sidecar: nothing splits requests to them
 	CauseConfiguration    = "Configuration" // the containers can't be created as the template says
 	CausePodWebhook       = "PodWebhookUnavailable"
-	CauseStillServing     = "StillServing" // pods of an update that was ended serve yet: not a bad version
+	CauseStillServing     = "StillServing" // pods serve that this rollout has not let out: not a bad version
 )
