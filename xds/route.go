@@ -9,6 +9,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -38,9 +39,7 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	}
 	r.ResponseHeadersToRemove = []string{unreachedHeader}
 	if onlyPeers(w.Split) {
-		a := toPeer(peerConnCluster(p.Number, w.Split.Peer))
-		a.RetryPolicy.NumRetries = number(onlyPeersRetries)
-		r.Action = forward(a)
+		r.Action = forward(toOneOfPeers(peerConnCluster(p.Number, w.Split.Peer)))
 		return r
 	}
 	shares := []*routev3.WeightedCluster_ClusterWeight{{
@@ -60,8 +59,23 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	return r
 }
 
-// onlyPeersRetries is how often another stable pod is tried where the candidate's own app must not answer.
-const onlyPeersRetries = 3
+// Where the candidate's own app must not answer, another stable pod is tried onlyPeersRetries times, and one that has been
+// tried is not chosen again, if one of so many choices is another.
+const (
+	onlyPeersRetries = 3
+	onlyPeersChoices = 10
+)
+
+func toOneOfPeers(cluster string) *routev3.RouteAction {
+	a := toPeer(cluster)
+	a.RetryPolicy.NumRetries = number(onlyPeersRetries)
+	a.RetryPolicy.HostSelectionRetryMaxAttempts = onlyPeersChoices
+	a.RetryPolicy.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
+		Name:       "envoy.retry_host_predicates.previous_hosts",
+		ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: packed(&previoushostsv3.PreviousHostsPredicate{})},
+	}}
+	return a
+}
 
 // onlyPeers: this is a candidate of weight 0. Not even a stable pod that can't be reached makes a request
 // stay here, because nobody has judged this version, or somebody has and it failed. Without any stable

@@ -329,6 +329,20 @@ func TestAPeerThatCantBeReachedCostsNoRequest(t *testing.T) {
 	}
 }
 
+// A candidate of weight 0 has nobody but stable's pods, and half of them are away. Each round is about another revision, so
+// that nobody knows yet which.
+func TestACandidateOfWeightZeroAsksAnotherStablePod(t *testing.T) {
+	p := newPair(t)
+	hosts := []string{p.b.IP, p.n.Pod().IP} // who has no sidecar refuses
+	for round := range 20 {
+		set(t, p.ads.Server, revisionA(&xds.Split{Peer: fmt.Sprintf("b%d", round), PeerWeight: 100, PeerIsStable: true, Endpoints: hosts}))
+		p.ads.settled(t, webKey, 100)
+		if got := p.many(20, round%2 == 1); got["b"] != 20 {
+			t.Errorf("round %d: %v, want all 20 from the stable pod that is there", round, got)
+		}
+	}
+}
+
 // stat is a counter of port 8080 for one hop.
 func (p *pair) stat(name, hop string) string {
 	_, body := p.a.Admin(http.MethodGet, "/stats/prometheus")
