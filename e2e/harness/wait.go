@@ -52,7 +52,7 @@ func Follow[T client.Object](ctx context.Context, c client.WithWatch, what Selec
 // restarting says whether an error is what an API server that restarts makes of requests.
 func restarting(err error) bool {
 	return utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsProbableEOF(err) ||
-		utilnet.IsHTTP2ConnectionLost(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsTooManyRequests(err)
+		utilnet.IsHTTP2ConnectionLost(err) || utilnet.IsTimeout(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsTooManyRequests(err)
 }
 
 // pause is as long as it takes to ask again without harm.
