@@ -120,20 +120,27 @@ func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 	return out
 }
 
-// split is what the record says about a revision's sidecars: the other revision and its share. Both
-// arms, or it is at rest.
+// split is which other revision a revision's sidecars know, and its share; false: all requests are served here.
 func (w *workload) split(hash string) (peer string, weight uint32, ok bool) {
 	s := w.status()
-	if s.DeploymentUID != w.deployment.UID || s.Candidate.Hash == "" || s.Stable.Hash == "" {
+	if s.DeploymentUID != w.deployment.UID || s.Stable.Hash == "" {
 		return "", 0, false
 	}
 	switch hash {
 	case s.Stable.Hash:
-		return s.Candidate.Hash, uint32(s.Weight), true
+		return s.Candidate.Hash, uint32(s.Weight), s.Candidate.Hash != ""
 	case s.Candidate.Hash:
 		return s.Stable.Hash, uint32(100 - s.Weight), true
 	}
-	return "", 0, false
+	return s.Stable.Hash, 100, w.neverOut(hash)
+}
+
+// neverOut: the revision has been a candidate and is none any more, and while its pods end, somebody may still ask them, by a
+// Service that publishes addresses which are not ready, or by their own. None of them has ever been open.
+func (w *workload) neverOut(hash string) bool {
+	return len(w.pods[hash]) > 0 && !slices.ContainsFunc(w.pods[hash], func(pod *corev1.Pod) bool {
+		return !webhook.HasGate(pod) || conditionTrue(pod, v1alpha1.GateCondition)
+	})
 }
 
 // endpoints are the pods of a revision that may get requests from sidecars of the other one.

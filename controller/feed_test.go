@@ -59,6 +59,7 @@ func TestConfigurationsFollowTheRecord(t *testing.T) {
 	status := func(change func(*v1alpha1.RolloutStatus)) func(*workload) {
 		return func(w *workload) { change(&w.record.Status) }
 	}
+	allToStable := xds.Split{Peer: stableHash, PeerIsStable: true, PeerWeight: 100, Endpoints: []string{"10.0.0.1"}}
 	for name, tc := range map[string]struct {
 		change func(*workload)
 		want   []xds.Workload
@@ -67,12 +68,18 @@ func TestConfigurationsFollowTheRecord(t *testing.T) {
 			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10, Endpoints: []string{"10.0.0.2"}}),
 			split(candidateHash, xds.Split{Peer: stableHash, PeerIsStable: true, PeerWeight: 90, Endpoints: []string{"10.0.0.1"}}),
 		}},
-		"no record: at rest":                {func(w *workload) { w.record = nil }, []xds.Workload{rest(stableHash), rest(candidateHash)}},
-		"no candidate: at rest":             {status(func(s *v1alpha1.RolloutStatus) { s.Candidate = v1alpha1.Revision{} }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
+		"no record: at rest": {func(w *workload) { w.record = nil }, []xds.Workload{rest(stableHash), rest(candidateHash)}},
+		"the candidate is none any more": {status(func(s *v1alpha1.RolloutStatus) { s.Candidate = v1alpha1.Revision{} }), []xds.Workload{
+			rest(stableHash), split(candidateHash, allToStable),
+		}},
+		"nor is one of which a pod was out": {func(w *workload) {
+			w.record.Status.Candidate = v1alpha1.Revision{}
+			set(v1alpha1.GateCondition, corev1.ConditionTrue, 5)(w.pods[candidateHash][0])
+		}, []xds.Workload{rest(stableHash), rest(candidateHash)}},
 		"no stable revision yet: at rest":   {status(func(s *v1alpha1.RolloutStatus) { s.Stable = v1alpha1.Revision{} }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
 		"another Deployment's record: rest": {status(func(s *v1alpha1.RolloutStatus) { s.DeploymentUID = "old" }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
-		"a third revision is at rest": {status(func(s *v1alpha1.RolloutStatus) { s.Candidate.Hash = "ccc" }), []xds.Workload{
-			split(stableHash, xds.Split{Peer: "ccc", PeerWeight: 10}), rest(candidateHash),
+		"another one is the candidate": {status(func(s *v1alpha1.RolloutStatus) { s.Candidate.Hash = "ccc" }), []xds.Workload{
+			split(stableHash, xds.Split{Peer: "ccc", PeerWeight: 10}), split(candidateHash, allToStable),
 		}},
 		"pods without sidecar have no configuration": {func(w *workload) { uninjected(w.pods[candidateHash][0]) }, []xds.Workload{
 			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10}),
