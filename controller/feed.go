@@ -106,7 +106,7 @@ func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 		peer, weight, split := w.split(hash)
 		for _, p := range ports {
 			port := xds.Port{Number: uint32(p.Port), Protocol: protocolOf(p)}
-			if split {
+			if toStable := peer == w.status().Stable.Hash; split && (toStable || stableOnly(p, w.pods[hash], w.pods[peer], services) == "") {
 				port.Peer = peerPort(p, captured[peer], w.pods[hash], w.pods[peer], services)
 			}
 			x.Ports = append(x.Ports, port)
@@ -219,9 +219,8 @@ func protocolOf(p v1alpha1.CapturedPort) xds.Protocol {
 
 // peerPort is the other revision's port behind the same port of the same Service: numbers may differ
 // between revisions when the Service targets a name. A port that no Service leads to has the same number
-// there. 0: there is none, and also where a Service leads here but not to the other revision: its
-// clients would otherwise meet pods that it does not select. So too where two Services lead to this port, and to
-// different ones there: a request does not say which of them it came by.
+// there. 0: there is none. So too where two Services lead to this port, and to different ones there: a request does not
+// say which of them it came by.
 func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, peers []*corev1.Pod, services []corev1.Service) uint32 {
 	mine := servicePortsTo(pods, p, services)
 	var found []uint32
@@ -240,20 +239,32 @@ func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, pee
 	return found[0]
 }
 
+// stableOnly is a Service that leads to this port of stable's pods, and selects none of the candidate's; empty: there is none.
+// Its clients would otherwise meet pods that it does not select, and a request does not say by which Service it came.
+func stableOnly(p v1alpha1.CapturedPort, stable, candidate []*corev1.Pod, services []corev1.Service) string {
+	for _, svc := range services {
+		leads := slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool { return webhook.LeadsTo(sp, p) })
+		if leads && selects(svc, stable) && !selects(svc, candidate) {
+			return svc.Name
+		}
+	}
+	return ""
+}
+
 // whyNotSplit says why requests to stable's pods can't go to the candidate's, for the end of a sentence about the candidate:
 // the first port that has no peer there. Empty: every port has one, and the reason is another.
 func whyNotSplit(stable, candidate []*corev1.Pod, services []corev1.Service) string {
 	others := capturedPorts(candidate)
 	for _, p := range capturedPorts(stable) {
-		if protocolOf(p) == xds.TCP || peerPort(p, others, stable, candidate, services) != 0 {
+		if protocolOf(p) == xds.TCP {
 			continue
 		}
-		for _, a := range servicePortsTo(stable, p, services) {
-			if service := services[slices.IndexFunc(services, func(s corev1.Service) bool { return s.Name == a.service })]; !selects(service, candidate) {
-				return fmt.Sprintf("Service %s does not select its pods by their labels", a.service)
-			}
+		if service := stableOnly(p, stable, candidate, services); service != "" {
+			return fmt.Sprintf("Service %s does not select its pods by their labels", service)
 		}
-		return fmt.Sprintf("no port of its pods corresponds to port %d of stable's", p.Port)
+		if peerPort(p, others, stable, candidate, services) == 0 {
+			return fmt.Sprintf("no port of its pods corresponds to port %d of stable's", p.Port)
+		}
 	}
 	return ""
 }

@@ -150,6 +150,8 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 	byName, byNumber := intstr.FromString, intstr.FromInt32
 	onlyStable := service("web", servicePortTo("http", byNumber(8080)))
 	onlyStable.Spec.Selector = map[string]string{"pod-template-hash": stableHash}
+	onlyCandidate := service("web-next", servicePortTo("http", byNumber(8080)))
+	onlyCandidate.Spec.Selector = map[string]string{"pod-template-hash": candidateHash}
 	udp := servicePortTo("dns", byNumber(8080))
 	udp.Protocol = corev1.ProtocolUDP
 	two := []corev1.Service{service("web", servicePortTo("http", byNumber(8080))), service("admin", servicePortTo("http", byNumber(9090)))}
@@ -191,6 +193,14 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 		"the Service does not select the other revision": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{onlyStable},
 			[]xds.Port{{Number: 8080}}, "Service web does not select its pods by their labels",
+		},
+		"one Service selects both, another one stable only": {
+			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("all", servicePortTo("http", byNumber(8080))), onlyStable},
+			[]xds.Port{{Number: 8080}}, "Service web does not select its pods by their labels",
+		},
+		"one Service selects both, another one the candidate only": {
+			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("all", servicePortTo("http", byNumber(8080))), onlyCandidate},
+			[]xds.Port{{Number: 8080, Peer: 8080}}, "",
 		},
 		"a Service for UDP says nothing": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("dns", udp)},
