@@ -41,7 +41,7 @@ func statsConfig() *metricsv3.StatsConfig {
 func inclusions() []*matcherv3.StringMatcher {
 	return []*matcherv3.StringMatcher{
 		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|[^|]*\|[^|.]*\.` +
-			`(upstream_rq_([1-5]xx|time|timeout|rx_reset|retry|total)|upstream_cx_(connect_fail|total)|grpc\.-?[0-9]+)`)},
+			`(upstream_rq_(101|[1-5]xx|time|timeout|rx_reset|retry|total)|upstream_cx_(connect_fail|total)|grpc\.-?[0-9]+)`)},
 		exactly("control_plane.connected_state"),
 		exactly("cluster_manager.warming_clusters"),
 		exactly("cluster_manager.cds.update_rejected"),

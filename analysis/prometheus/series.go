@@ -17,6 +17,7 @@ import (
 // Names of the series and labels that sidecars expose.
 const (
 	requestsName = "envoy_cluster_upstream_rq_xx"
+	statusName   = "envoy_cluster_upstream_rq" // of one status, 101
 	grpcName     = "envoy_cluster_grpc"
 	connectName  = "envoy_cluster_upstream_cx_connect_fail"
 	startedName  = "envoy_cluster_upstream_rq_total"
@@ -29,6 +30,7 @@ const (
 	labelHop       = "hg_hop"
 	labelRevision  = "hg_revision"
 	labelClass     = "envoy_response_code_class"
+	labelCode      = "envoy_response_code"
 	labelStatus    = "grpc_status"
 	labelBound     = "le" // milliseconds
 	// The scrape adds these two. They can't be forged by a pod, unlike all labels above.
@@ -41,12 +43,15 @@ const (
 	hopIn       = "in"       // came from a peer, answered by this pod's own app
 )
 
+// switchingProtocols is the status of an upgrade that was accepted (RFC 9110 §15.2.2).
+const switchingProtocols = "101"
+
 // all is the bound that every request is within.
 const all = "+Inf"
 
 // Requests and errors are counted by the series of these names, for these hops.
 var (
-	countedNames = []string{requestsName, grpcName, connectName, startedName}
+	countedNames = []string{requestsName, statusName, grpcName, connectName, startedName}
 	countedHops  = []string{hopLocal, hopPeer, hopPeerConn}
 )
 
@@ -90,7 +95,7 @@ type series struct {
 	Hop      string
 	Port     string
 	Revision string // pod-template-hash of the revision that the requests were meant for
-	Code     string // class of the response code, gRPC status or bound of the latency; empty for connections
+	Code     string // class of the response code, the code, gRPC status or bound of the latency; empty for connections
 }
 
 // sample is the value of a counter at one look.
@@ -183,6 +188,8 @@ func seriesOf(m model.Metric) (series, bool) {
 	switch s.Name {
 	case requestsName:
 		s.Code = label(labelClass)
+	case statusName:
+		s.Code = label(labelCode)
 	case grpcName:
 		s.Code = label(labelStatus)
 	case latencyName:
@@ -204,6 +211,9 @@ func (s series) counts() (requests, errors bool) {
 	switch {
 	case s.Name == requestsName && split:
 		return slices.Contains([]string{"2", "3", "4", "5"}, s.Code), s.Code == "5"
+	case s.Name == statusName && split:
+		// An upgrade (WebSocket) was accepted. The others of its class come before another status of the same request.
+		return s.Code == switchingProtocols, false
 	case s.Name == grpcName && split:
 		// The same request is in a class too, as a 2xx.
 		return false, grpcFailure(s.Code)

@@ -57,6 +57,7 @@ func TestSidecarsAreCountedAsAScrapeWouldCountThem(t *testing.T) {
 	first = "# TYPE envoy_cluster_upstream_rq_xx counter\n" +
 		line(requestsName, hopLocal, "old", class("2"), 1090) + line(requestsName, hopLocal, "old", class("5"), 12) +
 		line(requestsName, hopPeer, "new", class("2"), 20) + line(requestsName, hopPeer, "new", class("5"), 4) +
+		line(statusName, hopPeer, "new", `,envoy_response_code="101"`, 7) + line(requestsName, hopPeer, "new", class("1"), 9) + // two more are 100 (Continue)
 		line(grpcName, hopPeer, "new", `,grpc_status="14"`, 3) + line(grpcName, hopPeer, "new", `,grpc_status="0"`, 17) +
 		line(connectName, hopPeerConn, "new", "", 1) + line(startedName, hopPeerConn, "new", "", 25)
 	second = line(requestsName, hopPeer, "old", class("2"), 5) + // restarted
@@ -65,7 +66,7 @@ func TestSidecarsAreCountedAsAScrapeWouldCountThem(t *testing.T) {
 	want := analysis.Look{
 		Time: start.Add(5 * time.Second), Step: 1, Weight: 25,
 		Stable:    map[string]analysis.Counts{"a": {Requests: 92, Errors: 2}, "b": {Requests: 5}},
-		Candidate: map[string]analysis.Counts{"a": {Requests: 24, Errors: 8, Started: 25}},
+		Candidate: map[string]analysis.Counts{"a": {Requests: 31, Errors: 8, Started: 25}},
 	}
 	if diff := cmp.Diff(want, looks[0]); diff != "" {
 		t.Errorf("the look (-want +got):\n%s", diff)

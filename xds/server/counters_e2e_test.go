@@ -6,6 +6,7 @@
 package server
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -94,5 +95,50 @@ func TestRequestsAreReadFromTheSidecar(t *testing.T) {
 	if stable.Requests+candidate.Requests != 200 || stable.Errors != stable.Requests || candidate.Errors != 0 ||
 		candidate.Requests != uint64(got["b"]) || candidate.Started != uint64(got["b"]) {
 		t.Errorf("read from the sidecar: %+v, the client got %v", look, got)
+	}
+}
+
+// An upgrade that is accepted is a request that succeeded, and one that is refused is one that failed: of a service of WebSockets
+// nothing else is known. What comes before a request's status (100 Continue) is no request.
+func TestUpgradesAreCounted(t *testing.T) {
+	p := newPair(t)
+	p.weight(50)
+	reader := prometheus.NewSidecars(p.n.Dial)
+	p.read(t, reader, 0)
+	p.appA.handle = func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			w.WriteHeader(http.StatusContinue)
+			return
+		}
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+	}
+	p.appB.handle = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "b", http.StatusInternalServerError) }
+	answers := map[string]int{}
+	for range 100 {
+		c := p.dial(t, p.a.IP+":8080")
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		answers[strings.TrimSpace(line)]++
+		c.Close()
+	}
+	accepted, refused := answers["HTTP/1.1 101 Switching Protocols"], answers["HTTP/1.1 500 Internal Server Error"]
+	look := p.read(t, reader, 5)
+	stable, candidate := look.Stable["a"], look.Candidate["a"]
+	if accepted+refused != 100 || accepted == 0 || refused == 0 || stable.Requests != uint64(accepted) || stable.Errors != 0 ||
+		candidate.Requests != uint64(refused) || candidate.Errors != candidate.Requests {
+		t.Errorf("read from the sidecar: stable %+v, candidate %+v; the client got %v", stable, candidate, answers)
+	}
+	p.rest()
+	for range 10 {
+		p.get(p.client(false), http.MethodPost)
+	}
+	if got := p.read(t, reader, 10).Stable["a"]; got.Requests != 10 {
+		t.Errorf("%+v of 10 requests to which another answer came before", got)
 	}
 }
