@@ -42,8 +42,12 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 	return p
 }
 
-// waitsFor is what keeps a pod that runs from being ready, but for Headgate's gate: its containers first, in the kubelet's words.
+// waitsFor is what keeps a pod that runs from being ready, but for Headgate's gate, in the kubelet's words: first the init
+// containers, without which the others don't begin, then these.
 func waitsFor(pod *corev1.Pod) string {
+	if c := condition(pod, corev1.PodInitialized); c != nil && c.Status != corev1.ConditionTrue {
+		return c.Message
+	}
 	if c := condition(pod, corev1.ContainersReady); c != nil && c.Status != corev1.ConditionTrue {
 		return c.Message
 	}

@@ -436,7 +436,7 @@ func (p *pass) record(outcome v1alpha1.Outcome) {
 		Outcome: outcome, From: p.s.Stable.Hash, To: p.s.Candidate.Hash,
 		StartedAt: started.Rfc3339Copy(), EndedAt: metav1.NewTime(p.o.Now.Truncate(time.Second)),
 		Weights: slices.Clone(p.s.Weights), Verdict: p.s.Verdict.DeepCopy(),
-	}), 10)
+	}), v1alpha1.MaxHistory)
 }
 
 // recordNative notes that another revision became stable without a rollout (bypass, earlier stable,
@@ -476,7 +476,7 @@ func (p *pass) recordUntried(outcome v1alpha1.Outcome, to string) {
 	now := metav1.NewTime(p.o.Now.Truncate(time.Second))
 	p.s.History = lastN(append(p.s.History, v1alpha1.HistoryEntry{
 		Outcome: outcome, From: p.s.Stable.Hash, To: to, StartedAt: now, EndedAt: now,
-	}), 10)
+	}), v1alpha1.MaxHistory)
 }
 
 // recordUnlessEnded: a rollout that was rolled back is in the history already.

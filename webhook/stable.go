@@ -4,6 +4,8 @@
 package webhook
 
 import (
+	"time"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -117,8 +119,9 @@ func olderReplicaSet(a, b *appsv1.ReplicaSet) bool {
 // wasStable says whether a revision was proven good before: the last rollout in the record's history that names it decides,
 // then what the webhook decided about it. Where neither knows it, it was stable if it is older than the record. If it is not, it
 // went out while the namespace was not enabled, and nobody knows whether it ever worked. A record that was never created is younger
-// than everything.
-func wasStable(rs *appsv1.ReplicaSet, record *v1alpha1.Rollout) bool {
+// than everything. One that is there from the beginning names all that were stable after another one, and what it does not name
+// came before there was any: a first version that never got ready, say.
+func wasStable(rs *appsv1.ReplicaSet, d *appsv1.Deployment, record *v1alpha1.Rollout) bool {
 	hash, history := hashOf(rs), record.Status.History
 	for i := len(history) - 1; i >= 0; i-- {
 		switch e := history[i]; hash {
@@ -128,6 +131,9 @@ func wasStable(rs *appsv1.ReplicaSet, record *v1alpha1.Rollout) bool {
 			return true
 		}
 	}
+	if namesAll(record, d) {
+		return false
+	}
 	switch GateOf(rs.Annotations, TemplateDigest(rs.Spec.Template)) {
 	case v1alpha1.GateOpen:
 		return true
@@ -135,6 +141,15 @@ func wasStable(rs *appsv1.ReplicaSet, record *v1alpha1.Rollout) bool {
 		return false
 	}
 	return record.CreationTimestamp.IsZero() || !record.CreationTimestamp.Before(&rs.CreationTimestamp)
+}
+
+// soonRecorded is how long after its Deployment a record comes that is there from the beginning.
+const soonRecorded = 10 * time.Second
+
+// namesAll: the record was there when the Deployment had just been created, and has not forgotten anything since.
+func namesAll(record *v1alpha1.Rollout, d *appsv1.Deployment) bool {
+	made, recorded := d.CreationTimestamp, record.CreationTimestamp
+	return !made.IsZero() && !recorded.IsZero() && recorded.Sub(made.Time) < soonRecorded && len(record.Status.History) < v1alpha1.MaxHistory
 }
 
 func hashOf(rs *appsv1.ReplicaSet) string {

@@ -5,12 +5,14 @@ package webhook
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -169,4 +171,39 @@ func decidedAbout(t *testing.T, objects []client.Object, old, obj *appsv1.Deploy
 	var got appsv1.Deployment
 	admitted(t, req, resp, &got)
 	return holdOf(t, &got).K, strings.Join(resp.Warnings, "\n")
+}
+
+// A version that nobody remembers was stable if it may have been so before there was a record.
+func TestAVersionThatHistoryDoesNotName(t *testing.T) {
+	const day = 24 * time.Hour
+	begin := time.Date(2026, 11, 28, 8, 0, 0, 0, time.UTC)
+	at := func(after time.Duration) metav1.Time { return metav1.NewTime(begin.Add(after)) }
+	of := func(version string) []v1alpha1.HistoryEntry {
+		return []v1alpha1.HistoryEntry{{Outcome: v1alpha1.OutcomePromoted, From: "h-" + version, To: "h-other"}}
+	}
+	others := slices.Repeat(of("others"), v1alpha1.MaxHistory)
+	for name, tc := range map[string]struct {
+		record, rs time.Duration // created so long after the Deployment
+		gate       v1alpha1.Gate
+		history    []v1alpha1.HistoryEntry
+		want       bool
+	}{
+		"older than a record that came later":              {record: day, want: true},
+		"younger than a record that came later":            {record: day, rs: 2 * day},
+		"let out before the record, which came later":      {record: day, gate: open, want: true},
+		"as old as a record that is there from the start":  {record: time.Second},
+		"let out, with a record from the start":            {record: time.Second, rs: time.Minute, gate: open},
+		"history names it":                                 {record: time.Second, history: of("v1"), want: true},
+		"history names others":                             {record: time.Second, history: of("others")},
+		"history is full, and may have forgotten it":       {record: time.Second, history: others, want: true},
+		"history is full, and it got nowhere":              {record: time.Second, history: others, gate: closed},
+		"the record was not there yet, nor the Deployment": {rs: -day, record: day, want: true},
+	} {
+		d, rs, r := deployment("v2"), replicaSet("v1", 0, rsGate(tc.gate)), record()
+		d.CreationTimestamp, rs.CreationTimestamp, r.CreationTimestamp = at(0), at(tc.rs), at(tc.record)
+		r.Status.History = tc.history
+		if got := wasStable(rs, d, r); got != tc.want {
+			t.Errorf("%s: was stable %t, want %t", name, got, tc.want)
+		}
+	}
 }

@@ -193,7 +193,7 @@ type RolloutStatus struct {
 	// +optional
 	Hold string `json:"hold,omitempty"`
 
-	// History are the ends of past rollouts; newest last.
+	// History are the ends of past rollouts; newest last, at most MaxHistory.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	// +optional
@@ -372,6 +372,9 @@ const (
 	// OutcomeReleased: it went out ungated (bypass, policy gone, stable was down).
 	OutcomeReleased Outcome = "Released"
 )
+
+// MaxHistory is how many ends of rollouts a record keeps.
+const MaxHistory = 10
 
 // HistoryEntry is the end of one rollout.
 type HistoryEntry struct {
