@@ -142,6 +142,12 @@ func TestReadinessOfAPod(t *testing.T) {
 				}
 			}
 		}, containers(runningSince("app", 3)), otherGate}, want: but(func(p *rollout.Pod) { p.Message = "containers with unready status: [app]" })},
+		"an init container is not done": {change: []func(*corev1.Pod){func(pod *corev1.Pod) {
+			pod.Status.Conditions = []corev1.PodCondition{
+				{Type: corev1.PodInitialized, Status: corev1.ConditionFalse, Message: "containers with incomplete status: [migrate]"},
+				{Type: corev1.ContainersReady, Status: corev1.ConditionFalse, Message: "containers with unready status: [app]"},
+			}
+		}}, want: but(func(p *rollout.Pod) { p.Message = "containers with incomplete status: [migrate]" })},
 		"another gate is open":               {change: []func(*corev1.Pod){otherGate, set("lb.example/attached", corev1.ConditionTrue, 7)}, want: but(func(p *rollout.Pod) { p.ReadyButGate = true })},
 		"a pod without gate and sidecar":     {change: []func(*corev1.Pod){ungated, uninjected}, want: but(func(p *rollout.Pod) { p.ReadyButGate, p.Gated = true, false })},
 		"being deleted it is never ready":    {change: []func(*corev1.Pod){terminating}, want: but(func(p *rollout.Pod) { p.Terminating = true })},

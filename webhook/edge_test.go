@@ -97,6 +97,8 @@ func TestDecideScale(t *testing.T) {
 		"an increase is honoured":                                         {ScaleInput{From: 4, To: 6, ByAutoscaler: true, Deployment: held, Record: ten}, 6},
 		"a person's decrease is honoured":                                 {ScaleInput{From: 12, To: 5, Deployment: held, Record: ten}, 5},
 		"a person had scaled below: never raised above what is there":     {ScaleInput{From: 8, To: 5, ByAutoscaler: true, Deployment: held, Record: ten}, 8},
+		"a person has limited the autoscaler meanwhile":                   {ScaleInput{From: 12, To: 3, Max: 4, ByAutoscaler: true, Deployment: held, Record: ten}, 4},
+		"it may ask for more than N at the start":                         {ScaleInput{From: 12, To: 5, Max: 20, ByAutoscaler: true, Deployment: held, Record: ten}, 10},
 		"not held":                       {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: rest, Record: ten}, 5},
 		"no record":                      {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held}, 5},
 		"a record of another Deployment": {ScaleInput{From: 12, To: 5, ByAutoscaler: true, Deployment: held, Record: other}, 5},

@@ -103,18 +103,18 @@ func (g gatherer) pods(ctx context.Context, rs *appsv1.ReplicaSet) ([]corev1.Pod
 	return list.Items, err
 }
 
-// autoscaled says whether a HorizontalPodAutoscaler targets the Deployment.
-func (g gatherer) autoscaled(ctx context.Context, d *appsv1.Deployment) (bool, error) {
+// autoscaler is a HorizontalPodAutoscaler that targets the Deployment; nil when there is none.
+func (g gatherer) autoscaler(ctx context.Context, d *appsv1.Deployment) (*autoscalingv2.HorizontalPodAutoscaler, error) {
 	var list autoscalingv2.HorizontalPodAutoscalerList
 	if err := g.list(ctx, &list, d.Namespace); err != nil {
-		return false, err
+		return nil, err
 	}
 	for i := range list.Items {
 		if ref := list.Items[i].Spec.ScaleTargetRef; ref.Kind == "Deployment" && ref.Name == d.Name {
-			return true, nil
+			return &list.Items[i], nil
 		}
 	}
-	return false, nil
+	return nil, nil //nolint:nilnil // there may be none
 }
 
 // nodeReady: a node that can't be read counts as not ready.

@@ -186,10 +186,12 @@ func (e *edge) decodeUpdate(ctx context.Context, req admission.Request, old, obj
 
 // seeNewTemplate adds what matters only when the template is another one: autoscalers, stable's pods, and
 // whether requests can be split between them and the candidate's.
-func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *HoldInput) (err error) {
-	if in.Autoscaled, err = e.autoscaled(ctx, in.Old); err != nil {
+func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *HoldInput) error {
+	hpa, err := e.autoscaler(ctx, in.Old)
+	if err != nil {
 		return err
 	}
+	in.Autoscaled = hpa != nil
 	stable, err := e.gatherer.pods(ctx, StableReplicaSet(in.Old, in.Record, in.ReplicaSets))
 	if err != nil {
 		return err

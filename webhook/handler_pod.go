@@ -211,6 +211,9 @@ func (e *edge) scale(ctx context.Context, req admission.Request) admission.Respo
 	d := &appsv1.Deployment{}
 	if err := e.cache.Get(ctx, key, d); err == nil {
 		in.Deployment = d
+		if hpa, err := e.autoscaler(ctx, d); err == nil && hpa != nil {
+			in.Max = hpa.Spec.MaxReplicas
+		}
 	}
 	if r, err := e.record(ctx, key); err == nil {
 		in.Record = r

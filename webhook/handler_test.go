@@ -425,8 +425,16 @@ func TestScaleRequests(t *testing.T) {
 	scale := func(n int32) *autoscalingv1.Scale {
 		return &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
 	}
-	for user, want := range map[string]int32{"autoscaler": 10, "alice": 0} {
-		e := testEdge(t, objects, nil, nil)
+	limited := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: held.Namespace, Name: "limited"}}
+	limited.Spec.MaxReplicas = 4
+	limited.Spec.ScaleTargetRef = autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: held.Name}
+	for _, tc := range []struct {
+		user    string
+		objects []client.Object
+		want    int32
+	}{{"autoscaler", objects, 10}, {"alice", objects, 0}, {"autoscaler", append(slices.Clone(objects), limited), 4}} {
+		user, want := tc.user, tc.want
+		e := testEdge(t, tc.objects, nil, nil)
 		req := admissionOf(t, scale(12), scale(0), func(r *admission.Request) {
 			r.SubResource, r.UserInfo.Username = "scale", user
 		})

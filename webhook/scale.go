@@ -18,6 +18,8 @@ type ScaleInput struct {
 	From, To int32
 	// ByAutoscaler says that an autoscaler asks, not a person.
 	ByAutoscaler bool
+	// Max is the most that the autoscaler may ask for, as a person has said; 0 when that is not known.
+	Max int32
 	// Deployment is the one that is scaled; nil when it is not known.
 	Deployment *appsv1.Deployment
 	// Record is its Rollout; nil when there is none. One for another Deployment counts as none.
@@ -44,7 +46,7 @@ type ScaleDecision struct {
 // DecideScale keeps an autoscaler from shrinking a held workload below N at the start of the rollout:
 // stable looks idle only because the candidate does its work. In quarantine, which lasts for hours, it does none,
 // so that the floor ends there. It never raises above what is there now.
-// What a person or any other client asks for is honoured.
+// What a person or any other client asks for is honoured, and so is the limit that a person gave the autoscaler.
 func DecideScale(in ScaleInput) ScaleDecision {
 	asAsked := ScaleDecision{Replicas: in.To}
 	if in.To >= in.From || !in.ByAutoscaler || in.Deployment == nil {
@@ -55,6 +57,9 @@ func DecideScale(in ScaleInput) ScaleDecision {
 		return asAsked
 	}
 	floor := min(in.Record.Status.Replicas, in.From)
+	if in.Max > 0 {
+		floor = min(floor, in.Max)
+	}
 	if in.To >= floor {
 		return asAsked
 	}
