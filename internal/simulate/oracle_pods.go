@@ -86,10 +86,12 @@ func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 	if !o.holds(d, s) {
 		return
 	}
-	_, ready := o.podsOf(s.Stable.Hash)
-	left := int32(len(ready)) + o.thirdServing(d, s)
-	if slices.ContainsFunc(ready, func(p *corev1.Pod) bool { return p.Name == pod.Name }) {
-		left--
+	all, _ := o.podsOf(s.Stable.Hash)
+	left := o.thirdServing(d, s)
+	for _, p := range all {
+		if p.Name != pod.Name && isReady(p) { // also where its node has just failed: nobody can know that yet
+			left++
+		}
 	}
 	if left < o.least()-o.beingShrunk(d, s)-o.cleanedUp() {
 		o.violated(StableKeepsPods, "stable pod %s is taken, %d are left of %d", pod.Name, left, o.least())
