@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -136,9 +137,13 @@ func (w *workload) split(hash string) (peer string, weight uint32, ok bool) {
 }
 
 // neverOut: the revision has been a candidate and is none any more, and while its pods end, somebody may still ask them, by a
-// Service that publishes addresses which are not ready, or by their own. None of them has ever been open.
+// Service that publishes addresses which are not ready, or by their own. None of them has ever been open. One that is the
+// template is about to be.
 func (w *workload) neverOut(hash string) bool {
-	return len(w.pods[hash]) > 0 && !slices.ContainsFunc(w.pods[hash], func(pod *corev1.Pod) bool {
+	goesOut := slices.ContainsFunc(w.replicaSets, func(rs *appsv1.ReplicaSet) bool {
+		return rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == hash && webhook.EqualTemplate(&rs.Spec.Template, &w.deployment.Spec.Template)
+	})
+	return !goesOut && len(w.pods[hash]) > 0 && !slices.ContainsFunc(w.pods[hash], func(pod *corev1.Pod) bool {
 		return !webhook.HasGate(pod) || conditionTrue(pod, v1alpha1.GateCondition)
 	})
 }
@@ -243,6 +248,9 @@ func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, pee
 // Its clients would otherwise meet pods that it does not select, and a request does not say by which Service it came.
 func stableOnly(p v1alpha1.CapturedPort, stable, candidate []*corev1.Pod, services []corev1.Service) string {
 	for _, svc := range services {
+		if svc.Annotations[v1alpha1.PreviewAnnotation] == "true" {
+			continue // it leads to one version on purpose, and is moved when it suits
+		}
 		leads := slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool { return webhook.LeadsTo(sp, p) })
 		if leads && selects(svc, stable) && !selects(svc, candidate) {
 			return svc.Name

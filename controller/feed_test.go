@@ -81,6 +81,11 @@ func TestConfigurationsFollowTheRecord(t *testing.T) {
 		"another one is the candidate": {status(func(s *v1alpha1.RolloutStatus) { s.Candidate.Hash = "ccc" }), []xds.Workload{
 			split(stableHash, xds.Split{Peer: "ccc", PeerWeight: 10}), split(candidateHash, allToStable),
 		}},
+		"it is about to go out natively": {func(w *workload) {
+			w.record.Status.Candidate = v1alpha1.Revision{}
+			w.replicaSets = append(w.replicaSets, replicaSet(candidateHash, "v2", 1))
+			w.deployment.Spec.Template = *w.replicaSets[0].Spec.Template.DeepCopy()
+		}, []xds.Workload{rest(stableHash), rest(candidateHash)}},
 		"pods without sidecar have no configuration": {func(w *workload) { uninjected(w.pods[candidateHash][0]) }, []xds.Workload{
 			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10}),
 		}},
@@ -150,6 +155,8 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 	byName, byNumber := intstr.FromString, intstr.FromInt32
 	onlyStable := service("web", servicePortTo("http", byNumber(8080)))
 	onlyStable.Spec.Selector = map[string]string{"pod-template-hash": stableHash}
+	preview := service("web-preview", servicePortTo("http", byNumber(8080)))
+	preview.Spec.Selector, preview.Annotations = onlyStable.Spec.Selector, map[string]string{v1alpha1.PreviewAnnotation: "true"}
 	onlyCandidate := service("web-next", servicePortTo("http", byNumber(8080)))
 	onlyCandidate.Spec.Selector = map[string]string{"pod-template-hash": candidateHash}
 	udp := servicePortTo("dns", byNumber(8080))
@@ -200,6 +207,10 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 		},
 		"one Service selects both, another one the candidate only": {
 			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("all", servicePortTo("http", byNumber(8080))), onlyCandidate},
+			[]xds.Port{{Number: 8080, Peer: 8080}}, "",
+		},
+		"one Service selects both, a preview has not been moved yet": {
+			[]v1alpha1.CapturedPort{named("", 8080)}, []v1alpha1.CapturedPort{named("", 8080)}, []corev1.Service{service("all", servicePortTo("http", byNumber(8080))), preview},
 			[]xds.Port{{Number: 8080, Peer: 8080}}, "",
 		},
 		"a Service for UDP says nothing": {

@@ -187,12 +187,12 @@ func (r *request) isEarlierStable(rs *appsv1.ReplicaSet) bool {
 		return false
 	}
 	if r.record == nil {
-		return wasStable(rs, r.in.Old, &v1alpha1.Rollout{})
+		return wasStable(rs, &r.in, &v1alpha1.Rollout{})
 	}
 	hash := hashOf(rs)
 	candidate := r.record.Candidate.Hash == hash || r.record.Candidate.Template == r.digest() // its hash may not be known yet
 	rejected := r.record.Rejected != nil && (r.record.Rejected.Revision == hash || r.record.Rejected.Template == r.digest())
-	return !candidate && !rejected && wasStable(rs, r.in.Old, r.in.Record)
+	return !candidate && !rejected && wasStable(rs, &r.in, r.in.Record)
 }
 
 // cannotHold is row 6: a hold would not work. The user learns why, and what would change it.

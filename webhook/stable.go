@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -119,9 +120,8 @@ func olderReplicaSet(a, b *appsv1.ReplicaSet) bool {
 // wasStable says whether a revision was proven good before: the last rollout in the record's history that names it decides,
 // then what the webhook decided about it. Where neither knows it, it was stable if it is older than the record. If it is not, it
 // went out while the namespace was not enabled, and nobody knows whether it ever worked. A record that was never created is younger
-// than everything. One that is there from the beginning names all that were stable after another one, and what it does not name
-// came before there was any: a first version that never got ready, say.
-func wasStable(rs *appsv1.ReplicaSet, d *appsv1.Deployment, record *v1alpha1.Rollout) bool {
+// than everything.
+func wasStable(rs *appsv1.ReplicaSet, in *HoldInput, record *v1alpha1.Rollout) bool {
 	hash, history := hashOf(rs), record.Status.History
 	for i := len(history) - 1; i >= 0; i-- {
 		switch e := history[i]; hash {
@@ -131,7 +131,7 @@ func wasStable(rs *appsv1.ReplicaSet, d *appsv1.Deployment, record *v1alpha1.Rol
 			return true
 		}
 	}
-	if namesAll(record, d) {
+	if beforeAnyStable(rs, in, record) {
 		return false
 	}
 	switch GateOf(rs.Annotations, TemplateDigest(rs.Spec.Template)) {
@@ -146,10 +146,22 @@ func wasStable(rs *appsv1.ReplicaSet, d *appsv1.Deployment, record *v1alpha1.Rol
 // soonRecorded is how long after its Deployment a record comes that is there from the beginning.
 const soonRecorded = 10 * time.Second
 
-// namesAll: the record was there when the Deployment had just been created, and has not forgotten anything since.
-func namesAll(record *v1alpha1.Rollout, d *appsv1.Deployment) bool {
-	made, recorded := d.CreationTimestamp, record.CreationTimestamp
-	return !made.IsZero() && !recorded.IsZero() && recorded.Sub(made.Time) < soonRecorded && len(record.Status.History) < v1alpha1.MaxHistory
+// beforeAnyStable: the revision was made, for this Deployment, before the one that was its first stable revision. Such a version
+// never got ready, and was mended by the next one. It can only be known where the record is there from the beginning, and
+// its history is.
+func beforeAnyStable(rs *appsv1.ReplicaSet, in *HoldInput, record *v1alpha1.Rollout) bool {
+	made, recorded, history := in.Old.CreationTimestamp, record.CreationTimestamp, record.Status.History
+	late := recorded.IsZero() || recorded.Sub(made.Time) >= soonRecorded
+	if late || len(history) >= v1alpha1.MaxHistory || rs.CreationTimestamp.Before(&made) {
+		return false
+	}
+	first := record.Status.Stable.Hash
+	if len(history) > 0 {
+		first = history[0].From
+	}
+	return slices.ContainsFunc(in.ReplicaSets, func(owned *appsv1.ReplicaSet) bool {
+		return hashOf(owned) == first && rs.CreationTimestamp.Before(&owned.CreationTimestamp)
+	})
 }
 
 func hashOf(rs *appsv1.ReplicaSet) string {

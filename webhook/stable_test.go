@@ -4,6 +4,7 @@
 package webhook
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -173,36 +174,41 @@ func decidedAbout(t *testing.T, objects []client.Object, old, obj *appsv1.Deploy
 	return holdOf(t, &got).K, strings.Join(resp.Warnings, "\n")
 }
 
-// A version that nobody remembers was stable if it may have been so before there was a record.
+// A version that nobody remembers was stable, if it may have been.
 func TestAVersionThatHistoryDoesNotName(t *testing.T) {
 	const day = 24 * time.Hour
 	begin := time.Date(2026, 11, 28, 8, 0, 0, 0, time.UTC)
 	at := func(after time.Duration) metav1.Time { return metav1.NewTime(begin.Add(after)) }
-	of := func(version string) []v1alpha1.HistoryEntry {
-		return []v1alpha1.HistoryEntry{{Outcome: v1alpha1.OutcomePromoted, From: "h-" + version, To: "h-other"}}
+	of := func(from, to string) v1alpha1.HistoryEntry {
+		return v1alpha1.HistoryEntry{Outcome: v1alpha1.OutcomePromoted, From: "h-" + from, To: "h-" + to}
 	}
-	others := slices.Repeat(of("others"), v1alpha1.MaxHistory)
+	full := append([]v1alpha1.HistoryEntry{of("v2", "v3")}, slices.Repeat([]v1alpha1.HistoryEntry{of("v3", "v4")}, v1alpha1.MaxHistory-1)...)
 	for name, tc := range map[string]struct {
-		record, rs time.Duration // created so long after the Deployment
-		gate       v1alpha1.Gate
-		history    []v1alpha1.HistoryEntry
-		want       bool
+		record, rs, v2 time.Duration // created so long after the Deployment; v2 is the first stable version
+		gate           v1alpha1.Gate
+		stable         string // v2 unless given
+		history        []v1alpha1.HistoryEntry
+		want           bool
 	}{
-		"older than a record that came later":              {record: day, want: true},
-		"younger than a record that came later":            {record: day, rs: 2 * day},
-		"let out before the record, which came later":      {record: day, gate: open, want: true},
-		"as old as a record that is there from the start":  {record: time.Second},
-		"let out, with a record from the start":            {record: time.Second, rs: time.Minute, gate: open},
-		"history names it":                                 {record: time.Second, history: of("v1"), want: true},
-		"history names others":                             {record: time.Second, history: of("others")},
-		"history is full, and may have forgotten it":       {record: time.Second, history: others, want: true},
-		"history is full, and it got nowhere":              {record: time.Second, history: others, gate: closed},
-		"the record was not there yet, nor the Deployment": {rs: -day, record: day, want: true},
+		"older than a record that came later":                  {record: day, v2: time.Hour, want: true},
+		"younger than a record that came later":                {record: day, rs: 2 * day},
+		"let out before the record, which came later":          {record: day, v2: time.Hour, gate: open, want: true},
+		"the first version, and the next was stable":           {record: time.Second, v2: time.Minute},
+		"the second one, and the third was stable":             {record: time.Second, rs: time.Minute, v2: time.Hour, gate: open},
+		"the first version, long after":                        {record: time.Second, v2: time.Minute, stable: "v4", history: []v1alpha1.HistoryEntry{of("v2", "v3"), of("v3", "v4")}},
+		"history names it":                                     {record: time.Second, stable: "v2", history: []v1alpha1.HistoryEntry{of("v1", "v2")}, want: true},
+		"let out after a stable one, while no policy chose it": {record: time.Second, rs: time.Hour, v2: time.Minute, gate: open, want: true},
+		"history is full, and may have forgotten it":           {record: time.Second, v2: time.Minute, stable: "v4", history: full, want: true},
+		"history is full, and it got nowhere":                  {record: time.Second, v2: time.Minute, stable: "v4", history: full, gate: closed},
+		"older than the Deployment, which was made again":      {record: time.Second, rs: -day, v2: -time.Hour, gate: open, want: true},
+		"so is its record":                                     {record: -day, rs: -day, v2: -time.Hour, gate: open, want: true},
 	} {
-		d, rs, r := deployment("v2"), replicaSet("v1", 0, rsGate(tc.gate)), record()
-		d.CreationTimestamp, rs.CreationTimestamp, r.CreationTimestamp = at(0), at(tc.rs), at(tc.record)
-		r.Status.History = tc.history
-		if got := wasStable(rs, d, r); got != tc.want {
+		rs, v2 := replicaSet("v1", 0, rsGate(tc.gate)), replicaSet("v2", 10)
+		in := update(deployment("v2"), deployment("v1"), owning(rs, v2))
+		in.Old.CreationTimestamp, in.Record.CreationTimestamp = at(0), at(tc.record)
+		rs.CreationTimestamp, v2.CreationTimestamp = at(tc.rs), at(tc.v2)
+		in.Record.Status.Stable, in.Record.Status.History = revision(cmp.Or(tc.stable, "v2")), tc.history
+		if got := wasStable(rs, &in, in.Record); got != tc.want {
 			t.Errorf("%s: was stable %t, want %t", name, got, tc.want)
 		}
 	}

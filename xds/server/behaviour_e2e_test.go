@@ -448,6 +448,33 @@ func (p *pair) leaveB() {
 	}
 }
 
+// Whatever an app answers, it is asked on, so that what it does is seen.
+func TestAVersionThatFailsIsAskedOn(t *testing.T) {
+	p := newPair(t)
+	p.weight(100)
+	for name, answer := range map[string]http.HandlerFunc{
+		"500": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"503": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"a gRPC status without a message": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", "14")
+		},
+		"what only an ending pod's sidecar says": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Headgate-Unreached", "true")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		},
+	} {
+		p.appB.handle = answer
+		p.appA.taken()
+		for _, h2 := range []bool{false, true} {
+			p.many(20, h2)
+		}
+		if n := len(p.appA.taken()); p.leftOut() || n != 0 {
+			t.Errorf("%s: left out %t, %d of 40 requests were answered by the other version", name, p.leftOut(), n)
+		}
+	}
+}
+
 // leftOut says whether the sidecar of a leaves its peer out.
 func (p *pair) leftOut() bool {
 	p.t.Helper()

@@ -55,6 +55,9 @@ func TestGRPCStatusIsPassedOnAndCounted(t *testing.T) {
 			t.Fatalf("body %q, trailers %v, error %v", body, r.Trailer, err)
 		}
 	}
+	if p.leftOut() {
+		t.Error("the version whose calls fail is left out, so that nobody sees them")
+	}
 	look := p.read(t, reader, 5)
 	if got := look.Candidate["a"]; got.Requests != 40 || got.Errors != 40 || len(look.Stable) > 0 {
 		t.Errorf("read from the sidecar: %+v, want 40 errors of 40 requests to the candidate", look)
