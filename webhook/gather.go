@@ -50,7 +50,12 @@ type gatherer struct {
 // against one that was edited.
 func (g gatherer) namespace(ctx context.Context, name string) (*corev1.Namespace, bool, error) {
 	var ns corev1.Namespace
-	if err := g.cache.Get(ctx, types.NamespacedName{Name: name}, &ns); err != nil {
+	key := types.NamespacedName{Name: name}
+	err := g.cache.Get(ctx, key, &ns)
+	if apierrors.IsNotFound(err) { // after the API server was away, the cache follows it again up to a minute later
+		err = g.live.Get(ctx, key, &ns)
+	}
+	if err != nil {
 		return nil, false, fmt.Errorf("reading namespace %s: %w", name, err)
 	}
 	return &ns, ns.Labels[v1alpha1.EnabledLabel] == "true", nil

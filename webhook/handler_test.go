@@ -513,3 +513,15 @@ func TestAWriteOfTheStatusLeavesTheHoldAlone(t *testing.T) {
 		t.Error("a status that can't be read was admitted: it may wipe the hold")
 	}
 }
+
+// A namespace that was created while the cache was cut off from the API server is one all the same.
+func TestANamespaceThatTheCacheHasNotSeen(t *testing.T) {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "new", Labels: map[string]string{v1alpha1.EnabledLabel: "true"}}}
+	e := testEdge(t, nil, []client.Object{ns}, nil)
+	if _, enabled, err := e.namespace(t.Context(), "new"); !enabled || err != nil {
+		t.Errorf("enabled %t, error %v; want true, none", enabled, err)
+	}
+	if _, _, err := e.namespace(t.Context(), "gone"); err == nil {
+		t.Error("a namespace that nobody knows is no error")
+	}
+}

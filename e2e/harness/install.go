@@ -6,6 +6,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -121,9 +122,15 @@ func idle(namespace string) *appsv1.Deployment {
 // admitted tries until the API server lets a request pass, which it does when it reaches the webhooks that it must ask.
 func admitted(ctx context.Context, try func(context.Context) error) error {
 	var refused error
-	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		refused = try(ctx)
-		return refused == nil, nil
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		err := try(ctx)
+		if err == nil {
+			return true, nil
+		}
+		if refused == nil || ctx.Err() == nil && !strings.Contains(err.Error(), "client rate limiter") {
+			refused = err // not that there is no time left to ask
+		}
+		return false, nil
 	})
 	if err != nil {
 		return fmt.Errorf("%w; the API server last said: %w", err, refused)

@@ -86,16 +86,22 @@ func (o *oracle) podTaken(by string, pod *corev1.Pod) {
 	if !o.holds(d, s) {
 		return
 	}
-	all, _ := o.podsOf(s.Stable.Hash)
-	left := o.thirdServing(d, s)
-	for _, p := range all {
-		if p.Name != pod.Name && isReady(p) { // also where its node has just failed: nobody can know that yet
-			left++
-		}
-	}
+	left := o.readyBeside(pod) + o.thirdServing(d, s)
 	if left < o.least()-o.beingShrunk(d, s)-o.cleanedUp() {
 		o.violated(StableKeepsPods, "stable pod %s is taken, %d are left of %d", pod.Name, left, o.least())
 	}
+}
+
+// readyBeside counts the other pods of the revision that say they are ready, also where their node has just failed: nobody
+// can know that yet.
+func (o *oracle) readyBeside(pod *corev1.Pod) (n int32) {
+	all, _ := o.podsOf(hashOf(pod))
+	for _, p := range all {
+		if p.Name != pod.Name && isReady(p) {
+			n++
+		}
+	}
+	return n
 }
 
 // servingTaken: Headgate closes or deletes what serves. The native controller has counted such pods, so that stable must
