@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -140,12 +139,12 @@ func (w *workload) split(hash string) (peer string, weight uint32, ok bool) {
 // Service that publishes addresses which are not ready, or by their own. None of them has ever been open. One that is the
 // template is about to be.
 func (w *workload) neverOut(hash string) bool {
-	goesOut := slices.ContainsFunc(w.replicaSets, func(rs *appsv1.ReplicaSet) bool {
-		return rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == hash && webhook.EqualTemplate(&rs.Spec.Template, &w.deployment.Spec.Template)
-	})
-	return !goesOut && len(w.pods[hash]) > 0 && !slices.ContainsFunc(w.pods[hash], func(pod *corev1.Pod) bool {
-		return !webhook.HasGate(pod) || conditionTrue(pod, v1alpha1.GateCondition)
-	})
+	out := func(pod *corev1.Pod) bool { return !webhook.HasGate(pod) || conditionTrue(pod, v1alpha1.GateCondition) }
+	if len(w.pods[hash]) == 0 || slices.ContainsFunc(w.pods[hash], out) {
+		return false
+	}
+	rs := w.replicaSet(hash)
+	return rs == nil || !webhook.EqualTemplate(&rs.Spec.Template, &w.deployment.Spec.Template)
 }
 
 // endpoints are the pods of a revision that may get requests from sidecars of the other one.
@@ -247,12 +246,11 @@ func peerPort(p v1alpha1.CapturedPort, others []v1alpha1.CapturedPort, pods, pee
 // stableOnly is a Service that leads to this port of stable's pods, and selects none of the candidate's; empty: there is none.
 // Its clients would otherwise meet pods that it does not select, and a request does not say by which Service it came.
 func stableOnly(p v1alpha1.CapturedPort, stable, candidate []*corev1.Pod, services []corev1.Service) string {
-	for _, svc := range services {
+	for i, svc := range services {
 		if svc.Annotations[v1alpha1.PreviewAnnotation] == "true" {
 			continue // it leads to one version on purpose, and is moved when it suits
 		}
-		leads := slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool { return webhook.LeadsTo(sp, p) })
-		if leads && selects(svc, stable) && !selects(svc, candidate) {
+		if !selects(svc, candidate) && len(servicePortsTo(stable, p, services[i:i+1])) > 0 {
 			return svc.Name
 		}
 	}

@@ -154,8 +154,7 @@ func ofAnother(pod *corev1.Pod, hash string) bool {
 // ReplicaSet with the same template, which any undo makes, adopts them.
 func (r *Reconciler) gatherOrphans(ctx context.Context, w *workload) error {
 	stable := w.status().Stable.Hash
-	made := func(rs *appsv1.ReplicaSet) bool { return rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == stable }
-	if stable == "" || slices.ContainsFunc(w.replicaSets, made) {
+	if stable == "" || w.replicaSet(stable) != nil {
 		return nil
 	}
 	selector, err := metav1.LabelSelectorAsSelector(w.deployment.Spec.Selector)

@@ -45,11 +45,10 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 // waitsFor is what keeps a pod that runs from being ready, but for Headgate's gate, in the kubelet's words: first the init
 // containers, without which the others don't begin, then these.
 func waitsFor(pod *corev1.Pod) string {
-	if c := condition(pod, corev1.PodInitialized); c != nil && c.Status != corev1.ConditionTrue {
-		return c.Message
-	}
-	if c := condition(pod, corev1.ContainersReady); c != nil && c.Status != corev1.ConditionTrue {
-		return c.Message
+	for _, t := range []corev1.PodConditionType{corev1.PodInitialized, corev1.ContainersReady} {
+		if c := condition(pod, t); c != nil && c.Status != corev1.ConditionTrue {
+			return c.Message
+		}
 	}
 	if gate := closedGate(pod); gate != "" {
 		return fmt.Sprintf("pod %s waits for its readiness gate %s", pod.Name, gate)

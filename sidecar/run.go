@@ -26,8 +26,8 @@ const (
 	// crashLoop is how long an Envoy must have lived to be started again on the spot.
 	crashLoop = 10 * time.Second
 	// farewell is how long peers are told that the app has ended before Envoy's doors close. Whoever is told leaves this
-	// pod out for two seconds, so nobody knocks when they do.
-	farewell = time.Second
+	// pod out for twice as long, so nobody knocks when they do.
+	farewell = xds.LeastEjection / 2
 	// lastWords is what Envoy gets to answer whom it has taken in before its doors closed. What it answers itself, for an
 	// app that has ended, counts as no active request. With farewell it is less than the two seconds that the kubelet grants
 	// a sidecar whose app has used up the grace period.
@@ -192,9 +192,7 @@ func (s *supervisor) stop(ctx context.Context, envoy *os.Process, ended <-chan e
 		return
 	}
 	_ = envoy.Signal(syscall.SIGTERM)
-	select {
-	case <-ended:
-	case <-time.After(termination):
+	if !wait(termination, ended) {
 		_ = envoy.Kill()
 		<-ended
 	}

@@ -19,6 +19,9 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
+// LeastEjection is for how long at first a peer is left out that can't be connected to, or says that it is ending.
+const LeastEjection = 2 * time.Second
+
 const (
 	// localConnectTimeout bounds the wait for an app whose accept queue is full: the kernel sends a
 	// dropped SYN again after 1, 3 and 7 s, as it would for the client without a sidecar.
@@ -33,9 +36,6 @@ const (
 	localIdleTimeout = time.Second
 	// peerIdleTimeout may be longer: the other end is a sidecar, which never closes unused connections.
 	peerIdleTimeout = 30 * time.Second
-
-	// leastEjection is how long a peer is left out at first.
-	leastEjection = 2 * time.Second
 
 	// unlimited stands for "no circuit breaker": the sidecar must not refuse what the app would take.
 	unlimited = 1 << 30
@@ -174,7 +174,7 @@ func ejectUnreachable() *clusterv3.OutlierDetection {
 		EnforcingConsecutiveGatewayFailure:     number(0),
 		EnforcingSuccessRate:                   number(0),
 		Interval:                               duration(time.Second),
-		BaseEjectionTime:                       duration(leastEjection),
+		BaseEjectionTime:                       duration(LeastEjection),
 		MaxEjectionTime:                        duration(10 * time.Second),
 		MaxEjectionPercent:                     number(100),
 	}
