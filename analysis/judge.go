@@ -149,12 +149,13 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 	st.Injected = min(st.Injected+o.mass, 1)
 	for i := range st.Rates {
 		r := &st.Rates[i]
+		o.phi = 1
 		switch {
 		case r.Bound > 0:
 			o.arms, o.pods, o.pi = lat.observe(st, &l, i, weight)
 			o.alone = st.Latency.Share.alone()
 		case r.isMetric():
-			o.arms, o.pods = r.observe(&st.Pods, l.Metrics)
+			o.arms, o.pods, o.phi = r.observe(&st.Pods, l.Metrics)
 			o.alone = false // its Stratum never is
 		default:
 			o.arms, o.pods, o.pi = t.errors(), l.stableSample(&st.Pods), st.Share.share(weight)
@@ -170,7 +171,7 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 func (st *State) keep(l Look) {
 	for i := range st.Rates {
 		if r := &st.Rates[i]; r.isMetric() {
-			x, _ := r.observe(&st.Pods, l.Metrics)
+			x, _, _ := r.observe(&st.Pods, l.Metrics)
 			r.Total.add(x)
 			r.StepTotal.add(x)
 			r.Stratum.keep(x)

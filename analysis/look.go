@@ -67,6 +67,8 @@ type MetricValue struct {
 	// CandidateCounts and StableCounts are what a rate counted since it was asked for last, by pod: Requests are the
 	// denominator, Errors the numerator. Pods are named as in the look's other counts.
 	CandidateCounts, StableCounts map[string]Counts
+	// Phi is by how much less than independent requests a rate's counts are worth, because they swing from look to look; below 1: 1.
+	Phi float64
 	// Err says why there is no value; empty when there is one. All of the above is then ignored.
 	Err string
 	// NotDue says that nobody asked, because it was asked a while ago, or that a rate's counters were read for the first time,

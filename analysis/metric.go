@@ -148,15 +148,15 @@ func (st *State) silent(s Settings, is func(*Criterion, *Metric) bool) bool {
 // isMetric says that the rate is a user's.
 func (r *Rate) isMetric() bool { return strings.HasPrefix(r.Name, CauseMetric) }
 
-// observe is what the look has for a user's rate: both arms, and stable's pods. It has nothing where the rate was not asked
-// for, is missing, or is warming up.
-func (r *Rate) observe(pods *Pods, values []MetricValue) (x arms, stable sample) {
+// observe is what the look has for a user's rate: both arms, stable's pods, and by how much it is tempered. It has nothing where the
+// rate was not asked for, is missing, or is warming up.
+func (r *Rate) observe(pods *Pods, values []MetricValue) (x arms, stable sample, phi float64) {
 	at := slices.IndexFunc(values, func(v MetricValue) bool { return CauseMetric+v.Name == r.Name })
 	if at < 0 {
-		return arms{}, sample{}
+		return arms{}, sample{}, 1
 	}
 	l := Look{Candidate: values[at].CandidateCounts, Stable: values[at].StableCounts}
-	return l.totals().errors(), l.stableSample(pods)
+	return l.totals().errors(), l.stableSample(pods), finite(values[at].Phi)
 }
 
 // compares says that rates are compared on which the verdict rests.

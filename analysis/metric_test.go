@@ -35,6 +35,9 @@ func orders(candidate, stable Counts) func(*Look) {
 	}
 }
 
+// swinging is of counts of which a look is worth so much less.
+func swinging(phi float64) func(*Look) { return func(l *Look) { l.Metrics[0].Phi = phi } }
+
 func notDue(l *Look) {
 	for i := range l.Metrics {
 		l.Metrics[i] = MetricValue{Name: l.Metrics[i].Name, NotDue: true}
@@ -165,6 +168,8 @@ func TestRatesOfUsers(t *testing.T) {
 	asStable := orders(Counts{50, 10, 0}, Counts{450, 90, 0})
 	checkVerdicts(t, map[string]verdictCase{
 		"a good one is accepted":         {settings: s, looks: looks(14, orders(Counts{100, 0, 0}, Counts{900, 1, 0})), want: Pass, says: "and as much of every other rate is ruled out"},
+		"not if its counts swing":        {settings: s, looks: looks(14, orders(Counts{100, 0, 0}, Counts{900, 1, 0}), swinging(20)), want: Undecided},
+		"nobody knows how much":          {settings: s, looks: looks(14, orders(Counts{100, 0, 0}, Counts{900, 1, 0}), swinging(math.NaN())), want: Pass},
 		"a bad one fails":                {settings: s, looks: looks(5, broken), want: Fail, cause: "Metric/orders", says: `metric "orders" counted 40 of 200 for the candidate (20 %), 4 of 1,800 for stable (0.22 %); chance of that without harm under 1 %`},
 		"as bad as stable is not":        {settings: s, looks: looks(14, asStable), want: Pass},
 		"what its user tolerates is not": {settings: wide, looks: looks(20, broken), want: Undecided},

@@ -80,6 +80,7 @@ type observation struct {
 	pi    float64       // the candidate's share of the requests; of a user's rate its Stratum says it
 	alone bool          // stable had none of them
 	span  time.Duration // how long the look covers
+	phi   float64       // by how much a user's rate is tempered
 
 	look       int64   // its number
 	mass       float64 // put into play before it
@@ -109,7 +110,7 @@ func (r *Rate) update(s *Settings, o *observation) {
 		compared, pi = r.Stratum.add(o.arms)
 	}
 	r.Noise.follow(&o.pods, o.span)
-	phi := max(1, r.Baseline.Phi, r.Noise.phi(o.slots))
+	phi := max(1, r.Baseline.Phi, r.Noise.phi(o.slots), o.phi)
 	inflate := inflation(max(r.Baseline.Sigma, r.Sigma), o.candidates, o.stables)
 	harm, acceptance := r.margins(s)
 	harm, acceptance = harm.inflated(inflate), acceptance.inflated(inflate)

@@ -39,11 +39,8 @@ func TestOutcomes(t *testing.T) {
 	}
 	one, itsOutcome := counts{Requests: 1}, counts{Errors: 1}
 	for name, tc := range map[string]struct {
-		higher bool
-		begins bool // the first two looks are those after a change of weight
-		every  time.Duration
-		looks  []counts
-		want   counts
+		looks []counts
+		want  counts
 	}{
 		"events with their requests":                  {looks: all(10, counts{Requests: 10, Errors: 1}), want: counts{Requests: 100, Errors: 10}},
 		"an event a look before its request":          {looks: []counts{itsOutcome, one}, want: counts{Requests: 1, Errors: 1}},
@@ -52,34 +49,12 @@ func TestOutcomes(t *testing.T) {
 		"all of them late, in bursts":                 {looks: then(turns(40, counts{Requests: 10}, counts{Errors: 10})), want: counts{Requests: 200, Errors: 190}},
 		"an event a look late, with the next request": {looks: []counts{one, itsOutcome, none, one}, want: counts{Requests: 2, Errors: 1}},
 		"events are no more than requests":            {looks: []counts{{Requests: 5, Errors: 7}, {Requests: 1}}, want: counts{Requests: 6, Errors: 6}},
-
-		"successes with their requests":                       {higher: true, looks: all(10, counts{Requests: 10, Errors: 9}), want: counts{Requests: 40, Errors: 4}},
-		"a success two looks late":                            {higher: true, looks: then([]counts{one, none, itsOutcome}, all(6, none)), want: counts{Requests: 1}},
-		"nothing is known of one yet":                         {higher: true, looks: then([]counts{one}, all(5, none)), want: none},
-		"it has failed after half a minute":                   {higher: true, looks: then([]counts{one}, all(6, none)), want: counts{Requests: 1, Errors: 1}},
-		"a success just before":                               {higher: true, looks: then([]counts{itsOutcome, one}, all(6, none)), want: counts{Requests: 1}},
-		"many that are all late":                              {higher: true, begins: true, looks: then(all(2, counts{Requests: 50}), all(40, counts{Requests: 50, Errors: 50})), want: counts{Requests: 1700}},
-		"they take turns, and are late":                       {higher: true, looks: then(all(1, one), turns(20, itsOutcome, one)), want: counts{Requests: 7}},
-		"what is noise is no failure":                         {higher: true, looks: turns(40, counts{Requests: 60, Errors: 40}, counts{Requests: 40, Errors: 60}), want: counts{Requests: 1700}},
-		"all fail":                                            {higher: true, looks: all(10, counts{Requests: 10}), want: counts{Requests: 40, Errors: 40}},
-		"those of a new weight that have one count no sooner": {higher: true, begins: true, looks: all(6, counts{Requests: 10, Errors: 8}), want: none},
-		"asked for once a minute, success in the next": {
-			higher: true, every: time.Minute, looks: []counts{{Requests: 10, Errors: 8}, {Requests: 10, Errors: 11}, {Requests: 10, Errors: 10}},
-			want: counts{Requests: 20, Errors: 1},
-		},
-		"and no success in the next": {
-			higher: true, every: time.Minute, looks: []counts{{Requests: 10}, {Requests: 10}, none}, want: counts{Requests: 20, Errors: 20},
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var o outcomes
 			var sum counts
 			for i, c := range tc.looks {
-				every := tc.every
-				if every == 0 {
-					every = 5 * time.Second
-				}
-				got := o.settle(start.Add(time.Duration(i)*every), c, tc.higher, i >= 2 || !tc.begins)
+				got := o.settle(start.Add(time.Duration(i)*5*time.Second), c)
 				if got.Errors > got.Requests {
 					t.Fatalf("look %d: %+v", i+1, got)
 				}
@@ -116,8 +91,36 @@ func TestNumeratorOfOtherPods(t *testing.T) {
 		}
 		count(of(allOf, "a"), 10)
 		count(of(allOf, "b"), 10)
-		if d := cmp.Diff(tc.want, byPod(samples, increments, nil)); d != "" {
+		if d := cmp.Diff(tc.want, byPod(samples, increments, strayPods(samples, nil))); d != "" {
 			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+}
+
+// Successes of a pod are of its own requests, unless no pod has both.
+func TestSuccessesOfOtherPods(t *testing.T) {
+	for name, tc := range map[string]struct {
+		successes []string // pods
+		together  bool
+	}{
+		"the same":           {successes: []string{"a", "b"}},
+		"one of them":        {successes: []string{"a"}},
+		"none yet":           {},
+		"one of another too": {successes: []string{"a", "worker"}},
+		"only of another":    {successes: []string{"worker"}, together: true},
+		"without a pod":      {successes: []string{""}, together: true},
+	} {
+		var samples []sample
+		add := func(name, pod string) {
+			samples = append(samples, sample{series: series{source: source{Pod: pod}, Name: name, Revision: "new"}})
+		}
+		add(allOf, "a")
+		add(allOf, "b")
+		for _, pod := range tc.successes {
+			add(eventsOf, pod)
+		}
+		if got := ownPods(samples)["new"]; got != tc.together {
+			t.Errorf("%s: taken together %t, want %t", name, got, tc.together)
 		}
 	}
 }
@@ -156,16 +159,18 @@ func TestOutcomesOfPodsThatAreTakenTogether(t *testing.T) {
 				increments = []increment{counted(allOf, "a", 10), counted(allOf, "b", 4)}
 			case 1:
 				increments = []increment{counted(eventsOf, "a", 9), counted(eventsOf, "b", 4)}
+			case 2:
+				increments = []increment{counted(allOf, "a", 10), counted(allOf, "b", 4)}
 			}
-			at := start.Add(time.Hour + time.Duration(i)*20*time.Second)
-			next := rateMemory{since: start, outcomes: map[arm]outcomes{}}
-			for _, known := range next.settle(at, m.outcomes, byPod(samples, increments, m.outcomes), Query{HigherIsBetter: true}) {
+			var next rateMemory
+			at := start.Add(time.Duration(i) * 5 * time.Second)
+			for _, known := range next.settle(at, m.outcomes, byPod(samples, increments, strayPods(samples, m.outcomes))) {
 				sum.Requests += known.Requests
 				sum.Errors += known.Errors
 			}
 			m = next
 		}
-		if want := (analysis.Counts{Requests: 14, Errors: 1}); sum != want {
+		if want := (analysis.Counts{Requests: 28, Errors: 13}); sum != want {
 			t.Errorf("%s: counted %+v, want %+v; waiting are %+v", name, sum, want, m.outcomes)
 		}
 	}
@@ -175,7 +180,7 @@ func TestOutcomesOfPodsThatAreTakenTogether(t *testing.T) {
 // however little there is of it.
 func TestOutcomesLooksLater(t *testing.T) {
 	s := analysis.Settings{NoErrorRate: true, NoLatency: true, Metrics: []analysis.Criterion{{Name: "orders", Rate: &analysis.RateCriterion{}}}}
-	failed := func(run uint64, later int, perLook, rate float64, higherIsBetter bool) (n int) {
+	failed := func(run uint64, later int, perLook, rate float64) (n int) {
 		r := rand.New(rand.NewPCG(run, 1)) //nolint:gosec // the same runs each time
 		draw := func(mean, rate float64) (requests, fail uint64) {
 			n := distuv.Poisson{Lambda: mean, Src: r}.Rand()
@@ -196,14 +201,11 @@ func TestOutcomesLooksLater(t *testing.T) {
 					p = rate
 				}
 				requests, fail := draw(perLook*share, p)
-				if higherIsBetter {
-					fail = requests - fail
-				}
 				var events uint64
 				if numerator[part] = append(numerator[part], fail); i >= later {
 					events = numerator[part][i-later]
 				}
-				c := pods[part].settle(at, analysis.Counts{Requests: requests, Errors: events}, higherIsBetter, i >= 6)
+				c := pods[part].settle(at, analysis.Counts{Requests: requests, Errors: events})
 				arms[part] = map[string]analysis.Counts{"pod": c}
 			}
 			l := analysis.Look{
@@ -218,18 +220,15 @@ func TestOutcomesLooksLater(t *testing.T) {
 		}
 		return 0
 	}
-	for _, higher := range []bool{false, true} {
-		for _, perLook := range []float64{10, 50, 200} {
-			for _, later := range []int{1, 4} {
-				healthy, broken := 0, 0
-				for run := range uint64(50) {
-					healthy += failed(run, later, perLook, 0.01, higher)
-					broken += failed(run, later, perLook, 0.5, higher)
-				}
-				if healthy > 3 || broken < 48 {
-					t.Errorf("%g a look, %d looks later, higher is better %t: of 50 rollouts each, %d healthy and %d broken ones were rolled back",
-						perLook, later, higher, healthy, broken)
-				}
+	for _, perLook := range []float64{10, 50, 200} {
+		for _, later := range []int{1, 4} {
+			healthy, broken := 0, 0
+			for run := range uint64(50) {
+				healthy += failed(run, later, perLook, 0.01)
+				broken += failed(run, later, perLook, 0.5)
+			}
+			if healthy > 3 || broken < 48 {
+				t.Errorf("%g a look, %d looks later: of 50 rollouts each, %d healthy and %d broken ones were rolled back", perLook, later, healthy, broken)
 			}
 		}
 	}

@@ -26,10 +26,9 @@ type users struct {
 // rateMemory is what must be known of one rate.
 type rateMemory struct {
 	memory
-	// step and weight are those of the last value, since the time of the first one with these.
-	step, weight int
-	since        time.Time
-	outcomes     map[arm]outcomes
+	// outcomes are of one of which less is better, pairs of one of which more is.
+	outcomes map[arm]outcomes
+	pairs    pairs
 }
 
 // arm is a pod of a revision, or, with an empty pod, all of them.
@@ -193,36 +192,44 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 	before.room, before.gap = rateRoom, rateGap(q.Interval)
 	next, increments := before.advance(at, r.samples, about([]Target{t}))
 	if next.looks == 1 { // where counting starts: what it says is known at the next look
-		u.rates[key] = rateMemory{memory: next, step: t.Step, weight: t.Weight, since: at}
+		u.rates[key] = rateMemory{memory: next, pairs: pairs{began: at}}
 		out.NotDue = true
 		return out
 	}
-	after := rateMemory{memory: next, step: t.Step, weight: t.Weight, since: before.since, outcomes: map[arm]outcomes{}}
-	if t.Step != before.step || t.Weight != before.weight {
-		after.since = at
+	after := rateMemory{memory: next, pairs: before.pairs}
+	var counts map[arm]analysis.Counts
+	if q.HigherIsBetter {
+		counts = after.pairs.settle(at, byPod(r.samples, increments, ownPods(r.samples)), t.Stable)
+		out.Err, out.Phi = after.pairs.apart, after.pairs.follows.phi()
+		out.NotDue = counts == nil && out.Err == ""
+	} else {
+		counts = after.settle(at, before.outcomes, byPod(r.samples, increments, strayPods(r.samples, before.outcomes)))
+	}
+	u.rates[key] = after
+	if out.Err != "" || out.NotDue {
+		return out
 	}
 	out.CandidateCounts, out.StableCounts = map[string]analysis.Counts{}, map[string]analysis.Counts{}
-	for of, known := range after.settle(at, before.outcomes, byPod(r.samples, increments, before.outcomes), q) {
+	for of, known := range counts {
 		if of.revision == t.Candidate {
 			out.CandidateCounts[of.pod] = known
 		} else {
 			out.StableCounts[of.pod] = known
 		}
 	}
-	u.rates[key] = after
 	return out
 }
 
-// settle puts outcomes and requests together, and remembers what is left of either. It returns what is known.
-func (m *rateMemory) settle(at time.Time, waiting map[arm]outcomes, counts map[arm]analysis.Counts, q Query) map[arm]analysis.Counts {
-	settled := q.Interval >= outcomeWithin || at.Sub(m.since) >= outcomeWithin-early
+// settle puts events and requests together, and remembers what is left of either. It returns what is known.
+func (m *rateMemory) settle(at time.Time, waiting map[arm]outcomes, counts map[arm]analysis.Counts) map[arm]analysis.Counts {
+	m.outcomes = map[arm]outcomes{}
 	out := map[arm]analysis.Counts{}
 	for of, c := range counts {
 		o := waiting[of]
 		if of.pod == "" {
 			o = togetherOf(of.revision, waiting)
 		}
-		if known := o.settle(at, c, q.HigherIsBetter, settled); known.Requests > 0 {
+		if known := o.settle(at, c); known.Requests > 0 {
 			out[of] = known
 		}
 		if !o.empty() {
@@ -242,12 +249,10 @@ func togetherOf(revision string, waiting map[arm]outcomes) (all outcomes) {
 	return all
 }
 
-// byPod are a rate's increments by revision and pod, also of the pods that are there and counted nothing: their outcomes are
-// awaited, and those of pods that are gone are not. Where a revision has events of pods that have no requests, its pods are
-// taken together: the numerator has no label pod, or another one's, or a pod has had no request yet; so they are where some
-// counters have no label pod. They are for as long as
-// they await outcomes so, of which nobody knows whose they are.
-func byPod(samples []sample, increments []increment, waiting map[arm]outcomes) map[arm]analysis.Counts {
+// strayPods are the revisions whose pods are taken together of a rate of which less is better: those with events of pods that have
+// no requests: the numerator has no label pod, or another one's, or a pod has had no request yet; and those of which some counters
+// have no label pod. They are for as long as they await outcomes so, of which nobody knows whose they are.
+func strayPods(samples []sample, waiting map[arm]outcomes) map[string]bool {
 	requests, together := map[arm]bool{}, map[string]bool{}
 	for of := range waiting {
 		if of.pod == "" {
@@ -264,6 +269,36 @@ func byPod(samples []sample, increments []increment, waiting map[arm]outcomes) m
 			together[s.Revision] = true
 		}
 	}
+	return together
+}
+
+// ownPods are the revisions whose pods are taken together of a rate of which more is better: those of which some counters have
+// no label pod, or no pod has both. Where some have both, successes of another are not of their requests.
+func ownPods(samples []sample) map[string]bool {
+	requests, events, both, together := map[arm]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, s := range samples {
+		if s.Name == allOf {
+			requests[arm{s.Revision, s.Pod}] = true
+		}
+	}
+	for _, s := range samples {
+		if s.Pod == "" {
+			together[s.Revision] = true
+		}
+		if s.Name == eventsOf {
+			events[s.Revision] = true
+			both[s.Revision] = both[s.Revision] || requests[arm{s.Revision, s.Pod}]
+		}
+	}
+	for revision := range events {
+		together[revision] = together[revision] || !both[revision]
+	}
+	return together
+}
+
+// byPod are a rate's increments by revision and pod, also of the pods that are there and counted nothing: their outcomes are
+// awaited, and those of pods that are gone are not. The pods of some revisions are taken together.
+func byPod(samples []sample, increments []increment, together map[string]bool) map[arm]analysis.Counts {
 	armOf := func(s series) arm {
 		if together[s.Revision] {
 			return arm{revision: s.Revision}

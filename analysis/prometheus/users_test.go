@@ -127,13 +127,17 @@ func TestARateThatIsMissing(t *testing.T) {
 		return v
 	}
 	check("another rate begins anew", inverted, analysis.MetricValue{Name: "inverted", NotDue: true})
-	check("where more is better, nothing is known of any at first", inverted, named(counted(analysis.Counts{}, analysis.Counts{})))
-	for range 5 { // the first half minute tells nothing of the others
+	notYet := analysis.MetricValue{Name: "inverted", Phi: 1, NotDue: true}
+	check("where more is better, nothing is told before it is known whether successes come late", inverted, notYet)
+	for range 22 {
 		look(inverted)
 	}
-	now = now.Add(25 * time.Second)
-	check("and those that had none for half a minute have failed", inverted,
-		named(counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9})))
+	withheld := named(counted(analysis.Counts{Requests: 230, Errors: 207}, analysis.Counts{Requests: 230, Errors: 207}))
+	withheld.Phi = 1
+	check("which is withheld", inverted, withheld)
+	next := named(counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9}))
+	next.Phi = 1
+	check("and what a look counts is told at the next", inverted, next)
 	check("a number is no counter", Query{Name: "m", Expression: "scalar {{.Revision}}", Denominator: "all {{.Revision}}"},
 		analysis.MetricValue{Name: "m", Err: "the candidate's numerator: the result is not a list of counters, but a scalar"})
 	check("a denominator that selects nothing", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "nothing {{.Revision}}"},
@@ -366,13 +370,13 @@ func TestUsersMetricsAreOfOneMoment(t *testing.T) {
 	}
 	target := shop(Query{Name: "succeeded", Expression: "good {{.Revision}}", Denominator: "all {{.Revision}}", HigherIsBetter: true},
 		Query{Name: "age", Expression: "age {{.Revision}}", Compared: true})
-	for i := range 16 { // what has a success counts a minute later
+	for i := range 28 { // of traffic that is always the same nothing is told for two minutes
 		l, err := c.Looks(t.Context(), start.Add(time.Duration(i)*5*time.Second), []Target{target})
 		if err != nil {
 			t.Fatal(err)
 		}
 		rate, age := l[0].Metrics[0], l[0].Metrics[1]
-		if i >= 12 && (rate.CandidateCounts["w"].Requests == 0 || rate.CandidateCounts["w"].Errors != 0 || rate.StableCounts["d"].Errors != 0) {
+		if i >= 25 && (rate.CandidateCounts["w"].Requests == 0 || rate.CandidateCounts["w"].Errors != 0 || rate.StableCounts["d"].Errors != 0) {
 			t.Errorf("look %d: %+v of the candidate's and %+v of stable's; want none that failed", i, rate.CandidateCounts, rate.StableCounts)
 		}
 		if age.Value != age.Stable {

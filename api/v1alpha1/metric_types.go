@@ -115,7 +115,9 @@ type MetricRate struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	Denominator string `json:"denominator"`
-	// Better says whether fewer events are better (Lower) or more (Higher).
+	// Better says whether fewer events are better (Lower) or more (Higher). With Higher the numerator counts successes, and what has
+	// none has failed: successes must be counted together with their requests, so that Denominator counts succeeded + failed. Where
+	// they come later the metric has no value. Failures with Lower may be counted up to 30 s after their requests.
 	// +kubebuilder:validation:Enum=Lower;Higher
 	// +kubebuilder:default=Lower
 	// +optional
