@@ -46,6 +46,7 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 			Name: r.Name, Total: r.Total, Step: r.StepTotal, Share: r.Share,
 			Harm: r.harm(st.Injected), Acceptance: r.Acceptance.value(),
 			Phi: max(1, r.Baseline.Phi, r.Noise.phi(st.Pods.busy())), DryRun: r.DryRun,
+			Missing: st.missingRate(r),
 		}
 	}
 	return out
@@ -61,10 +62,19 @@ func (st *State) metricNumbers(s Settings) (out []MetricEvidence) {
 		}
 		out = append(out, MetricEvidence{
 			Name: m.Name, Value: m.Value, Stable: m.Stable, Compared: c.Compared != nil,
-			Known: m.Seen, Outside: m.Outside, DryRun: c.DryRun,
+			Known: m.Seen, Outside: m.Outside, DryRun: c.DryRun, Missing: m.Missing,
 		})
 	}
 	return out
+}
+
+// missingRate says why a user's rate had no value; empty for any other.
+func (st *State) missingRate(r *Rate) string {
+	at := slices.IndexFunc(st.Metrics, func(m Metric) bool { return CauseMetric+m.Name == r.Name })
+	if at < 0 {
+		return ""
+	}
+	return st.Metrics[at].Missing
 }
 
 // missing says what was missing at the last look, of what is judged.

@@ -114,6 +114,12 @@ func TestDryRun(t *testing.T) {
 	if r := v.Evidence.Rates[1]; r.Name != "Metric/orders" || !r.DryRun || r.Harm < 100 || r.Total != (Tally{2000, 1800, 18000, 180}) {
 		t.Errorf("the rate's evidence is %+v", r)
 	}
+	why := func(l *Look) {
+		l.Metrics = []MetricValue{{Name: "a", Err: "no such series"}, {Name: "orders", Err: "no requests"}}
+	}
+	if _, got = looks(20, why).play(s); got[19].Result != Pass || got[19].Evidence.Metrics[0].Missing != "no such series" || got[19].Evidence.Rates[1].Missing != "no requests" {
+		t.Errorf("what is tried only has no value, and the evidence does not say why: %s %+v", got[19].Result, got[19].Evidence)
+	}
 	s.NoErrorRate = true
 	if _, got = looks(20, orders(Counts{100, 90, 0}, Counts{900, 9, 0})).play(s); got[19].Evidence.HarmThreshold != 0 {
 		t.Errorf("nothing is compared, and it says %+v", got[19].Evidence)

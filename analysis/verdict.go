@@ -117,6 +117,8 @@ type RateEvidence struct {
 	Phi float64 `json:"phi"`
 	// DryRun says that the verdict does not rest on it.
 	DryRun bool `json:"dryRun,omitempty"`
+	// Missing says why a user's rate had no value when it was asked for last; empty when it had one.
+	Missing string `json:"missing,omitempty"`
 }
 
 // MetricEvidence is what there is about a user's metric.
@@ -132,4 +134,6 @@ type MetricEvidence struct {
 	Outside int `json:"outside,omitempty"`
 	// DryRun says that the verdict does not rest on it.
 	DryRun bool `json:"dryRun,omitempty"`
+	// Missing says why there was no value when it was asked for last; empty when there was one.
+	Missing string `json:"missing,omitempty"`
 }

@@ -382,7 +382,7 @@ func apiRates(rates []analysis.RateEvidence) []v1alpha1.RateEvidence {
 			CandidateRequests: int64(r.Total.CandidateRequests), CandidateEvents: int64(r.Total.CandidateEvents),
 			StableRequests: int64(r.Total.StableRequests), StableEvents: int64(r.Total.StableEvents),
 			CandidateRange: between(candidate), StableRange: between(stable),
-			Harm: decimal(r.Harm), Acceptance: decimal(r.Acceptance), DryRun: r.DryRun,
+			Harm: decimal(r.Harm), Acceptance: decimal(r.Acceptance), DryRun: r.DryRun, Missing: r.Missing,
 		})
 	}
 	return out
@@ -391,7 +391,7 @@ func apiRates(rates []analysis.RateEvidence) []v1alpha1.RateEvidence {
 func apiMetrics(metrics []analysis.MetricEvidence) []v1alpha1.MetricEvidence {
 	var out []v1alpha1.MetricEvidence
 	for _, m := range metrics {
-		e := v1alpha1.MetricEvidence{Name: m.Name, Outside: int32(m.Outside), DryRun: m.DryRun}
+		e := v1alpha1.MetricEvidence{Name: m.Name, Outside: int32(m.Outside), DryRun: m.DryRun, Missing: m.Missing}
 		if m.Known {
 			e.Value = strconv.FormatFloat(m.Value, 'g', 6, 64)
 		}

@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,11 @@ spec:
 // ofRevision selects what the sidecars of a revision's pods count.
 const ofRevision = `namespace="{{.Namespace}}",pod=~"{{.Workload}}-{{.Revision}}-.*"`
 
+// byPod are the answers that a revision's pods count, without the end that an offset goes before.
+func byPod(selected string) string {
+	return fmt.Sprintf(`sum by (pod) (envoy_cluster_upstream_rq_xx{hg_hop=~"local|in",%s%s}`, ofRevision, selected)
+}
+
 // ownMetrics: a policy that is judged by nothing but metrics of its own, of every kind, promotes a good version and
 // rolls back a bad one.
 func ownMetrics(c *harness.Case) {
@@ -48,7 +54,9 @@ analysis:
   - {name: not-more, query: '%[1]s', comparedToStable: {max: {ratio: "1.0"}}, weight: 40}
   - {name: never, query: '%[1]s', range: {max: "0"}, dryRun: true}
   - {name: failed, template: {name: share-of-answers}}
-`, answers))
+  - {name: succeeded, rate: {numerator: '%[2]s)', denominator: '%[3]s)', better: Higher}}
+  - {name: later, rate: {numerator: '%[2]s offset 7s)', denominator: '%[3]s)', better: Higher}, dryRun: true}
+`, answers, byPod(`,envoy_response_code_class="2"`), byPod("")))
 	c.Deploy("replicas=3")
 	c.AwaitStable()
 	l := c.StartLoad("service", harness.ToService(enough()))
@@ -71,12 +79,22 @@ analysis:
 	if m := seen["never"]; m.Outside == 0 || !m.DryRun {
 		t.Errorf("a metric that can't be inside its range is %+v, want that it is outside and decides nothing", m)
 	}
+	rates := map[string]v1alpha1.RateEvidence{}
+	for _, r := range good.Verdict.Evidence.Rates {
+		rates[r.Name] = r
+		t.Logf("%+v", r)
+	}
+	for _, name := range []string{"Metric/failed", "Metric/succeeded"} {
+		if r := rates[name]; r.Missing != "" || r.CandidateRequests < 100 || r.CandidateEvents > 0 {
+			t.Errorf("a rate of a good version is %+v", r)
+		}
+	}
 	c.AwaitStable()
 
 	c.SetImage("errors")
 	bad := requireOutcome(c, 2, v1alpha1.OutcomeRolledBack)
-	if bad.Verdict == nil || bad.Verdict.Cause != "Metric/failed" || !strings.Contains(bad.Verdict.Message, `metric "failed" counted`) {
-		t.Errorf("the verdict is %+v, want what metric failed has counted", bad.Verdict)
+	if bad.Verdict == nil || !slices.Contains([]string{"Metric/failed", "Metric/succeeded"}, bad.Verdict.Cause) || !strings.Contains(bad.Verdict.Message, "ed\" counted") {
+		t.Errorf("the verdict is %+v, want what a metric has counted", bad.Verdict)
 	}
 	t.Logf("rolled back after %v: %s", bad.EndedAt.Sub(bad.StartedAt.Time).Round(time.Second), bad.Verdict.Message)
 	own := l.Stop()

@@ -321,6 +321,9 @@ type RateEvidence struct {
 	// DryRun says that the verdict does not rest on it.
 	// +optional
 	DryRun bool `json:"dryRun,omitempty"`
+	// Missing says why one of the policy's own had no value when it was asked for last; empty when it had one.
+	// +optional
+	Missing string `json:"missing,omitempty"`
 }
 
 // MetricEvidence is what there is about one of the policy's own metrics.
@@ -340,6 +343,9 @@ type MetricEvidence struct {
 	// DryRun says that the verdict does not rest on it.
 	// +optional
 	DryRun bool `json:"dryRun,omitempty"`
+	// Missing says why it had no value when it was asked for last; empty when it had one.
+	// +optional
+	Missing string `json:"missing,omitempty"`
 }
 
 // Rejection remembers a template that failed, so that a tool that applies it again does not loop.
