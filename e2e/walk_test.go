@@ -19,6 +19,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -250,12 +251,11 @@ func (w *walk) scale(string) {
 	}
 }
 
+// surge writes a percentage, which no hold does: who writes what a field is already says nothing, and keeps what he wrote before.
 func (w *walk) surge(string) {
-	n := 1 + w.rand.IntN(2)
-	patch := fmt.Sprintf(`{"spec":{"strategy":{"rollingUpdate":{"maxSurge":%d}}}}`, n)
-	if w.try(fmt.Sprintf("maxSurge %d", n), "patch", "deployment", harness.Name, "-p", patch) {
-		surge := *w.fields.Strategy.RollingUpdate.MaxSurge
-		surge.IntVal = int32(n)
+	surge := intstr.FromString(pick(w.rand, []string{"25%", "50%"}))
+	patch := fmt.Sprintf(`{"spec":{"strategy":{"rollingUpdate":{"maxSurge":%q}}}}`, surge.String())
+	if w.try("maxSurge "+surge.String(), "patch", "deployment", harness.Name, "-p", patch) {
 		strategy := *w.fields.Strategy.RollingUpdate
 		strategy.MaxSurge = &surge
 		w.fields.Strategy.RollingUpdate = &strategy
