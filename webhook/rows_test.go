@@ -262,9 +262,9 @@ func TestRow5EarlierStable(t *testing.T) {
 			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v1", 0, born(noon)), replicaSet("v2", 10)),
 				withRecord(stable2, recordedAt(noon.Add(-time.Minute)))), want: heldV1,
 		},
-		"it is if Headgate let it out": {
+		"nor is one that was let out, and replaced before it was complete": {
 			in: update(v2, with(v2, setTemplate("v1")), owning(replicaSet("v1", 0, born(noon), rsGate(open)), replicaSet("v2", 10)),
-				withRecord(stable2, recordedAt(noon.Add(-time.Minute)))), want: released,
+				withRecord(stable2, recordedAt(noon.Add(-time.Minute)))), want: heldV1,
 		},
 		"a candidate that was rolled back was never stable": {
 			in: update(v2, with(v2, setTemplate("v1")), both, withRecord(stable2,

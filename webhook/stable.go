@@ -117,10 +117,10 @@ func olderReplicaSet(a, b *appsv1.ReplicaSet) bool {
 	return a.CreationTimestamp.Before(&b.CreationTimestamp)
 }
 
-// wasStable says whether a revision was proven good before: the last rollout in the record's history that names it decides,
-// then what the webhook decided about it. Where neither knows it, it was stable if it is older than the record. If it is not, it
-// went out while the namespace was not enabled, and nobody knows whether it ever worked. A record that was never created is younger
-// than everything.
+// wasStable says whether a revision was proven good before: the last rollout in the record's history that names it decides. Where none
+// does, it was stable if it is older than the record: if it is not, it was let out and replaced before it was complete, or
+// went out while the namespace was not enabled, and nobody knows whether it ever worked. One that was let out may also be older than
+// what a full history reaches back to. A record that was never created is younger than everything.
 func wasStable(rs *appsv1.ReplicaSet, in *HoldInput, record *v1alpha1.Rollout) bool {
 	hash, history := hashOf(rs), record.Status.History
 	for i := len(history) - 1; i >= 0; i-- {
@@ -131,14 +131,12 @@ func wasStable(rs *appsv1.ReplicaSet, in *HoldInput, record *v1alpha1.Rollout) b
 			return true
 		}
 	}
-	if beforeAnyStable(rs, in, record) {
+	gate := GateOf(rs.Annotations, TemplateDigest(rs.Spec.Template))
+	switch {
+	case beforeAnyStable(rs, in, record), gate == v1alpha1.GateClosed: // a candidate that got nowhere
 		return false
-	}
-	switch GateOf(rs.Annotations, TemplateDigest(rs.Spec.Template)) {
-	case v1alpha1.GateOpen:
+	case gate == v1alpha1.GateOpen && len(history) >= v1alpha1.MaxHistory:
 		return true
-	case v1alpha1.GateClosed: // a candidate that got nowhere
-		return false
 	}
 	return record.CreationTimestamp.IsZero() || !record.CreationTimestamp.Before(&rs.CreationTimestamp)
 }
