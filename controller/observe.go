@@ -41,7 +41,6 @@ type workload struct {
 	record      *v1alpha1.Rollout // nil when there is none
 	replicaSets []*appsv1.ReplicaSet
 	pods        map[string][]*corev1.Pod // by pod-template-hash
-	orphaned    bool                     // pods of stable serve whose ReplicaSet is gone
 	autoscaled  bool
 	nodesReady  map[string]bool // by name; see nodeUp
 }
@@ -150,11 +149,11 @@ func ofAnother(pod *corev1.Pod, hash string) bool {
 	return pod.GenerateName != "" && !strings.HasSuffix(strings.TrimSuffix(pod.GenerateName, "-"), "-"+hash)
 }
 
-// gatherOrphans looks for pods that somebody left when he deleted stable's ReplicaSet. They serve as before, and a
-// ReplicaSet with the same template, which any undo makes, adopts them.
+// gatherOrphans finds the pods that somebody left when he deleted stable's ReplicaSet. They serve as before, so that they are
+// stable's: their sidecars split requests and count them. A ReplicaSet with the same template, which any undo makes, adopts them.
 func (r *Reconciler) gatherOrphans(ctx context.Context, w *workload) error {
 	stable := w.status().Stable.Hash
-	if stable == "" || w.replicaSet(stable) != nil {
+	if stable == "" || w.status().DeploymentUID != w.deployment.UID || w.replicaSet(stable) != nil {
 		return nil
 	}
 	selector, err := metav1.LabelSelectorAsSelector(w.deployment.Spec.Selector)
@@ -165,9 +164,11 @@ func (r *Reconciler) gatherOrphans(ctx context.Context, w *workload) error {
 	if err := r.Client.List(ctx, &list, client.InNamespace(w.deployment.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: stable}); err != nil {
 		return fmt.Errorf("listing pods of %q without an owner: %w", w.deployment.Namespace, err)
 	}
-	w.orphaned = slices.ContainsFunc(list.Items, func(pod corev1.Pod) bool {
-		return metav1.GetControllerOf(&pod) == nil && pod.DeletionTimestamp == nil && conditionTrue(&pod, corev1.PodReady) && selector.Matches(labels.Set(pod.Labels))
-	})
+	for i := range list.Items {
+		if pod := &list.Items[i]; metav1.GetControllerOf(pod) == nil && selector.Matches(labels.Set(pod.Labels)) {
+			w.pods[stable] = append(w.pods[stable], pod)
+		}
+	}
 	return nil
 }
 
@@ -309,7 +310,7 @@ func (w *workload) stableDownSince() time.Time {
 // ReplicaSet was deleted by hand with them, or can't make any.
 func (w *workload) stableGone() bool {
 	s := w.status()
-	if s.Stable.Hash == "" || w.orphaned || s.DeploymentUID != w.deployment.UID || (w.deployment.Spec.Replicas != nil && *w.deployment.Spec.Replicas == 0) {
+	if s.Stable.Hash == "" || s.DeploymentUID != w.deployment.UID || (w.deployment.Spec.Replicas != nil && *w.deployment.Spec.Replicas == 0) {
 		return false
 	}
 	return !slices.ContainsFunc(w.pods[s.Stable.Hash], func(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil })

@@ -236,7 +236,7 @@ func TestStableWithoutPodsIsDownSinceThen(t *testing.T) {
 		"none can be made":                                  {objects: []client.Object{stable}, gone: true},
 		"the ReplicaSet was deleted":                        {gone: true},
 		"the ReplicaSet was deleted, its pods serve":        {objects: []client.Object{podOf(stableHash, "s1", "10.0.0.1", orphan, set(corev1.PodReady, corev1.ConditionTrue, 5))}},
-		"the ReplicaSet was deleted, its pods don't serve":  {objects: []client.Object{podOf(stableHash, "s1", "10.0.0.1", orphan)}, gone: true},
+		"the ReplicaSet was deleted, its pods are deleted":  {objects: []client.Object{podOf(stableHash, "s1", "10.0.0.1", orphan, terminating)}, gone: true},
 		"another ReplicaSet has adopted the pod":            {objects: []client.Object{stable, podOf(stableHash, "s1", "10.0.0.1", madeFor(candidateHash))}, gone: true},
 		"it was made for this one":                          {objects: []client.Object{stable, podOf(stableHash, "s1", "10.0.0.1", madeFor(stableHash))}},
 	} {

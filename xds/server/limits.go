@@ -93,6 +93,9 @@ func (s *Server) forget(st *stream) {
 	delete(s.byKey[st.key], st)
 	if len(s.byKey[st.key]) == 0 {
 		delete(s.byKey, st.key)
+		if t := s.targets[st.key]; t != nil && t.leaving {
+			delete(s.targets, st.key)
+		}
 	}
 	uid := st.who.PodUID
 	s.byPod[uid] = slices.DeleteFunc(s.byPod[uid], func(x *stream) bool { return x == st })

@@ -78,8 +78,19 @@ type Server struct {
 
 // target is a wanted configuration. It is immutable.
 type target struct {
+	workload  xds.Workload
 	resources xds.Resources
 	state     State
+	// leaving says that it goes when the last sidecar that has it does.
+	leaving bool
+}
+
+func newTarget(w xds.Workload) (*target, error) {
+	r, err := xds.Translate(w)
+	if err != nil {
+		return nil, fmt.Errorf("setting configuration: %w", err)
+	}
+	return &target{workload: w, resources: r, state: StateOf(w)}, nil
 }
 
 // State is what a configuration means, as far as the controller cares. Endpoints are not part of it: pods come and go
@@ -147,11 +158,11 @@ func (s *Server) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 // at its own pace, from what it is being served: none waits for another, and a lower weight waits for
 // nobody. Equal content pushes nothing. It fails when w is not valid, and then changes nothing.
 func (s *Server) Set(w xds.Workload) error {
-	r, err := xds.Translate(w)
+	next, err := newTarget(w)
 	if err != nil {
-		return fmt.Errorf("setting configuration: %w", err)
+		return err
 	}
-	key, next := KeyOf(w), &target{resources: r, state: StateOf(w)}
+	key := KeyOf(w)
 	if s.set(key, next) {
 		s.changed(key)
 	}
@@ -161,6 +172,11 @@ func (s *Server) Set(w xds.Workload) error {
 func (s *Server) set(key Key, next *target) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.replace(key, next)
+}
+
+// replace is called with the lock.
+func (s *Server) replace(key Key, next *target) (changed bool) {
 	last := s.targets[key]
 	s.targets[key] = next
 	if last != nil && last.resources.Equal(&next.resources) {
@@ -175,16 +191,31 @@ func (s *Server) set(key Key, next *target) (changed bool) {
 	return true
 }
 
-// Remove forgets the wanted configuration of key. Connected sidecars keep what they have, so set them to
-// rest first, unless there are none; those that connect later wait.
+// Remove forgets the wanted configuration of key, as soon as none of its sidecars is connected. Until then they are at rest: the
+// pods of a revision of which nobody knows any more, because its Deployment or ReplicaSet was deleted and they were not, must not
+// go on with a weight that nobody will ever take back, nor with the addresses of that moment.
 func (s *Server) Remove(key Key) {
+	if s.remove(key) {
+		s.changed(key)
+	}
+}
+
+func (s *Server) remove(key Key) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.targets, key)
-	for st := range s.byKey[key] {
-		st.want(nil)
-		st.plan = nil
+	last := s.targets[key]
+	if last == nil || len(s.byKey[key]) == 0 {
+		delete(s.targets, key)
+		return false
 	}
+	rest := last.workload
+	rest.Split = nil
+	next, err := newTarget(rest)
+	if err != nil {
+		return false // it can't be: that is less of what was translated before
+	}
+	next.leaving = true
+	return s.replace(key, next)
 }
 
 // changed tells whoever wants to know. It must be called without the lock.

@@ -355,18 +355,43 @@ func TestAReconnectedSidecarLosesClustersLast(t *testing.T) {
 	}
 }
 
-func TestARemovedConfigurationStaysWhereItIs(t *testing.T) {
+// The pods of a revision may live on when their Deployment is deleted. Nobody would take their weight back.
+func TestSidecarsOfARemovedConfigurationAreAtRest(t *testing.T) {
+	f := serve(t, Config{Identify: Anyone(webKey)})
+	set(t, f.Server, split(50, "10.0.0.2"))
+	c := f.connect(t, "")
+	c.start(f, split(50, "10.0.0.2"))
+	f.Remove(webKey)
+	c.ack(c.want(xds.Routes, "capture|8080"))
+	if a := f.settled(t, webKey, 0); a[0].State != (State{}) {
+		t.Errorf("after Remove: %+v, want rest", a)
+	}
+	c.ack(c.want(xds.Clusters))
+	c.close()
+	f.until(t, webKey, func(acks []Ack) bool { return len(acks) == 0 })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.targets[webKey] != nil {
+		t.Error("the configuration is kept when its last sidecar is gone")
+	}
+}
+
+func TestARemovedConfigurationThatComesBack(t *testing.T) {
 	f := serve(t, Config{Identify: Anyone(webKey)})
 	set(t, f.Server, atRest())
 	c := f.connect(t, "")
 	c.start(f, atRest())
 	f.Remove(webKey)
-	if a := f.Acks(webKey); len(a) != 1 || f.haveAll(webKey) {
-		t.Errorf("after Remove: %+v, want one that is not settled", a)
-	}
 	set(t, f.Server, atRest())
 	f.settled(t, webKey, 0)
 	c.fence()
+	c.close()
+	f.until(t, webKey, func(acks []Ack) bool { return len(acks) == 0 })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.targets[webKey] == nil {
+		t.Error("the configuration that came back is gone with its last sidecar")
+	}
 }
 
 func TestWhatAClientMayNotDo(t *testing.T) {
