@@ -258,11 +258,11 @@ func stableOnly(p v1alpha1.CapturedPort, stable, candidate []*corev1.Pod, servic
 }
 
 // whyNotSplit says why requests to stable's pods can't go to the candidate's, for the end of a sentence about the candidate:
-// the first port that has no peer there. Empty: every port has one, and the reason is another.
-func whyNotSplit(stable, candidate []*corev1.Pod, services []corev1.Service) string {
+// the first of the ports of interest that has no peer there. Empty: every one has, and the reason is another.
+func whyNotSplit(stable, candidate []*corev1.Pod, services []corev1.Service, ofInterest func(from []servicePort) bool) string {
 	others := capturedPorts(candidate)
 	for _, p := range capturedPorts(stable) {
-		if protocolOf(p) == xds.TCP {
+		if protocolOf(p) == xds.TCP || !ofInterest(servicePortsTo(stable, p, services)) {
 			continue
 		}
 		if service := stableOnly(p, stable, candidate, services); service != "" {
@@ -274,6 +274,11 @@ func whyNotSplit(stable, candidate []*corev1.Pod, services []corev1.Service) str
 	}
 	return ""
 }
+
+func anyPort([]servicePort) bool { return true }
+
+// ledTo: Services lead to the port, so that it has clients.
+func ledTo(from []servicePort) bool { return len(from) > 0 }
 
 // selects says whether a Service selects pods of one revision. They have the same labels, unless somebody has taken one off a
 // pod, to look at it in peace; so one that is selected is enough.

@@ -223,10 +223,60 @@ func TestPortsCorrespondThroughServices(t *testing.T) {
 			if d := cmp.Diff(tc.want, w.configurations(tc.services)[0].Ports); d != "" {
 				t.Errorf("stable's ports (-want +got):\n%s", d)
 			}
-			if why := whyNotSplit(w.pods[stableHash], w.pods[candidateHash], tc.services); why != tc.why {
+			if why := whyNotSplit(w.pods[stableHash], w.pods[candidateHash], tc.services, anyPort); why != tc.why {
 				t.Errorf("not split because %q, want %q", why, tc.why)
 			}
+			if why := whyNotSplit(w.pods[stableHash], w.pods[candidateHash], tc.services, ledTo); why != tc.why && len(tc.services) > 0 || why != "" && len(tc.services) == 0 {
+				t.Errorf("a Service's port is not split because %q, want %q", why, tc.why)
+			}
 		})
+	}
+}
+
+// What goes to a port that is not split is not judged, however much the others tell: a version that has given its port another
+// name, which its Service does not know, would be promoted on them, and then nobody answers there.
+func TestNothingIsPromotedForPortsThatAreNotSplit(t *testing.T) {
+	renamed := captures(v1alpha1.CapturedPort{Port: 8080, Names: []string{"web"}})
+	svc := service("web", servicePortTo("http", intstr.FromString("http")))
+	const why = "some requests can't go to c, and are not judged: no port of its pods corresponds to port 8080 of stable's"
+	for name, tc := range map[string]struct {
+		given    v1alpha1.Verdict
+		inForce  int32
+		services []client.Object
+		want     v1alpha1.Verdict
+	}{
+		"accepted":               {v1alpha1.Verdict{Result: v1alpha1.ResultPass}, 10, []client.Object{&svc}, v1alpha1.Verdict{Result: v1alpha1.ResultHold, Cause: "NoSplit", Message: why}},
+		"too little data":        {v1alpha1.Verdict{Result: v1alpha1.ResultInconclusive}, 10, []client.Object{&svc}, v1alpha1.Verdict{Result: v1alpha1.ResultHold, Cause: "NoSplit", Message: why}},
+		"nothing known yet":      {v1alpha1.Verdict{Result: v1alpha1.ResultUndecided}, 10, []client.Object{&svc}, v1alpha1.Verdict{Result: v1alpha1.ResultHold, Cause: "NoSplit", Message: why}},
+		"failed by the others":   {v1alpha1.Verdict{Result: v1alpha1.ResultFail}, 10, []client.Object{&svc}, v1alpha1.Verdict{Result: v1alpha1.ResultFail}},
+		"no weight yet":          {v1alpha1.Verdict{Result: v1alpha1.ResultUndecided}, 0, []client.Object{&svc}, v1alpha1.Verdict{Result: v1alpha1.ResultUndecided}},
+		"nobody leads there":     {v1alpha1.Verdict{Result: v1alpha1.ResultPass}, 10, nil, v1alpha1.Verdict{Result: v1alpha1.ResultPass}},
+		"seen by the judge, too": {v1alpha1.Verdict{Result: v1alpha1.ResultHold, Cause: "NoSplit", Message: "far below"}, 10, []client.Object{&svc}, v1alpha1.Verdict{Result: v1alpha1.ResultHold, Cause: "NoSplit", Message: "far below; no port of its pods corresponds to port 8080 of stable's"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := record()
+			rec.Status.WeightInForce, rec.Status.Candidate.Hash = tc.inForce, "c"
+			r, w, _ := worldOf(t, append([]client.Object{replicaSet(stableHash, "v1", 4), replicaSet("c", "v2", 1), rec,
+				podOf(stableHash, "s1", "10.0.0.1"), podOf("c", "c1", "10.0.0.2", renamed)}, tc.services...)...)
+			if d := cmp.Diff(tc.want, r.explained(t.Context(), w, tc.given)); d != "" {
+				t.Errorf("the verdict (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// Pods that somebody left when he deleted stable's ReplicaSet serve, and split, as before.
+func TestPodsWithoutTheirReplicaSetAreToldTheirWeight(t *testing.T) {
+	_, w, _ := worldOf(t, replicaSet(candidateHash, "v2", 1), record(), podOf(stableHash, "s1", "10.0.0.1", orphan), podOf(candidateHash, "c1", "10.0.0.2"))
+	weights := map[string]uint32{}
+	for _, x := range w.configurations(nil) {
+		weights[x.Revision] = x.Split.PeerWeight
+		if len(x.Split.Endpoints) != 1 {
+			t.Errorf("%s knows %d peers", x.Revision, len(x.Split.Endpoints))
+		}
+	}
+	if d := cmp.Diff(map[string]uint32{stableHash: 10, candidateHash: 90}, weights); d != "" {
+		t.Errorf("shares of the other revision (-want +got):\n%s", d)
 	}
 }
 

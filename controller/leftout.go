@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -31,9 +32,37 @@ func (r *Reconciler) observeServices(ctx context.Context, w *workload, o *rollou
 		}
 	}
 	if w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" { // only a hold keeps anybody from the candidate's pods
-		s := w.status()
-		o.StableLeftOut = leftOut(w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash], services.Items, s.StableServices)
+		o.StableLeftOut = leftOut(r.clientsFind(ctx, w), services.Items, w.status().StableServices)
 	}
+}
+
+// found are the pods that clients of a Service may find.
+type found struct {
+	stable, candidate []*corev1.Pod
+	// version are the labels that the candidate's template gives all of its pods.
+	version labels.Set
+	// others are ready pods of the namespace that are neither's.
+	others []*corev1.Pod
+}
+
+func (r *Reconciler) clientsFind(ctx context.Context, w *workload) found {
+	s := w.status()
+	f := found{stable: w.pods[s.Stable.Hash], candidate: w.pods[s.Candidate.Hash]}
+	if rs := w.replicaSet(s.Candidate.Hash); rs != nil {
+		f.version = rs.Spec.Template.Labels
+	}
+	var pods corev1.PodList
+	if len(f.candidate) == 0 || r.Client.List(ctx, &pods, client.InNamespace(w.deployment.Namespace), client.UnsafeDisableDeepCopy) != nil {
+		return found{} // where nobody knows, stable is found
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		is := func(p *corev1.Pod) bool { return p.UID == pod.UID }
+		if conditionTrue(pod, corev1.PodReady) && pod.DeletionTimestamp == nil && !slices.ContainsFunc(f.stable, is) && !slices.ContainsFunc(f.candidate, is) {
+			f.others = append(f.others, pod)
+		}
+	}
+	return f
 }
 
 // leadingTo names the Services that lead to pods of a revision, and those of their ports that lead to one of the pods'.
@@ -59,24 +88,34 @@ func leadingTo(pods []*corev1.Pod, services []corev1.Service) []string {
 //
 // One port is enough, though stable may still answer at others: whoever asks at that one is lost. What never led to stable is
 // none of that: a Service to try the candidate by, or a port that only it has. One that follows the versions to try each by
-// has, when it was the last one's; nothing but its annotation tells it from one whose clients are lost.
-func leftOut(stable, candidate []*corev1.Pod, services []corev1.Service, before []string) string {
-	if len(stable) == 0 || len(candidate) == 0 { // it is down then, or scaled to zero; or there is nobody to lead to
+// has, when it was the last one's; nothing but its annotation tells it from one whose clients are lost. Nor is a Service that
+// selects single pods, by a label that moves between them as a leader's does: that tells no version from another. And where
+// pods of another workload answer, nobody is lost.
+func leftOut(f found, services []corev1.Service, before []string) string {
+	if len(f.stable) == 0 || len(f.candidate) == 0 { // it is down then, or scaled to zero; or there is nobody to lead to
 		return ""
 	}
 	for _, svc := range services {
 		switch {
 		case svc.Spec.PublishNotReadyAddresses: // who asks there finds the candidate, its gates closed or not
-		case svc.Annotations[v1alpha1.PreviewAnnotation] == "true", !selects(svc, candidate), !slices.Contains(before, svc.Name):
-		case !selects(svc, stable):
-			return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)
+		case svc.Annotations[v1alpha1.PreviewAnnotation] == "true", !selectsVersion(svc, f.version), !slices.Contains(before, svc.Name):
+		case !selects(svc, f.stable):
+			if !selects(svc, f.others) {
+				return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)
+			}
 		case slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool {
-			return slices.Contains(before, nameOf(svc, sp)) && reaches(sp, candidate[0]) && !reaches(sp, stable[0])
+			other := func(pod *corev1.Pod) bool { return selects(svc, []*corev1.Pod{pod}) && reaches(sp, pod) }
+			return slices.Contains(before, nameOf(svc, sp)) && reaches(sp, f.candidate[0]) && !reaches(sp, f.stable[0]) && !slices.ContainsFunc(f.others, other)
 		}):
 			return fmt.Sprintf("Service %s leads to a port that no pod of the stable version has", svc.Name)
 		}
 	}
 	return ""
+}
+
+// selectsVersion says whether a Service selects all pods of a version, by the labels of its template.
+func selectsVersion(svc corev1.Service, template labels.Set) bool {
+	return len(svc.Spec.Selector) > 0 && labels.SelectorFromSet(svc.Spec.Selector).Matches(template)
 }
 
 // nameOf is a Service port in RolloutStatus.StableServices: its clients know it by that.

@@ -7,10 +7,65 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 )
+
+// versions are pods with all labels that their templates give them.
+func versions(stable, candidate []*corev1.Pod) found {
+	f := found{stable: stable, candidate: candidate}
+	if len(candidate) > 0 {
+		f.version = candidate[0].Labels
+	}
+	return f
+}
+
+// A Service of a label that an app gives its leader tells no version from another, and where somebody else answers nobody is lost.
+func TestStableIsNotLeftOut(t *testing.T) {
+	with := func(name, key, value string) []*corev1.Pod {
+		return []*corev1.Pod{podOf(name, name, "10.0.0.1", func(p *corev1.Pod) {
+			p.Spec.Containers = []corev1.Container{{Name: "app", Ports: []corev1.ContainerPort{{Name: value, ContainerPort: 8080}}}}
+			p.Labels[key] = value
+		})}
+	}
+	svc := func(key, value, target string) []corev1.Service {
+		s := service("web", servicePortTo("http", intstr.FromString(target)))
+		s.Spec.Selector = map[string]string{key: value}
+		return []corev1.Service{s}
+	}
+	for name, tc := range map[string]struct {
+		found       found
+		before, now []corev1.Service
+	}{
+		"the candidate's pod became the leader": {
+			found{stable: with(stableHash, "role", ""), candidate: with(candidateHash, "role", "leader"), version: labels.Set{"app": "web"}},
+			svc("role", "leader", "leader"), svc("role", "leader", "leader"),
+		},
+		"another workload has the new label": {
+			found{stable: with(stableHash, "version", "1"), candidate: with(candidateHash, "version", "2"), version: labels.Set{"version": "2"}, others: with("web-b", "version", "2")},
+			svc("version", "1", "1"), svc("version", "2", "2"),
+		},
+		"another workload has the new port": {
+			found{stable: with(stableHash, "port", "a"), candidate: with(candidateHash, "port", "b"), version: labels.Set{"app": "web"}, others: with("web-b", "port", "b")},
+			svc("app", "web", "a"), svc("app", "web", "b"),
+		},
+	} {
+		before := leadingTo(tc.found.stable, tc.before)
+		if len(tc.before) > 0 && len(before) == 0 {
+			before = []string{"web"} // the label was a stable pod's then
+		}
+		if got := leftOut(tc.found, tc.now, before); got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+		alone := tc.found
+		alone.others, alone.version = nil, alone.candidate[0].Labels
+		if got := leftOut(alone, tc.now, before); got == "" {
+			t.Errorf("%s: if it were not for that, stable would be left out", name)
+		}
+	}
+}
 
 func TestStableIsLeftOut(t *testing.T) {
 	pods := func(hash, port string, more ...func(*corev1.Pod)) []*corev1.Pod {
@@ -99,7 +154,7 @@ func TestStableIsLeftOut(t *testing.T) {
 		"a Service for neither of the versions": {pods(stableHash, "http", version("1")), pods(candidateHash, "http", version("2")), list{of(to("web", "http"), "1")}, list{of(to("web", "http"), "3")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := leftOut(tc.stable, tc.candidate, tc.now, leadingTo(tc.stable, tc.before)); got != tc.want {
+			if got := leftOut(versions(tc.stable, tc.candidate), tc.now, leadingTo(tc.stable, tc.before)); got != tc.want {
 				t.Errorf("%q, want %q", got, tc.want)
 			}
 		})

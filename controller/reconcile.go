@@ -5,6 +5,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"sync"
 	"time"
@@ -88,15 +89,26 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return ctrl.Result{RequeueAfter: d.Requeue}, nil
 }
 
-// explained adds to a verdict that requests are not split why they are not, where Services tell.
+// explained adds to a verdict that requests are not split why they are not, where Services tell; and where some are not, nothing
+// but a Fail is what the judge says of the others: it would be promoted unseen for those, and lost for them where no port of
+// it answers.
 func (r *Reconciler) explained(ctx context.Context, w *workload, v v1alpha1.Verdict) v1alpha1.Verdict {
+	s := w.status()
+	stable, candidate := w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash]
 	var services corev1.ServiceList
-	if v.Cause != rollout.CauseNoSplit || r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace)) != nil {
+	if v.Result == v1alpha1.ResultFail || s.WeightInForce == 0 || len(candidate) == 0 ||
+		r.Client.List(ctx, &services, client.InNamespace(w.deployment.Namespace), client.UnsafeDisableDeepCopy) != nil {
 		return v // the sentence is right without
 	}
-	s := w.status()
-	if why := whyNotSplit(w.pods[s.Stable.Hash], w.pods[s.Candidate.Hash], services.Items); why != "" {
-		v.Message = shorten(v.Message+"; "+why, maxMessage)
+	if v.Cause == rollout.CauseNoSplit {
+		if why := whyNotSplit(stable, candidate, services.Items, anyPort); why != "" {
+			v.Message = shorten(v.Message+"; "+why, maxMessage)
+		}
+		return v
+	}
+	if why := whyNotSplit(stable, candidate, services.Items, ledTo); why != "" {
+		v.Result, v.Cause = v1alpha1.ResultHold, rollout.CauseNoSplit
+		v.Message = shorten(fmt.Sprintf("some requests can't go to %s, and are not judged: %s", s.Candidate.Hash, why), maxMessage)
 	}
 	return v
 }
