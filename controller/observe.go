@@ -221,7 +221,13 @@ func (w *workload) status() v1alpha1.RolloutStatus {
 // something of an earlier time is still there.
 func (w *workload) concerned() bool {
 	return w.policy != nil || w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" || slices.ContainsFunc(w.replicaSets, w.waits) ||
-		(w.record != nil && w.record.Status.Phase != "" && w.record.Status.Phase != v1alpha1.PhaseIdle)
+		(w.record != nil && w.record.Status.Phase != "" && w.record.Status.Phase != v1alpha1.PhaseIdle) || w.holdIsLeft()
+}
+
+// holdIsLeft: a hold was wiped, by an undo, and the fields are still its. The record is written before the fields go back, and
+// says nothing else any more when that write met a conflict.
+func (w *workload) holdIsLeft() bool {
+	return w.status().Hold != "" && webhook.FieldsOf(w.deployment).HaveHeldDeadline()
 }
 
 // waits: it has pods whose gates are closed: those of a hold, or of a template that slipped past the webhook, which the Pod

@@ -125,6 +125,10 @@ func TestConcerned(t *testing.T) {
 	held.Annotations = map[string]string{v1alpha1.HoldAnnotation: "{"}
 	idle := record()
 	idle.Status.Phase = v1alpha1.PhaseIdle
+	holding := idle.DeepCopy()
+	holding.Status.Hold = "{}"
+	wiped := deployment()
+	wiped.Spec.ProgressDeadlineSeconds = ptr(v1alpha1.HeldProgressDeadlineSeconds)
 	for name, tc := range map[string]struct {
 		w    workload
 		want bool
@@ -135,6 +139,8 @@ func TestConcerned(t *testing.T) {
 		"no policy, a record that says nothing": {workload{deployment: deployment(), record: &v1alpha1.Rollout{}}, false},
 		"no policy, a rollout under way":        {workload{deployment: deployment(), record: record()}, true},
 		"no policy, a hold, even an unreadable": {workload{deployment: held}, true},
+		"no policy, a hold's fields":            {workload{deployment: wiped, record: holding}, true},
+		"no policy, a hold that is over":        {workload{deployment: deployment(), record: holding}, false},
 		"no policy, a candidate is left over":   {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{waiting(1)}}, true},
 		"no policy, gated pods of no hold":      {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{replicaSet(candidateHash, "v2", 1)}, pods: podsOf(candidateHash, podOf(candidateHash, "n", "10.0.0.9"))}, true},
 		"no policy, their gates are open":       {workload{deployment: deployment(), replicaSets: []*appsv1.ReplicaSet{replicaSet(candidateHash, "v2", 1)}, pods: podsOf(candidateHash, podOf(candidateHash, "n", "10.0.0.9", gateOpen))}, false},
