@@ -49,9 +49,11 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 	times := make([]timings, len(targets))
 	known := make([]bool, len(targets))
 	present := make([]bool, len(targets))
+	splits := make([]bool, len(targets)) // stable's own sidecars
 	for _, s := range a.samples {
 		if i, ok := index[s.workload]; ok {
 			present[i] = true
+			splits[i] = splits[i] || s.Hop == hopLocal && s.Revision == targets[i].Stable
 			if s.Name == latencyName {
 				times[i].see(s.series)
 			}
@@ -72,18 +74,21 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 		capErrors(out[i].Candidate)
 		capErrors(out[i].Stable)
 		times[i].put(&out[i])
-		out[i].Reason = whyMissing(a, t, present[i], known[i], stale)
+		out[i].Reason = whyMissing(a, t, present[i], splits[i], known[i], stale)
 		out[i].Missing = out[i].Reason != ""
 	}
 	return out
 }
 
-// whyMissing says why a target's counts are worth nothing; empty where they are not.
-func whyMissing(a answer, t Target, present, known bool, stale time.Duration) string {
+// whyMissing says why a target's counts are worth nothing; empty where they are not. Stable's sidecars count both arms of what they
+// split: without theirs a candidate that gets half of all requests has hardly any.
+func whyMissing(a answer, t Target, present, splits, known bool, stale time.Duration) string {
 	age, hasAge := a.age[t.key()]
 	switch {
 	case !present:
 		return "no sidecar's counters found"
+	case !splits:
+		return "none of stable's sidecars' counters found (a pod without a ReplicaSet is not scraped)"
 	case hasAge && age > stale.Seconds():
 		return fmt.Sprintf("not scraped for %.0f s", age)
 	case !known:

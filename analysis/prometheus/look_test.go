@@ -54,7 +54,9 @@ const scraped = "{hg_namespace=shop,hg_workload=web}"
 func TestLooks(t *testing.T) {
 	type arm = map[string]analysis.Counts
 	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Step: 1, Weight: 25}
-	// In every case all series stand at 0 at the look before.
+	// In every case all series stand at 0 at the look before, and where nothing is missing stable's sidecar has those that it
+	// has from its start.
+	idle := connectName + "{" + labels + "s,hg_hop=local,hg_revision=old}"
 	tests := map[string]struct {
 		answer            map[string]float64
 		candidate, stable arm
@@ -100,7 +102,12 @@ func TestLooks(t *testing.T) {
 				requests("a", "local", "old", "2"): 1},
 			candidate: arm{}, stable: arm{"a": {Requests: 1}},
 		},
-		"nothing":                 {answer: nil, candidate: arm{}, stable: arm{}, missing: "no sidecar's counters found"},
+		"nothing": {answer: nil, candidate: arm{}, stable: arm{}, missing: "no sidecar's counters found"},
+		"the candidate's alone": {
+			answer:    map[string]float64{requests("c", "local", "new", "2"): 5, requests("c", "peer", "old", "2"): 15},
+			candidate: arm{"c": {Requests: 5}}, stable: arm{"c": {Requests: 15}},
+			missing: "none of stable's sidecars' counters found (a pod without a ReplicaSet is not scraped)",
+		},
 		"scraped too long ago":    {answer: map[string]float64{requests("a", "local", "old", "2"): 0, scraped: 960}, candidate: arm{}, stable: arm{}, missing: "not scraped for 40 s"},
 		"no traffic is not blind": {answer: map[string]float64{connects("a", "new"): 0, scraped: 998}, candidate: arm{}, stable: arm{}},
 	}
@@ -110,6 +117,9 @@ func TestLooks(t *testing.T) {
 			for text, value := range tc.answer {
 				before = append(before, element(t, text, 0))
 				now = append(now, element(t, text, value))
+			}
+			if tc.missing == "" {
+				now = append(now, element(t, idle, 0))
 			}
 			m, _ := memory{}.advance(start, parse(before).samples, about([]Target{target}))
 			a := parse(now)
