@@ -104,13 +104,18 @@ func leftOut(f found, services []corev1.Service, before []string) string {
 				return fmt.Sprintf("Service %s selects no pod of the stable version any more", svc.Name)
 			}
 		case slices.ContainsFunc(svc.Spec.Ports, func(sp corev1.ServicePort) bool {
-			other := func(pod *corev1.Pod) bool { return selects(svc, []*corev1.Pod{pod}) && reaches(sp, pod) }
-			return slices.Contains(before, nameOf(svc, sp)) && reaches(sp, f.candidate[0]) && !reaches(sp, f.stable[0]) && !slices.ContainsFunc(f.others, other)
+			return slices.Contains(before, nameOf(svc, sp)) && f.onlyCandidateHas(svc, sp)
 		}):
 			return fmt.Sprintf("Service %s leads to a port that no pod of the stable version has", svc.Name)
 		}
 	}
 	return ""
+}
+
+// onlyCandidateHas: of all pods that the Service selects, only the candidate's have the port that it leads to.
+func (f found) onlyCandidateHas(svc corev1.Service, sp corev1.ServicePort) bool {
+	other := func(pod *corev1.Pod) bool { return selects(svc, []*corev1.Pod{pod}) && reaches(sp, pod) }
+	return reaches(sp, f.candidate[0]) && !reaches(sp, f.stable[0]) && !slices.ContainsFunc(f.others, other)
 }
 
 // selectsVersion says whether a Service selects all pods of a version, by the labels of its template.

@@ -190,19 +190,19 @@ func TestAVersionThatHistoryDoesNotName(t *testing.T) {
 		history        []v1alpha1.HistoryEntry
 		want           bool
 	}{
-		"older than a record that came later":                  {record: day, v2: time.Hour, want: true},
-		"younger than a record that came later":                {record: day, rs: 2 * day},
-		"let out before the record, which came later":          {record: day, v2: time.Hour, gate: open, want: true},
-		"the first version, and the next was stable":           {record: time.Second, v2: time.Minute},
-		"the second one, and the third was stable":             {record: time.Second, rs: time.Minute, v2: time.Hour, gate: open},
-		"the first version, long after":                        {record: time.Second, v2: time.Minute, stable: "v4", history: []v1alpha1.HistoryEntry{of("v2", "v3"), of("v3", "v4")}},
-		"history names it":                                     {record: time.Second, stable: "v2", history: []v1alpha1.HistoryEntry{of("v1", "v2")}, want: true},
-		"let out, and replaced before it was complete":         {record: time.Second, rs: time.Hour, v2: time.Minute, gate: open},
-		"let out, and history is full":                         {record: time.Second, rs: time.Hour, v2: time.Minute, gate: open, history: full, want: true},
-		"history is full, and may have forgotten it":           {record: time.Second, v2: time.Minute, stable: "v4", history: full, want: true},
-		"history is full, and it got nowhere":                  {record: time.Second, v2: time.Minute, stable: "v4", history: full, gate: closed},
-		"older than the Deployment, which was made again":      {record: time.Second, rs: -day, v2: -time.Hour, gate: open, want: true},
-		"so is its record":                                     {record: -day, rs: -day, v2: -time.Hour, gate: open, want: true},
+		"older than a record that came later":             {record: day, v2: time.Hour, want: true},
+		"younger than a record that came later":           {record: day, rs: 2 * day},
+		"let out before the record, which came later":     {record: day, v2: time.Hour, gate: open, want: true},
+		"the first version, and the next was stable":      {record: time.Second, v2: time.Minute},
+		"the second one, and the third was stable":        {record: time.Second, rs: time.Minute, v2: time.Hour, gate: open},
+		"the first version, long after":                   {record: time.Second, v2: time.Minute, stable: "v4", history: []v1alpha1.HistoryEntry{of("v2", "v3"), of("v3", "v4")}},
+		"history names it":                                {record: time.Second, stable: "v2", history: []v1alpha1.HistoryEntry{of("v1", "v2")}, want: true},
+		"let out, and replaced before it was complete":    {record: time.Second, rs: time.Hour, v2: time.Minute, gate: open},
+		"let out, and history is full":                    {record: time.Second, rs: time.Hour, v2: time.Minute, gate: open, history: full, want: true},
+		"history is full, and may have forgotten it":      {record: time.Second, v2: time.Minute, stable: "v4", history: full, want: true},
+		"history is full, and it got nowhere":             {record: time.Second, v2: time.Minute, stable: "v4", history: full, gate: closed},
+		"older than the Deployment, which was made again": {record: time.Second, rs: -day, v2: -time.Hour, gate: open, want: true},
+		"so is its record":                                {record: -day, rs: -day, v2: -time.Hour, gate: open, want: true},
 	} {
 		rs, v2 := replicaSet("v1", 0, rsGate(tc.gate)), replicaSet("v2", 10)
 		in := update(deployment("v2"), deployment("v1"), owning(rs, v2))
