@@ -291,7 +291,7 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 		return Pass, CauseAccepted
 	}
 	// Where data is missing, nothing is said, not even that the time is up: it may be the next look that decides. Nor while
-	// a metric is waited for that warms up, or is asked for seldom.
+	// a metric is waited for that warms up, is asked for seldom, or whose counts are not told yet.
 	if st.InStep < s.MaxStepTime || st.wants(s) || st.silent(s, awaited) {
 		return Undecided, ""
 	}

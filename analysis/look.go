@@ -72,8 +72,10 @@ type MetricValue struct {
 	// Err says why there is no value; empty when there is one. All of the above is then ignored.
 	Err string
 	// NotDue says that nobody asked, because it was asked a while ago, or that a rate's counters were read for the first time,
-	// which is where counting starts: nothing is known, and nothing is missing.
+	// which is where counting starts, or that what was counted is not told yet: nothing is known, and nothing is missing.
 	NotDue bool
+	// Answered says of one that is NotDue that it was asked for and that there was an answer: what was missing before is no more.
+	Answered bool
 }
 
 func (v MetricValue) missing() bool {

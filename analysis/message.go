@@ -202,7 +202,7 @@ func undecided(s Settings, st *State) string {
 		return "waiting for data: " + missing
 	}
 	if _, name := st.votes(s, awaited); name != "" && (st.InStep >= s.MaxStepTime || !st.compares()) {
-		return fmt.Sprintf("waiting for metric %q, which warms up or is asked for seldom", name)
+		return fmt.Sprintf("waiting for metric %q, which warms up, is asked for seldom, or tells what it counted later", name)
 	}
 	if !st.compares() {
 		return fmt.Sprintf("looking: looks with data in this step: %d", st.StepLooks)

@@ -22,7 +22,7 @@ type Metric struct {
 	Name string `json:"name"`
 	// Outside is how many values in a row were outside the range, across missing ones.
 	Outside int `json:"outside"`
-	// Seen says that there was a value in this step; Age is the time since the last one, or, while nothing is missing, since
+	// Seen says that there was a value in this step; Age is the time since the last answer, or, while nothing is missing, since
 	// the step began.
 	Seen bool          `json:"seen,omitempty"`
 	Age  time.Duration `json:"age,omitempty"`
@@ -31,7 +31,7 @@ type Metric struct {
 	// Value is the last one, and Stable what it was compared with; 0 of a rate.
 	Value  float64 `json:"value,omitempty"`
 	Stable float64 `json:"stable,omitempty"`
-	// Missing says why there was none at the last look; empty when there was.
+	// Missing says why there was none when it was asked for last; empty when there was one, or there will be one of what was answered.
 	Missing string `json:"missing,omitempty"`
 }
 
@@ -44,6 +44,10 @@ func (m *Metric) accepted() bool {
 func (m *Metric) update(c *Criterion, v MetricValue, dt time.Duration) bool {
 	if m.Warm < c.warmUp() {
 		m.Warm = min(m.Warm+dt, maxDuration)
+		return false
+	}
+	if v.NotDue && v.Answered { // else it would go on saying why there was no answer once, and be blind for that
+		m.Age, m.Missing = 0, ""
 		return false
 	}
 	if v.NotDue {

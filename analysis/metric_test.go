@@ -165,6 +165,26 @@ func TestWarmUpAndInterval(t *testing.T) {
 	})
 }
 
+// answered is of a metric that had an answer of which nothing is told yet.
+func answered(l *Look) {
+	for i := range l.Metrics {
+		l.Metrics[i] = MetricValue{Name: l.Metrics[i].Name, NotDue: true, Answered: true}
+	}
+}
+
+// An answer of which nothing is told yet is not a missing one, whatever there was before.
+func TestAnAnswerThatIsNotToldYet(t *testing.T) {
+	s := Settings{NoErrorRate: true, Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}, MaxStepTime: 75 * time.Second}
+	missing := func(l *Look) { l.Metrics = []MetricValue{{Name: "orders", Err: "the result is empty"}} }
+	waits := `waiting for metric "orders", which warms up, is asked for seldom, or tells what it counted later`
+	checkVerdicts(t, map[string]verdictCase{
+		"it was missing once":          {settings: s, looks: looks(1, missing).then(looks(40, missing, answered)), want: Undecided, says: waits},
+		"it is missing again":          {settings: s, looks: looks(1, missing).then(looks(20, missing, answered)).then(looks(11, missing)), want: Undecided, says: "waiting for data: "},
+		"for a minute":                 {settings: s, looks: looks(1, missing).then(looks(20, missing, answered)).then(looks(12, missing)), want: Hold, cause: CauseBlind, from: 33},
+		"nobody asked in the meantime": {settings: s, looks: looks(1, missing).then(looks(11, missing, notDue)), want: Hold, cause: CauseBlind, from: 12},
+	})
+}
+
 func TestRatesOfUsers(t *testing.T) {
 	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}, MaxStepTime: 75 * time.Second}
 	wide := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{Harm: Margin{Ratio: 10, Excess: 0.2}}}}}
