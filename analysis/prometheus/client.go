@@ -229,7 +229,7 @@ func (c *Client) values(ctx context.Context, at, moment time.Time, targets []Tar
 			for _, i := range indices {
 				read[i] = map[string]reads{}
 				for _, q := range targets[i].Metrics {
-					if due[userKey{targets[i].key(), q.Name}] {
+					if due[targets[i].metric(q)] {
 						read[i][q.Name] = c.read(ctx, moment, q, targets[i])
 					}
 				}

@@ -40,13 +40,16 @@ type pairs struct {
 	// together says that successes are counted with their requests, for all that is known; withheld is what was counted before.
 	together bool
 	withheld map[arm]analysis.Counts
-	// apart says why they are not, from when it is known on.
+	// apart says why they are not, from when it is known on, for the rest of the rollout: nothing else is needed then, nor kept.
 	apart string
 }
 
 // settle takes in a look, and returns what is told of the look before, also of pods that are gone; nil while all is withheld. The
 // first time it is all that was.
 func (p *pairs) settle(at time.Time, counts map[arm]analysis.Counts, stable string) map[arm]analysis.Counts {
+	if p.apart != "" {
+		return nil
+	}
 	told := map[arm]analysis.Counts{}
 	for of, s := range p.arms {
 		if _, ok := counts[of]; !ok {
@@ -66,6 +69,10 @@ func (p *pairs) settle(at time.Time, counts map[arm]analysis.Counts, stable stri
 	}
 	p.arms = next
 	p.conclude(at.Sub(p.began))
+	if p.apart != "" {
+		*p = pairs{apart: p.apart}
+		return nil
+	}
 	return p.release(told)
 }
 
@@ -91,9 +98,24 @@ func (p *pairs) release(told map[arm]analysis.Counts) map[arm]analysis.Counts {
 	}
 	maps.DeleteFunc(told, func(_ arm, c analysis.Counts) bool { return c.Requests == 0 })
 	if p.withheld = nil; !p.together {
-		p.withheld, told = told, nil
+		p.withheld, told = bounded(told), nil
 	}
 	return told
+}
+
+// bounded takes the pods of a revision together where there are too many: of some whose names are others at each look.
+func bounded(counts map[arm]analysis.Counts) map[arm]analysis.Counts {
+	if len(counts) <= rateRoom {
+		return counts
+	}
+	out := map[arm]analysis.Counts{}
+	for of, c := range counts {
+		all := out[arm{revision: of.revision}]
+		all.Requests += c.Requests
+		all.Errors += c.Errors
+		out[arm{revision: of.revision}] = all
+	}
+	return out
 }
 
 // successes are what one pod, or all of a revision together, counted of a rate of which more is better. The zero value has

@@ -106,7 +106,7 @@ func TestSuccessesThatOnlySeemLate(t *testing.T) {
 
 // ratesOf asks for a rate of which more is better look by look, whose counters are by name of the pod, successes with a + before it.
 func ratesOf(step func(look int, t *Target) map[string]float64, looks int) (out []analysis.MetricValue) {
-	u := users{rates: map[userKey]rateMemory{}}
+	u := users{}
 	q := Query{Name: "orders", Denominator: "all", HigherIsBetter: true}
 	target := shop(q)
 	for look := range looks {
@@ -116,12 +116,14 @@ func ratesOf(step func(look int, t *Target) map[string]float64, looks int) (out 
 			if pod, ok := strings.CutPrefix(name, "+"); ok {
 				s.Name, s.Pod = eventsOf, pod
 			}
-			if strings.HasPrefix(s.Pod, "new") {
-				s.Revision = "new"
+			if revision, _, _ := strings.Cut(s.Pod, "-"); revision != "" {
+				s.Revision = revision
 			}
 			samples = append(samples, s)
 		}
-		out = append(out, u.value(start.Add(time.Duration(look)*5*time.Second), target, q, reads{asked: true, samples: samples}))
+		at := start.Add(time.Duration(look) * lookSeconds * time.Second)
+		u.due(at, []Target{target})
+		out = append(out, u.value(at, target, q, reads{asked: true, samples: samples}))
 	}
 	return out
 }

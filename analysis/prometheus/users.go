@@ -40,11 +40,16 @@ type ask struct {
 	step, weight int
 }
 
-// userKey is a metric of a workload.
+// userKey is a metric of a rollout. Of another one nothing is known, also where its candidate takes the place of this one's in
+// mid-rollout: what that counted is neither the new one's nor stable's, and whether successes come late may be another answer.
 type userKey struct {
 	workload
-	name string
+	candidate, stable string
+	name              string
 }
+
+// metric is the key of one of the target's metrics.
+func (t Target) metric(q Query) userKey { return userKey{t.key(), t.Candidate, t.Stable, q.Name} }
 
 const (
 	// early is how much before its time a metric may be asked for: looks do not come to the millisecond.
@@ -65,7 +70,7 @@ func (u *users) due(at time.Time, targets []Target) map[userKey]bool {
 	due := map[userKey]bool{}
 	for _, t := range targets {
 		for _, q := range t.Metrics {
-			key := userKey{t.key(), q.Name}
+			key := t.metric(q)
 			now := ask{at, t.Step, t.Weight}
 			before, known := u.asked[key]
 			due[key] = !known || at.Sub(before.at)+early >= q.Interval || now.step != before.step || now.weight != before.weight
@@ -187,13 +192,13 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 	if q.Denominator == "" || !r.asked || r.err != nil {
 		return out
 	}
-	key := userKey{t.key(), q.Name}
+	key := t.metric(q)
 	before := u.rates[key]
 	before.room, before.gap = rateRoom, rateGap(q.Interval)
 	next, increments := before.advance(at, r.samples, about([]Target{t}))
 	if next.looks == 1 { // where counting starts: what it says is known at the next look
 		u.rates[key] = rateMemory{memory: next, pairs: pairs{began: at}}
-		out.NotDue = true
+		out.NotDue, out.Answered = true, true
 		return out
 	}
 	after := rateMemory{memory: next, pairs: before.pairs}
@@ -202,6 +207,7 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 		counts = after.pairs.settle(at, byPod(r.samples, increments, ownPods(r.samples)), t.Stable)
 		out.Err, out.Phi = after.pairs.apart, after.pairs.follows.phi()
 		out.NotDue = counts == nil && out.Err == ""
+		out.Answered = out.NotDue
 	} else {
 		counts = after.settle(at, before.outcomes, byPod(r.samples, increments, strayPods(r.samples, before.outcomes)))
 	}

@@ -114,7 +114,7 @@ func TestARateThatIsMissing(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, d)
 		}
 	}
-	check("at first nothing is known", q, analysis.MetricValue{Name: "m", NotDue: true})
+	check("at first nothing is known", q, analysis.MetricValue{Name: "m", NotDue: true, Answered: true})
 	check("then it is counted", q, counted(analysis.Counts{Requests: 10, Errors: 1}, analysis.Counts{Requests: 10, Errors: 1}))
 	fail = "all old"
 	check("one of four is missing", q, analysis.MetricValue{Name: "m", Err: "stable's denominator: execution: too many samples"})
@@ -126,8 +126,8 @@ func TestARateThatIsMissing(t *testing.T) {
 		v.Name = "inverted"
 		return v
 	}
-	check("another rate begins anew", inverted, analysis.MetricValue{Name: "inverted", NotDue: true})
-	notYet := analysis.MetricValue{Name: "inverted", Phi: 1, NotDue: true}
+	check("another rate begins anew", inverted, analysis.MetricValue{Name: "inverted", NotDue: true, Answered: true})
+	notYet := analysis.MetricValue{Name: "inverted", Phi: 1, NotDue: true, Answered: true}
 	check("where more is better, nothing is told before it is known whether successes come late", inverted, notYet)
 	for range 22 {
 		look(inverted)
@@ -147,7 +147,7 @@ func TestARateThatIsMissing(t *testing.T) {
 	check("one that is not a number", Query{Name: "m", Expression: "failed {{.Revision}}", Denominator: "nan {{.Revision}}"},
 		analysis.MetricValue{Name: "m", Err: "the candidate's denominator: " + ErrNaN.Error()})
 	check("of events there may be none", Query{Name: "none", Expression: "nothing {{.Revision}}", Denominator: "all {{.Revision}}"},
-		analysis.MetricValue{Name: "none", NotDue: true})
+		analysis.MetricValue{Name: "none", NotDue: true, Answered: true})
 	check("what can't be asked", Query{Name: "m", Unusable: "there is no template"}, analysis.MetricValue{Name: "m", Err: "there is no template"})
 }
 
@@ -287,7 +287,7 @@ func TestARateOfSums(t *testing.T) {
 		{what: "and the whole again", failed: "43", all: "8030", want: analysis.Counts{Requests: 20, Errors: 1}},
 	} {
 		failed, all, extra = tc.failed, tc.all, tc.extra
-		want := analysis.MetricValue{Name: "m", Err: tc.err, NotDue: tc.first}
+		want := analysis.MetricValue{Name: "m", Err: tc.err, NotDue: tc.first, Answered: tc.first}
 		if tc.err == "" && !tc.first {
 			want.CandidateCounts, want.StableCounts = counted(tc.want), counted(tc.want)
 		}
