@@ -17,7 +17,9 @@ import (
 
 // Query is what Prometheus is asked for a metric. One that would say nothing, or fail every candidate, is Unusable.
 func Query(m *v1alpha1.Metric) prometheus.Query {
-	q := prometheus.Query{Name: m.Name, Expression: m.Query, Compared: m.ComparedToStable != nil, Interval: duration(m.Interval)}
+	q := prometheus.Query{
+		Name: m.Name, Expression: m.Query, Compared: m.ComparedToStable != nil, Interval: duration(m.Interval), WarmUp: duration(m.WarmUp),
+	}
 	if m.Rate != nil {
 		q.Expression, q.Denominator = m.Rate.Numerator, m.Rate.Denominator
 		q.HigherIsBetter = m.Rate.Better == v1alpha1.BetterHigher

@@ -26,8 +26,10 @@ type Query struct {
 	Denominator string
 	// HigherIsBetter says of a rate that what its Expression does not count are the events to be judged.
 	HigherIsBetter bool
-	// Interval is how often it is asked; zero: at every look.
+	// Interval is how often it is asked; zero: at every look. A rate of which more is better is asked at each, whatever it is.
 	Interval time.Duration
+	// WarmUp is for how long after the candidate first has a weight nothing is to be told of a rate of which more is better.
+	WarmUp time.Duration
 	// Unusable says why there is nothing to ask; empty when there is.
 	Unusable string
 }

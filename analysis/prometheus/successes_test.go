@@ -4,6 +4,7 @@
 package prometheus
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -62,6 +63,41 @@ func TestRatesOfSuccesses(t *testing.T) {
 	}
 }
 
+// Where traffic is always the same, a change of weight is all that tells, and where scrapes are rare some look like one: equal versions
+// must not differ for it.
+func TestRatesOfSuccessesWithLittleToTell(t *testing.T) {
+	for _, tc := range []struct {
+		name            string
+		soonest, latest float64
+		bad             bool
+	}{{name: "at once"}, {name: "at once, 5 points more", bad: true}, {name: "5-9 s late", soonest: 5, latest: 9}, {name: "15-25 s late", soonest: 15, latest: 25}} {
+		got := tally{}
+		for _, w := range (rateWorld{pods: 5, perSecond: 100, stable: 0.01, soonest: tc.soonest, latest: tc.latest}).everyScrape() {
+			if w.candidate = w.stable; tc.bad {
+				w.candidate += 0.05
+			}
+			line := tally{}
+			for seed := range uint64(6) {
+				result, _ := w.rollout(seed)
+				got[result]++
+				line[result]++
+			}
+			t.Logf("%s: summed %-5t steady %-5t a scrape each %2d s: %s", tc.name, w.summed, w.steady, 5*w.rare, line)
+		}
+		t.Logf("%s: %s", tc.name, got)
+		switch {
+		case tc.bad && 10*got[rolledBack] < 9*got.sum():
+			t.Errorf("%s: of %d bad candidates %d were rolled back", tc.name, got.sum(), got[rolledBack])
+		case !tc.bad && 20*got[rolledBack] > got.sum():
+			t.Errorf("%s: of %d healthy candidates %d were rolled back", tc.name, got.sum(), got[rolledBack])
+		case !tc.bad && tc.latest == 0 && got[noValue] > 0:
+			t.Errorf("%s: of %d healthy candidates %d had no value", tc.name, got.sum(), got[noValue])
+		case tc.latest > 0 && got[promoted] > 0:
+			t.Errorf("%s: of %d candidates %d were promoted on evidence", tc.name, got.sum(), got[promoted])
+		}
+	}
+}
+
 // Counters that rise together are not taken for others, whatever the weather is.
 func TestSuccessesThatOnlySeemLate(t *testing.T) {
 	outage := func(looks, every int, traffic float64) weather {
@@ -98,7 +134,7 @@ func TestSuccessesThatOnlySeemLate(t *testing.T) {
 			}
 		}
 		t.Logf("%-32s %s", tc.name, got)
-		if 100*got[noValue] > tc.most*got.sum() || 100*got[rolledBack] > 3*got.sum() {
+		if 100*got[noValue] > tc.most*got.sum() || 100*got[rolledBack] > 4*got.sum() {
 			t.Errorf("%s: of %d healthy candidates %d had no value and %d were rolled back", tc.name, got.sum(), got[noValue], got[rolledBack])
 		}
 	}
@@ -106,8 +142,13 @@ func TestSuccessesThatOnlySeemLate(t *testing.T) {
 
 // ratesOf asks for a rate of which more is better look by look, whose counters are by name of the pod, successes with a + before it.
 func ratesOf(step func(look int, t *Target) map[string]float64, looks int) (out []analysis.MetricValue) {
+	return valuesOf(Query{}, step, looks)
+}
+
+// valuesOf does so as a query says.
+func valuesOf(q Query, step func(look int, t *Target) map[string]float64, looks int) (out []analysis.MetricValue) {
 	u := users{}
-	q := Query{Name: "orders", Denominator: "all", HigherIsBetter: true}
+	q.Name, q.Denominator, q.HigherIsBetter = "orders", "all", true
 	target := shop(q)
 	for look := range looks {
 		var samples []sample
@@ -122,8 +163,8 @@ func ratesOf(step func(look int, t *Target) map[string]float64, looks int) (out 
 			samples = append(samples, s)
 		}
 		at := start.Add(time.Duration(look) * lookSeconds * time.Second)
-		u.due(at, []Target{target})
-		out = append(out, u.value(at, target, q, reads{asked: true, samples: samples}))
+		asked := u.due(at, []Target{target})[target.metric(q)]
+		out = append(out, u.value(at, target, q, reads{asked: asked, samples: samples}))
 	}
 	return out
 }
@@ -155,7 +196,8 @@ func TestSuccessesOfAPodWithoutRequests(t *testing.T) {
 	}
 }
 
-// Of a step of one minute its own requests are told, but for those of the last look.
+// Of a step of one minute its own requests are told, but for those of the last look; and, where its beginning proves that successes come
+// with their requests, what was counted soon after the first step began.
 func TestRateOfAShortStep(t *testing.T) {
 	const short, looks = 30, 42
 	requests := 0.0
@@ -172,8 +214,91 @@ func TestRateOfAShortStep(t *testing.T) {
 		sum.Requests += v.CandidateCounts["new-a"].Requests
 		sum.Errors += v.CandidateCounts["new-a"].Errors
 	}
-	if want := (analysis.Counts{Requests: 100 + 11*500, Errors: 10 + 11*50}); sum != want {
+	if want := (analysis.Counts{Requests: 800 + 100 + 11*500, Errors: 80 + 10 + 11*50}); sum != want {
 		t.Errorf("in the step it counted %+v, want %+v", sum, want)
+	}
+}
+
+// What failed in the warm-up is never told, whenever it is known that successes come with their requests; nor what was counted before
+// the candidate had a weight.
+func TestWhatFailsInTheWarmUp(t *testing.T) {
+	for _, warmUp := range []time.Duration{0, 30 * time.Second, 2 * time.Minute} {
+		for name, steady := range map[string]bool{"in a traffic that is always the same": true, "else": false} {
+			const first, looks = 6, 60 // looks without a weight, and all
+			warm := first + int(warmUp.Seconds()/lookSeconds)
+			var requests, failed float64
+			values := valuesOf(Query{WarmUp: warmUp}, func(look int, target *Target) map[string]float64 {
+				if target.Weight = 10; look < first {
+					target.Weight = 0
+				}
+				n := 100.0
+				if !steady {
+					n += 30 * float64(look%2)
+				}
+				requests += n
+				if look < warm {
+					failed += n / 2
+				}
+				return map[string]float64{"old-a": 9 * requests, "+old-a": 9 * requests, "new-a": requests, "+new-a": math.Ceil(requests - failed)}
+			}, looks)
+			var sum analysis.Counts
+			for _, v := range values {
+				sum.Requests += v.CandidateCounts["new-a"].Requests
+				sum.Errors += v.CandidateCounts["new-a"].Errors
+			}
+			if sum.Requests < 2000 || sum.Errors > 0 {
+				t.Errorf("%s with a warm-up of %s: %+v were told", name, warmUp, sum)
+			}
+		}
+	}
+}
+
+// Where most fail anyway failures can't tell a bad candidate: what is twice as many is all of them. An outage makes it so only for a while.
+func TestWhereMostHaveNoSuccess(t *testing.T) {
+	for name, tc := range map[string]struct {
+		success   float64 // of stable
+		outage    int     // looks at first of which nothing succeeds
+		most, end bool    // that says so: ever, and in the end
+	}{
+		"few":               {success: 0.1, most: true, end: true},
+		"most":              {success: 0.7},
+		"all but an outage": {success: 1, outage: 15, most: true},
+	} {
+		var requests, succeeded float64
+		said := false
+		values := ratesOf(func(look int, _ *Target) map[string]float64 {
+			n := float64(100 + look%7)
+			if requests += n; look >= tc.outage {
+				succeeded += tc.success * n
+			}
+			return map[string]float64{"old-a": requests, "+old-a": succeeded, "old-b": requests, "+old-b": succeeded, "new-a": requests, "+new-a": succeeded}
+		}, 60)
+		for look, v := range values {
+			if v.Err != "" && v.Err != mostText {
+				t.Errorf("%s, look %d: %s", name, look, v.Err)
+			}
+			said = said || v.Err == mostText
+		}
+		if end := values[len(values)-1].Err == mostText; said != tc.most || end != tc.end {
+			t.Errorf("%s: it is said that failures can't tell: ever %t, in the end %t", name, said, end)
+		}
+	}
+	for _, text := range []string{mostText, lateText, fmt.Sprintf(surplusText, 1000.0)} {
+		if len(text) > 120 {
+			t.Errorf("%q has %d bytes, and 120 are kept", text, len(text))
+		}
+	}
+}
+
+// It is asked for at each look, however seldom it should be: a change from look to look is all that tells late successes.
+func TestARateOfSuccessesThatIsAskedForSeldom(t *testing.T) {
+	for look, v := range valuesOf(Query{Interval: time.Minute}, func(look int, _ *Target) map[string]float64 {
+		n := float64(100 * look)
+		return map[string]float64{"old-a": n, "+old-a": n, "new-a": n, "+new-a": n}
+	}, 40) {
+		if v.NotDue && !v.Answered {
+			t.Errorf("look %d: it was not asked for", look)
+		}
 	}
 }
 
@@ -223,8 +348,8 @@ func TestSuccessesOfAnotherScrape(t *testing.T) {
 			sum.Requests += v.CandidateCounts["new-a"].Requests
 			sum.Errors += v.CandidateCounts["new-a"].Errors
 		}
-		if want := (analysis.Counts{Requests: 3800, Errors: 38}); sum != want {
-			t.Errorf("%s: counted %+v, want %+v", name, sum, want)
+		if sum.Requests < 3000 || 100*sum.Errors != sum.Requests {
+			t.Errorf("%s: counted %+v, want 1 %% of 3,000 at least", name, sum)
 		}
 	}
 }

@@ -23,6 +23,7 @@ type rateWorld struct {
 	candidate, stable float64 // share without success
 	soonest, latest   float64 // seconds from a request to its success
 	summed            bool    // counters have no pod
+	rare              int     // every how many looks a pod is scraped; 0: at each
 	steady            bool    // requests come evenly
 	restarts          bool    // each pod does each minute
 	weather           weather // nil: it is as always
@@ -52,7 +53,8 @@ type worldPod struct {
 	name, revision      string
 	phase               float64 // seconds from its scrape to the look
 	requests, successes float64
-	late                []float64 // when successes that are not counted yet will be
+	scraped             [2]float64 // requests and successes
+	late                []float64  // when successes that are not counted yet will be
 }
 
 // worldRun is one rollout in a world.
@@ -78,7 +80,7 @@ func (w *worldRun) serve(look, before, now int) {
 	if w.weather != nil {
 		traffic, failing = w.weather(w.r, look)
 	}
-	for _, p := range w.pods {
+	for i, p := range w.pods {
 		if w.restarts && w.r.IntN(12) == 0 {
 			p.requests, p.successes = 0, 0
 		}
@@ -90,7 +92,10 @@ func (w *worldRun) serve(look, before, now int) {
 		from := float64(look-1)*lookSeconds - p.phase
 		w.ask(p, from, p.phase, each*float64(was), share*failing)
 		w.ask(p, from+p.phase, lookSeconds-p.phase, each*float64(is)*traffic, share*failing)
-		p.scrape(from + lookSeconds)
+		p.count(from + lookSeconds)
+		if w.rare == 0 || (look+2*i+100*w.rare)%w.rare == 0 {
+			p.scraped = [2]float64{p.requests, p.successes}
+		}
 	}
 }
 
@@ -111,8 +116,8 @@ func (w *worldRun) ask(p *worldPod, from, seconds, rate, failing float64) {
 	}
 }
 
-// scrape counts the successes until then.
-func (p *worldPod) scrape(at float64) {
+// count counts the successes until then.
+func (p *worldPod) count(at float64) {
 	p.late = slices.DeleteFunc(p.late, func(success float64) bool {
 		if success <= at {
 			p.successes++
@@ -132,9 +137,9 @@ func (w *worldRun) samples() (out []sample) {
 	}
 	sums := map[string][2]float64{}
 	for _, p := range w.pods {
-		sums[p.revision] = [2]float64{sums[p.revision][0] + p.requests, sums[p.revision][1] + p.successes}
+		sums[p.revision] = [2]float64{sums[p.revision][0] + p.scraped[0], sums[p.revision][1] + p.scraped[1]}
 		if !w.summed {
-			add(p.revision, p.name, p.requests, p.successes)
+			add(p.revision, p.name, p.scraped[0], p.scraped[1])
 		}
 	}
 	if w.summed {
@@ -224,6 +229,18 @@ func (w rateWorld) everywhere() (out []rateWorld) {
 					w.candidate = w.stable
 					out = append(out, w)
 				}
+			}
+		}
+	}
+	return out
+}
+
+// everyScrape are a world with counters by pod and summed, with traffic that varies and that does not, and with frequent and rare scrapes.
+func (w rateWorld) everyScrape() (out []rateWorld) {
+	for _, w.summed = range []bool{false, true} {
+		for _, w.steady = range []bool{false, true} {
+			for _, w.rare = range []int{1, 3, 6} {
+				out = append(out, w)
 			}
 		}
 	}

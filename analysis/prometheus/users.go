@@ -73,7 +73,7 @@ func (u *users) due(at time.Time, targets []Target) map[userKey]bool {
 			key := t.metric(q)
 			now := ask{at, t.Step, t.Weight}
 			before, known := u.asked[key]
-			due[key] = !known || at.Sub(before.at)+early >= q.Interval || now.step != before.step || now.weight != before.weight
+			due[key] = !known || q.HigherIsBetter || at.Sub(before.at)+early >= q.Interval || now.step != before.step || now.weight != before.weight
 			if !due[key] {
 				now = before
 			}
@@ -197,15 +197,15 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 	before.room, before.gap = rateRoom, rateGap(q.Interval)
 	next, increments := before.advance(at, r.samples, about([]Target{t}))
 	if next.looks == 1 { // where counting starts: what it says is known at the next look
-		u.rates[key] = rateMemory{memory: next, pairs: pairs{began: at}}
+		u.rates[key] = rateMemory{memory: next, pairs: newPairs(at, t.Weight)}
 		out.NotDue, out.Answered = true, true
 		return out
 	}
 	after := rateMemory{memory: next, pairs: before.pairs}
 	var counts map[arm]analysis.Counts
 	if q.HigherIsBetter {
-		counts = after.pairs.settle(at, byPod(r.samples, increments, ownPods(r.samples)), t.Stable)
-		out.Err, out.Phi = after.pairs.apart, after.pairs.follows.phi()
+		counts = after.pairs.settle(at, t, q.WarmUp, byPod(r.samples, increments, ownPods(r.samples)))
+		out.Err, out.Phi = after.pairs.reason(), after.pairs.follows.phi()
 		out.NotDue = counts == nil && out.Err == ""
 		out.Answered = out.NotDue
 	} else {

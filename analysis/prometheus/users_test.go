@@ -86,6 +86,8 @@ func TestARateThatIsMissing(t *testing.T) {
 			fmt.Fprint(w, `{"status":"success","data":{"resultType":"scalar","result":[1000,"7"]}}`)
 		case strings.HasPrefix(query, "failed"):
 			vector(w, "", map[string]string{"pod": query, "value": fmt.Sprint(value)})
+		case strings.HasPrefix(query, "succeeded"):
+			vector(w, "", map[string]string{"pod": strings.Replace(query, "succeeded", "failed", 1), "value": fmt.Sprint(9 * value)})
 		default:
 			vector(w, "", map[string]string{"pod": strings.Replace(query, "all", "failed", 1), "value": fmt.Sprint(10 * value)})
 		}
@@ -121,7 +123,7 @@ func TestARateThatIsMissing(t *testing.T) {
 	fail = ""
 	check("the gap is covered", q, counted(analysis.Counts{Requests: 20, Errors: 2}, analysis.Counts{Requests: 20, Errors: 2}))
 	inverted := q
-	inverted.Name, inverted.HigherIsBetter = "inverted", true
+	inverted.Name, inverted.Expression, inverted.HigherIsBetter = "inverted", "succeeded {{.Revision}}", true
 	named := func(v analysis.MetricValue) analysis.MetricValue {
 		v.Name = "inverted"
 		return v
@@ -132,10 +134,10 @@ func TestARateThatIsMissing(t *testing.T) {
 	for range 22 {
 		look(inverted)
 	}
-	withheld := named(counted(analysis.Counts{Requests: 230, Errors: 207}, analysis.Counts{Requests: 230, Errors: 207}))
+	withheld := named(counted(analysis.Counts{Requests: 150, Errors: 15}, analysis.Counts{Requests: 150, Errors: 15}))
 	withheld.Phi = 1
-	check("which is withheld", inverted, withheld)
-	next := named(counted(analysis.Counts{Requests: 10, Errors: 9}, analysis.Counts{Requests: 10, Errors: 9}))
+	check("which is withheld, but for what was counted soon after the candidate had a weight", inverted, withheld)
+	next := named(counted(analysis.Counts{Requests: 10, Errors: 1}, analysis.Counts{Requests: 10, Errors: 1}))
 	next.Phi = 1
 	check("and what a look counts is told at the next", inverted, next)
 	check("a number is no counter", Query{Name: "m", Expression: "scalar {{.Revision}}", Denominator: "all {{.Revision}}"},
