@@ -117,7 +117,9 @@ type MetricRate struct {
 	Denominator string `json:"denominator"`
 	// Better says whether fewer events are better (Lower) or more (Higher). With Higher the numerator counts successes, and what has
 	// none has failed: successes must be counted together with their requests, so that Denominator counts succeeded + failed. Where
-	// they come later the metric has no value. Failures with Lower may be counted up to 30 s after their requests.
+	// they come later the metric has no value, and where over a third of stable's requests have no success: a conversion rate is for
+	// ComparedToStable with a Min. It is asked for every 5 s, whatever Interval is. Failures with Lower may be counted up to 30 s after
+	// their requests.
 	// +kubebuilder:validation:Enum=Lower;Higher
 	// +kubebuilder:default=Lower
 	// +optional
