@@ -149,10 +149,10 @@ func (f *follows) together(sigmas float64) bool {
 	return slope+sigmas*sigma < f.limit() && f.jumps < f.looks/2
 }
 
-// unlikely says that nothing speaks for late.
+// unlikely says that nothing speaks for late, also where nothing would.
 func (f *follows) unlikely() bool {
-	slope, _ := f.slope()
-	return slope < f.limit()/2
+	slope, sigma := f.slope()
+	return slope < f.limit()/2 || sigma > 2*f.limit()
 }
 
 // phi is by how much looks differ more than by chance, where the next one makes up for it: that is what successes are that come a
