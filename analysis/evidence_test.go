@@ -5,7 +5,9 @@ package analysis
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
+	"time"
 
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -15,7 +17,7 @@ import (
 // of Poisson's; no sampling.
 func TestExpectationAtTheMarginIsAtMostOne(t *testing.T) {
 	worst := 0.0
-	for _, n := range [][2]int{{3, 7}, {10, 90}, {100, 900}, {500, 500}, {50, 950}} {
+	for _, n := range [][2]int{{3, 7}, {10, 90}, {100, 900}, {500, 500}, {50, 950}, {400, 100}, {190, 10}} {
 		nc, ns := float64(n[0]), float64(n[1])
 		pi := nc / (nc + ns)
 		for _, ps := range []float64{0, 1e-4, 1e-3, 0.01, 0.1, 0.3} {
@@ -28,7 +30,8 @@ func TestExpectationAtTheMarginIsAtMostOne(t *testing.T) {
 				}
 			}
 			for _, m := range []Margin{{2, 0.005}, {1.5, 0.01}, {2, 0.01}} {
-				for _, u := range acceptBets {
+				for _, bet := range acceptBets {
+					u := acceptBet(bet, pi)
 					b := acceptCoefficient(pi, m.Ratio, u)
 					e := expectation(nc, m.Ratio*ps+m.Excess, math.Log(u)) * expectation(ns, ps, b) * math.Exp(nc*m.Excess*(1-u))
 					worst = max(worst, check(t, e, "acceptance", n, ps, m, u))
@@ -63,6 +66,45 @@ func expectation(n, p, coefficient float64) float64 {
 		}
 	}
 	return sum
+}
+
+// Where the candidate has most requests, stable's few errors decide: one that is as good must be accepted in time all the same, or not
+// be said to have had data enough; and one at the line must not be.
+func TestAcceptanceAtLargeWeights(t *testing.T) {
+	const rollouts = 30
+	s := Settings{NoLatency: true, Steps: 1, MaxStepTime: 5 * time.Minute}
+	play := func(seed uint64, perLook, weight, stable, candidate float64) (v Verdict) {
+		source := rand.NewPCG(seed, 3)
+		var st State
+		for look := 1; look <= 60 && v.Result != Pass; look++ {
+			counts := func(share, p float64) map[string]Counts {
+				n := distuv.Poisson{Lambda: perLook * share, Src: source}.Rand()
+				return map[string]Counts{"pod": {Requests: uint64(n), Errors: uint64(distuv.Binomial{N: n, P: p, Src: source}.Rand())}}
+			}
+			st, v = Judge(s, st, Look{Time: time.Unix(int64(5*look), 0), Weight: int(100 * weight), CandidatePods: 4,
+				Candidate: counts(weight, candidate), Stable: counts(1-weight, stable)})
+		}
+		return v
+	}
+	m := defaultAcceptance
+	for _, weight := range []float64{0.5, 0.8, 0.95} {
+		for _, perLook := range []float64{100, 500, 2500} {
+			for _, p := range []float64{0.01, 0.1, 0.2} {
+				held, wrong := 0, 0
+				for seed := range uint64(rollouts) {
+					if play(seed, perLook, weight, p, p).Cause == CauseNotAccepted {
+						held++
+					}
+					if play(seed, perLook, weight, p, m.Ratio*p+m.Excess).Result == Pass {
+						wrong++
+					}
+				}
+				if held > rollouts/10 || wrong > rollouts/10 {
+					t.Errorf("weight %g, %g requests a look of which %g fail: %d of %d as good are held, %d at the line accepted", weight, perLook, p, held, rollouts, wrong)
+				}
+			}
+		}
+	}
 }
 
 // Within one look in which stable and candidate are the same, outcomes may depend on each other in any

@@ -143,7 +143,7 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 	lat := st.latency(s, l, dt) // may add rates
 
 	o := observation{
-		span: dt, look: st.Looks, mass: s.injection(st, first, newStep), settled: st.StepLooks > settleLooks,
+		weight: weight, span: dt, look: st.Looks, mass: s.injection(st, first, newStep), settled: st.StepLooks > settleLooks,
 		candidates: st.candidatePods(l), stables: stablePods(l), slots: st.Pods.busy(),
 	}
 	st.Injected = min(st.Injected+o.mass, 1)

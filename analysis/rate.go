@@ -76,11 +76,12 @@ func newRate(name string, bound, share, injected float64, base Baseline) Rate {
 // observation is what one look has for one rate.
 type observation struct {
 	arms
-	pods  sample        // of stable, by slot
-	pi    float64       // the candidate's share of the requests; of a user's rate its Stratum says it
-	alone bool          // stable had none of them
-	span  time.Duration // how long the look covers
-	phi   float64       // by how much a user's rate is tempered
+	pods   sample        // of stable, by slot
+	pi     float64       // the candidate's share of the requests; of a user's rate its Stratum says it
+	alone  bool          // stable had none of them
+	weight float64       // its nominal share
+	span   time.Duration // how long the look covers
+	phi    float64       // by how much a user's rate is tempered
 
 	look       int64   // its number
 	mass       float64 // put into play before it
@@ -127,7 +128,7 @@ func (r *Rate) update(s *Settings, o *observation) {
 	})
 	r.Acceptance.follow(compared)
 	if o.settled {
-		r.Acceptance.update(compared, pi, acceptance, phi, s.acceptLimit())
+		r.Acceptance.update(compared, pi, o.weight, acceptance, phi, s.acceptLimit())
 	}
 	if r.Baseline.Minutes == 0 {
 		r.see(&o.pods, o.look, o.slots)
