@@ -32,7 +32,7 @@ func (r *Reconciler) observeServices(ctx context.Context, w *workload, o *rollou
 		}
 	}
 	if w.deployment.Annotations[v1alpha1.HoldAnnotation] != "" { // only a hold keeps anybody from the candidate's pods
-		o.StableLeftOut = leftOut(r.clientsFind(ctx, w), services.Items, w.status().StableServices)
+		o.StableLeftOut = r.stableLeftOut(ctx, w, services.Items)
 	}
 }
 
@@ -45,15 +45,19 @@ type found struct {
 	others []*corev1.Pod
 }
 
-func (r *Reconciler) clientsFind(ctx context.Context, w *workload) found {
+// stableLeftOut asks for the namespace's other pods only where stable is left out if none of them answers: at nearly every pass it is not.
+func (r *Reconciler) stableLeftOut(ctx context.Context, w *workload, services []corev1.Service) string {
 	s := w.status()
 	f := found{stable: w.pods[s.Stable.Hash], candidate: w.pods[s.Candidate.Hash]}
 	if rs := w.replicaSet(s.Candidate.Hash); rs != nil {
 		f.version = rs.Spec.Template.Labels
 	}
+	if leftOut(f, services, s.StableServices) == "" {
+		return ""
+	}
 	var pods corev1.PodList
-	if len(f.candidate) == 0 || r.Client.List(ctx, &pods, client.InNamespace(w.deployment.Namespace), client.UnsafeDisableDeepCopy) != nil {
-		return found{} // where nobody knows, stable is found
+	if r.Client.List(ctx, &pods, client.InNamespace(w.deployment.Namespace), client.UnsafeDisableDeepCopy) != nil {
+		return "" // where nobody knows, stable is found
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
@@ -62,7 +66,7 @@ func (r *Reconciler) clientsFind(ctx context.Context, w *workload) found {
 			f.others = append(f.others, pod)
 		}
 	}
-	return f
+	return leftOut(f, services, s.StableServices)
 }
 
 // leadingTo names the Services that lead to pods of a revision, and those of their ports that lead to one of the pods'.
