@@ -81,9 +81,9 @@ func (p *Acceptance) update(x arms, pi, weight float64, m Margin, phi, limit flo
 		}
 	}
 	if best > 0 {
-		part := min(best, limit) / best
-		p.Information = min(p.Information+best*part, maxEvidence)
-		p.Variance = min(p.Variance+swings*part, maxEvidence)
+		told := min(best, limit)
+		p.Information = min(p.Information+told, maxEvidence)
+		p.Variance = min(p.Variance+swings*told/best, maxEvidence)
 	}
 }
 

@@ -28,7 +28,7 @@ import (
 type Configurations interface {
 	// Set wants this configuration for the sidecars of w's revision; equal content pushes nothing.
 	Set(w xds.Workload) error
-	// Forget drops a revision whose last pod is gone.
+	// Forget drops a revision of which nobody knows a pod any more; sidecars that it still has are at rest.
 	Forget(namespace, name, revision string)
 }
 

@@ -259,15 +259,10 @@ func togetherOf(revision string, waiting map[arm]outcomes) (all outcomes) {
 // no requests: the numerator has no label pod, or another one's, or a pod has had no request yet; and those of which some counters
 // have no label pod. They are for as long as they await outcomes so, of which nobody knows whose they are.
 func strayPods(samples []sample, waiting map[arm]outcomes) map[string]bool {
-	requests, together := map[arm]bool{}, map[string]bool{}
+	requests, together := withRequests(samples), map[string]bool{}
 	for of := range waiting {
 		if of.pod == "" {
 			together[of.revision] = true
-		}
-	}
-	for _, s := range samples {
-		if s.Name == allOf {
-			requests[arm{s.Revision, s.Pod}] = true
 		}
 	}
 	for _, s := range samples {
@@ -278,15 +273,22 @@ func strayPods(samples []sample, waiting map[arm]outcomes) map[string]bool {
 	return together
 }
 
+// withRequests are the pods that the denominator names.
+func withRequests(samples []sample) map[arm]bool {
+	out := map[arm]bool{}
+	for _, s := range samples {
+		if s.Name == allOf {
+			out[arm{s.Revision, s.Pod}] = true
+		}
+	}
+	return out
+}
+
 // ownPods are the revisions whose pods are taken together of a rate of which more is better: those of which some counters have
 // no label pod, or no pod has both. Where some have both, successes of another are not of their requests.
 func ownPods(samples []sample) map[string]bool {
-	requests, events, both, together := map[arm]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
-	for _, s := range samples {
-		if s.Name == allOf {
-			requests[arm{s.Revision, s.Pod}] = true
-		}
-	}
+	requests := withRequests(samples)
+	events, both, together := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, s := range samples {
 		if s.Pod == "" {
 			together[s.Revision] = true

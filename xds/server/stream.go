@@ -98,10 +98,10 @@ func (st *stream) rename(last, next *target) {
 	st.want(next)
 }
 
-// want makes next the target; nil: nobody says what it should have.
+// want makes next the target.
 func (st *stream) want(next *target) {
 	st.target = next
-	if next != nil && st.settled != nil && st.settled.state != next.state {
+	if st.settled != nil && st.settled.state != next.state {
 		st.moved = true
 	}
 }
