@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,7 +36,7 @@ func newAdmin() admin {
 // and readiness is withdrawn. New connections are still served, so no request fails; peers that send some after the
 // app has ended are told to go elsewhere. It is what `headgate drain` does, and returns at once.
 func Drain(ctx context.Context) error {
-	if err := newAdmin().leave(ctx); err != nil {
+	if err := errors.Join(newAdmin().leave(ctx), sayLeaving(ctx)); err != nil {
 		return fmt.Errorf("draining: %w", err)
 	}
 	return nil
@@ -114,6 +116,35 @@ func activeRequests(clusters []byte) (int, error) {
 		}
 	}
 	return active, nil
+}
+
+// peers counts the connections of sidecars of the other revision.
+func (a admin) peers(ctx context.Context) (int, error) {
+	return a.gauges(ctx, "^"+xds.PeerConnectionsStat+"$")
+}
+
+// buffered counts the bytes that Envoy has yet to send to clients, of requests and connections that are over.
+func (a admin) buffered(ctx context.Context) (int, error) { return a.gauges(ctx, xds.BufferedStat+"$") }
+
+// gauges is the sum of those whose name matches; none is an error.
+func (a admin) gauges(ctx context.Context, name string) (int, error) {
+	body, err := a.call(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape(name))
+	if err != nil {
+		return 0, err
+	}
+	sum, found := 0, false
+	for line := range strings.Lines(string(body)) {
+		_, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return 0, fmt.Errorf("reading /stats: %w", err)
+		}
+		sum, found = sum+n, true
+	}
+	if !found {
+		return 0, fmt.Errorf("reading /stats: no %s", name)
+	}
+	return sum, nil
 }
 
 func (a admin) call(ctx context.Context, method, path string) ([]byte, error) {

@@ -226,7 +226,7 @@ func TestWhoStillComesIsAnsweredOrRefused(t *testing.T) {
 	p.run(logContext(t))
 	eventually(t, "ready", 15*time.Second, p.ready)
 	dial := func() (net.Conn, error) {
-		return p.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", podIP+":8080")
+		return p.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", podIP+":15601")
 	}
 	taken, err := dial()
 	if err != nil {
@@ -244,7 +244,7 @@ func TestWhoStillComesIsAnsweredOrRefused(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := fmt.Fprint(taken, "GET / HTTP/1.1\r\nHost: web.shop.svc\r\n\r\n"); err != nil {
+	if _, err := fmt.Fprint(taken, "GET / HTTP/1.1\r\nHost: web.shop.svc\r\n"+meantFor8080+"\r\n"); err != nil {
 		t.Errorf("asking on a connection that was taken: %v", err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(taken), nil)

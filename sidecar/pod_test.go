@@ -95,6 +95,8 @@ type pod struct {
 	// ended gets what Run returns.
 	ended chan error
 	stop  context.CancelFunc
+	// app is what listens on 8080.
+	app *http.Server
 }
 
 // newPod sets up the network, the redirects, the app (on 8080 and 9000), and the other revision's
@@ -120,7 +122,7 @@ func newPod(t *testing.T) *pod {
 	if err := capture.Apply(capture.Rules(injection)); err != nil {
 		t.Fatal(err)
 	}
-	p.serve(podIP+":8080", "local")
+	p.app = p.serve(podIP+":8080", "local")
 	p.echo(podIP + ":9000")
 	p.serve(peerIP+":15601", "peer")
 	p.cfg = Config{
@@ -140,21 +142,29 @@ func (p *pod) ip(args ...string) {
 
 // serve answers every request with body; a path of /slow first waits until the client goes away or
 // a second has passed.
-func (p *pod) serve(address, body string) {
+func (p *pod) serve(address, body string) *http.Server {
 	p.t.Helper()
 	lis, err := net.Listen("tcp", address)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/slow" {
 			sleep(r.Context(), time.Second)
+		}
+		if r.URL.Path == "/large" {
+			_, _ = w.Write(make([]byte, large))
 		}
 		fmt.Fprint(w, body)
 	})}
 	go s.Serve(lis)
 	p.t.Cleanup(func() { s.Close() })
+	return s
 }
+
+// large is more than the kernel's buffers of a connection take, and less than those and Envoy's.
+const large = 2 << 20
 
 // echo sends back whatever arrives.
 func (p *pod) echo(address string) {
@@ -248,8 +258,12 @@ func (p *pod) get(path string) (string, error) {
 	return string(body), nil
 }
 
-func (p *pod) ready() error {
-	resp, err := p.client.Get(fmt.Sprintf("http://%s:%d/ready", podIP, v1alpha1.StatsPort))
+func (p *pod) ready() error { return p.stats("/ready") }
+
+func (p *pod) scraped() error { return p.stats("/stats/prometheus") }
+
+func (p *pod) stats(path string) error {
+	resp, err := p.client.Get(fmt.Sprintf("http://%s:%d%s", podIP, v1alpha1.StatsPort, path))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -32,8 +33,8 @@ const (
 	// app that has ended, counts as no active request. With farewell it is less than the two seconds that the kubelet grants
 	// a sidecar whose app has used up the grace period.
 	lastWords = 500 * time.Millisecond
-	// termination is what Envoy gets to end by itself; it took 1.7 s (ENVOY.md §11).
-	termination = 3 * time.Second
+	// slowReaders is how long Envoy may go on sending what it has of answers (up to 1 MiB of each) to clients that read slowly.
+	slowReaders = 1500 * time.Millisecond
 )
 
 // Run supervises Envoy until ctx ends (SIGTERM), and serves it its configuration. When ctx ends it
@@ -46,7 +47,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("making the configuration at rest: %w", err)
 	}
-	bootstrap, err := xds.Bootstrap(xds.Node{ID: cfg.Namespace + "/" + cfg.Pod, Socket: socket, IPv6: cfg.ipv6()})
+	log, admin := logr.FromContextOrDiscard(ctx), newAdmin()
+	clients := newClients(cfg, admin, log)
+	defer clients.close()
+	bootstrap, err := xds.Bootstrap(xds.Node{ID: cfg.Namespace + "/" + cfg.Pod, Socket: socket, Ended: clients.file, IPv6: cfg.ipv6()})
 	if err != nil {
 		return err
 	}
@@ -59,7 +63,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	s := &supervisor{cfg: cfg, bootstrap: string(bootstrap), socket: lis, admin: newAdmin(), log: logr.FromContextOrDiscard(ctx)}
+	leaving, err := (&net.ListenConfig{}).Listen(ctx, "unix", leavingSocket)
+	if err != nil {
+		lis.Close()
+		return fmt.Errorf("listening for the pod's end: %w", err)
+	}
+	s := &supervisor{cfg: cfg, bootstrap: string(bootstrap), socket: lis, admin: admin, clients: clients, log: log}
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage))
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, &discovery{
 		rest:        rest,
@@ -73,6 +82,15 @@ func Run(ctx context.Context, cfg Config) error {
 	defer func() {
 		g.Stop()
 		<-served
+	}()
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		clients.watch(ctx, leaving)
+	}()
+	defer func() {
+		leaving.Close()
+		<-watching
 	}()
 	raiseFileLimit()
 	return s.supervise(ctx)
@@ -100,6 +118,7 @@ type supervisor struct {
 	bootstrap string
 	socket    *envoySocket
 	admin     admin
+	clients   *clients
 	log       logr.Logger
 }
 
@@ -137,6 +156,9 @@ func endedByItself(err error) error {
 
 // start starts Envoy. Its end is told on the channel, as exec.Cmd.Wait does.
 func (s *supervisor) start() (<-chan error, *os.Process, error) {
+	if err := s.clients.prepare(); err != nil {
+		return nil, nil, err
+	}
 	args := []string{
 		"--config-yaml", s.bootstrap, // JSON is YAML; there is no file system to write to
 		"--concurrency", strconv.Itoa(s.cfg.Concurrency),
@@ -172,30 +194,69 @@ func (s *supervisor) start() (<-chan error, *os.Process, error) {
 	return ended, cmd.Process, nil
 }
 
-// stop drains Envoy, waits until it forwards nothing any more, and ends it. The app's containers have
-// ended before (this is a native sidecar), so what may be under way are requests to peers.
+// stop ends Envoy as soon as it forwards nothing any more and no peer is left. The app's containers have ended before
+// (this is a native sidecar), so what may be under way are requests to peers.
 //
-// Peers that have not heard of the end still come. SIGTERM cuts what Envoy has just taken, which nobody may send again;
-// a connection that is refused costs nothing, because the peer then asks another pod. So the doors close first. Closing
-// them resets connections that wait to be taken, perhaps with a request on them; so peers are sent away before that.
+// A client's connection that was silent while the pod was leaving is still open, because Envoy says `connection: close`
+// only with a response. Natively the app's end has closed it, and the client asks another pod; with an Envoy that lives on,
+// it would be answered 503. So nothing is waited for that nobody needs, and Envoy is killed: the kernel closes what is open.
 func (s *supervisor) stop(ctx context.Context, envoy *os.Process, ended <-chan error) {
+	if s.needed(ctx) && s.drain(ctx, ended) {
+		return
+	}
+	_ = envoy.Kill()
+	<-ended
+}
+
+// needed says that somebody would miss Envoy.
+func (s *supervisor) needed(ctx context.Context) bool {
+	active, err := s.admin.active(ctx)
+	return err == nil && active > 0 || s.hasPeers(ctx) || s.hasBuffered(ctx)
+}
+
+// drain waits until nobody needs Envoy. It is true when Envoy ended meanwhile.
+func (s *supervisor) drain(ctx context.Context, ended <-chan error) bool {
+	s.clients.end(ctx)
 	if err := s.admin.drain(ctx); err != nil {
 		s.log.Info("Could not drain Envoy", "error", err.Error())
 	}
-	if wait(farewell, ended) || s.waitUntilIdle(ctx, ended) {
-		return
+	return s.hasPeers(ctx) && wait(farewell, ended) || s.waitUntilIdle(ctx, ended) ||
+		s.hasPeers(ctx) && s.closeDoors(ctx, ended) || s.waitUntilSent(ctx, ended)
+}
+
+// waitUntilSent waits, but not for ever, until clients have the answers that the app has given. They may read slowly, or have
+// gone without a word. It is true when Envoy ended meanwhile.
+func (s *supervisor) waitUntilSent(ctx context.Context, ended <-chan error) bool {
+	for deadline := time.Now().Add(slowReaders); s.hasBuffered(ctx) && time.Now().Before(deadline); {
+		if wait(50*time.Millisecond, ended) {
+			return true
+		}
 	}
+	return false
+}
+
+func (s *supervisor) hasBuffered(ctx context.Context) bool {
+	n, err := s.admin.buffered(ctx)
+	return err == nil && n > 0
+}
+
+// hasPeers says that sidecars of the other revision may still send requests. Those that know of the pod's end, because the
+// server told them when it was deleted, have closed their connections.
+func (s *supervisor) hasPeers(ctx context.Context) bool {
+	n, err := s.admin.peers(ctx)
+	return err != nil || n > 0
+}
+
+// closeDoors lets Envoy answer whom it has taken in, and nobody else. It is true when Envoy ended meanwhile.
+//
+// Peers that have not heard of the end still come. Envoy's end cuts what it has just taken, which nobody may send again;
+// a connection that is refused costs nothing, because the peer then asks another pod. So the doors close first. Closing
+// them resets connections that wait to be taken, perhaps with a request on them; so peers are sent away before that.
+func (s *supervisor) closeDoors(ctx context.Context, ended <-chan error) bool {
 	if err := s.admin.closeListeners(ctx); err != nil {
 		s.log.Info("Could not close Envoy's listeners", "error", err.Error())
 	}
-	if wait(lastWords, ended) || s.waitUntilIdle(ctx, ended) {
-		return
-	}
-	_ = envoy.Signal(syscall.SIGTERM)
-	if !wait(termination, ended) {
-		_ = envoy.Kill()
-		<-ended
-	}
+	return wait(lastWords, ended) || s.waitUntilIdle(ctx, ended)
 }
 
 // wait waits that long, or until Envoy has ended, and then it is true.

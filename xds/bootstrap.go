@@ -16,9 +16,11 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	injectedv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/injected_resource/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -37,6 +39,9 @@ type Node struct {
 	// Socket is the path of the unix socket on which `headgate run` serves delta ADS. A leading @ makes
 	// it an abstract one.
 	Socket string
+	// Ended is the path of a file that says 0, and once another file is moved there that says 1, that clients' unused
+	// connections be closed. Empty where there is nowhere to have it: then they stay open.
+	Ended string
 	// IPv6 lets the statistics be read on the pod's IPv6 address too. As in Workload.
 	IPv6 bool
 }
@@ -60,7 +65,7 @@ func Flags() []string {
 // changes during the life of a pod: where configuration comes from, the admin interface (loopback only),
 // readiness and statistics. It fails when a field of n is missing.
 //
-// It limits nothing (no overload manager, no connection limit): a sidecar that refuses what its app
+// It limits nothing (no connection limit, and an overload manager only for the pod's end): a sidecar that refuses what its app
 // would have taken is worse than one that shares the pod's fate.
 func Bootstrap(n Node) ([]byte, error) {
 	if n.ID == "" || n.Socket == "" {
@@ -78,18 +83,46 @@ func Bootstrap(n Node) ([]byte, error) {
 			Listeners: []*listenerv3.Listener{statsListener(n.IPv6)},
 			Clusters:  []*clusterv3.Cluster{admin(), server(n.Socket)},
 		},
-		// LeavingKey is set by the admin interface.
+		// LeavingKey and EndedKey are set by the admin interface.
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 			Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}},
 		}}},
 		// A readiness probe would see a hang too, but only take the pod out; and where the kubelet starts anew, it takes out every pod
 		// of its node until it has asked once (as it did with apps' before KEP-4781).
-		Watchdogs:   &bootstrapv3.Watchdogs{MainThreadWatchdog: watchdog(), WorkerWatchdog: watchdog()},
-		StatsConfig: statsConfig(),
+		Watchdogs:       &bootstrapv3.Watchdogs{MainThreadWatchdog: watchdog(), WorkerWatchdog: watchdog()},
+		OverloadManager: hangUpOnce(n.Ended),
+		StatsConfig:     statsConfig(),
 		// Histograms are merged at this interval; it is how old a scraped latency may be.
 		StatsFlushInterval: duration(time.Second),
 	}
 	return indented(b)
+}
+
+// hangUpOnce closes clients' connections as soon as they are unused, once the file says 1. Envoy's only way to close
+// connections that nothing happens on is a time-out, and the only one that can change is the overload manager's.
+func hangUpOnce(file string) *overloadv3.OverloadManager {
+	if file == "" {
+		return nil
+	}
+	const monitor = "envoy.resource_monitors.injected_resource"
+	return &overloadv3.OverloadManager{
+		RefreshInterval: duration(100 * time.Millisecond),
+		ResourceMonitors: []*overloadv3.ResourceMonitor{{Name: monitor, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{
+			TypedConfig: packed(&injectedv3.InjectedResourceConfig{Filename: file}),
+		}}},
+		Actions: []*overloadv3.OverloadAction{{
+			Name: "envoy.overload_actions.reduce_timeouts",
+			Triggers: []*overloadv3.Trigger{{
+				Name: monitor, TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: 1}},
+			}},
+			TypedConfig: packed(&overloadv3.ScaleTimersOverloadActionConfig{
+				TimerScaleFactors: []*overloadv3.ScaleTimersOverloadActionConfig_ScaleTimer{{
+					Timer:          overloadv3.ScaleTimersOverloadActionConfig_HTTP_DOWNSTREAM_CONNECTION_IDLE,
+					OverloadAdjust: &overloadv3.ScaleTimersOverloadActionConfig_ScaleTimer_MinTimeout{MinTimeout: duration(0)},
+				}},
+			}),
+		}},
+	}
 }
 
 // watchdog ends an Envoy of which a thread hangs, so that the container is started again.
@@ -173,6 +206,8 @@ func statsListener(ipv6 bool) *listenerv3.Listener {
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 			filter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
 				StatPrefix: "stats",
+				// None, so that hangUpOnce does not concern them: what was counted last is still read.
+				CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(0)},
 				RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
 					Name:         "stats",
 					VirtualHosts: []*routev3.VirtualHost{{Name: "stats", Domains: []string{"*"}, Routes: routes}},

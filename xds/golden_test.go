@@ -82,7 +82,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestGoldenBootstrap(t *testing.T) {
-	b, err := Bootstrap(Node{ID: "shop/web-1", Socket: "/run/headgate/xds.sock", IPv6: true})
+	b, err := Bootstrap(Node{ID: "shop/web-1", Socket: "/run/headgate/xds.sock", Ended: "/dev/shm/headgate-1/ended", IPv6: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,14 @@ const hostlessHost = "0.0.0.0"
 // SPDY and tcp, which pass. (RE2 has no negation: each alternative leaves a known prefix.)
 const otherUpgrades = `(?i)([^wst]|w[^e]|we[^b]|s[^p]|sp[^d]|t[^c]|tc[^p]).*`
 
+// silence is no limit in practice: the app's own holds. With none at all, a pod that has ended could not cut it short
+// (hangUpOnce).
+const silence = 365 * 24 * time.Hour
+
+// lastRequest is how long requests are taken on a connection that is told to close, when it has been unused (HTTP/1) or is
+// HTTP/2: those that were on their way. A client far away needs so long to be told. Once the app has ended they are answered 503.
+const lastRequest = 250 * time.Millisecond
+
 // obeyedHeaders are commands to Envoy's router. A client's sidecar or gateway may have left them; obeyed,
 // they would set timeouts, or send a request twice that the app has read already.
 func obeyedHeaders() []string {
@@ -48,12 +56,14 @@ type origin struct {
 	stripped []string
 	// unspoken are headers that this pod's app may not answer with.
 	unspoken []string
+	// silence is for how long a connection may be unused; 0: without a limit.
+	silence time.Duration
 	// replies are what Envoy answers itself; nil: its own words.
 	replies *hcmv3.LocalReplyConfig
 }
 
 func fromClients(port uint32) origin {
-	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader}}
+	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader}, silence: silence}
 }
 
 func fromPeers() origin {
@@ -90,14 +100,12 @@ func httpManager(from origin) *listenerv3.Filter {
 		},
 		HttpProtocolOptions:       http1(),
 		Http2ProtocolOptions:      http2(),
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(0), MaxHeadersCount: number(maxHeaders)},
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: duration(from.silence), MaxHeadersCount: number(maxHeaders)},
 		MaxRequestHeadersKb:       number(maxHeadersKB),
 		// The app's own limits hold; the sidecar sets none.
 		StreamIdleTimeout: duration(0),
 		RequestTimeout:    duration(0),
-		// Time for a last request on a connection that is told to close. Short, because the end of a
-		// pod waits for it.
-		DrainTimeout: duration(5 * time.Second),
+		DrainTimeout:      duration(lastRequest),
 
 		ServerHeaderTransformation:    hcmv3.HttpConnectionManager_PASS_THROUGH,
 		UseRemoteAddress:              wrapperspb.Bool(false),

@@ -7,12 +7,18 @@ import (
 	"fmt"
 	"time"
 
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	inputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
+	fractionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/input_matchers/runtime_fraction/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 )
@@ -72,7 +78,7 @@ func chains(p Port) []*listenerv3.FilterChain {
 	}
 	http := &listenerv3.FilterChain{
 		Name: fmt.Sprintf("http|%d", p.Number), FilterChainMatch: destination(p.Number),
-		Filters: []*listenerv3.Filter{httpManager(fromClients(p.Number))},
+		Filters: []*listenerv3.Filter{refusedOnceEnded(p.Number), httpManager(fromClients(p.Number))},
 	}
 	if p.Protocol == HTTP {
 		raw.FilterChainMatch.TransportProtocol = "tls"
@@ -80,6 +86,38 @@ func chains(p Port) []*listenerv3.FilterChain {
 	}
 	http.FilterChainMatch.ApplicationProtocols = []string{"http/1.0", "http/1.1", "h2c"}
 	return []*listenerv3.FilterChain{http, raw}
+}
+
+// refusedOnceEnded closes a new connection, without a word, once the app listens no more. Natively it would be refused, and
+// the client would ask another pod; what Envoy answers itself, 503, it would keep. Streams that are open go on.
+func refusedOnceEnded(port uint32) *listenerv3.Filter {
+	ended := &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+		SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+			// The matcher wants an input, and does not look at it.
+			Input: typed("envoy.matching.inputs.destination_port", &inputsv3.DestinationPortInput{}),
+			Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_CustomMatch{
+				CustomMatch: typed("envoy.matching.matchers.runtime_fraction", &fractionv3.RuntimeFraction{
+					RuntimeFraction: &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{}, RuntimeKey: EndedKey(port)},
+				}),
+			},
+		},
+	}}
+	return filter("envoy.filters.network.rbac", &networkrbacv3.RBAC{StatPrefix: "ended", Matcher: &matcherv3.Matcher{
+		MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{
+			Matchers: []*matcherv3.Matcher_MatcherList_FieldMatcher{{Predicate: ended, OnMatch: verdict("ended", rbacv3.RBAC_DENY)}},
+		}},
+		OnNoMatch: verdict("runs", rbacv3.RBAC_ALLOW),
+	}})
+}
+
+func verdict(name string, action rbacv3.RBAC_Action) *matcherv3.Matcher_OnMatch {
+	return &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{
+		Action: typed("envoy.filters.rbac.action", &rbacv3.Action{Name: name, Action: action}),
+	}}
+}
+
+func typed(name string, m proto.Message) *xdscorev3.TypedExtensionConfig {
+	return &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)}
 }
 
 func destination(port uint32) *listenerv3.FilterChainMatch {

@@ -32,6 +32,16 @@ const unreachedHeader = "x-headgate-unreached"
 // LeavingKey is the runtime key of Envoy that says that its pod is ending: 100, or absent.
 const LeavingKey = "headgate.leaving"
 
+// PeerConnectionsStat is the gauge that counts the connections of peers to this sidecar.
+const PeerConnectionsStat = "http.peers.downstream_cx_active"
+
+// BufferedStat is the end of the names of gauges that count the bytes that clients, or peers, have yet to be sent.
+const BufferedStat = "downstream_cx_tx_bytes_buffered"
+
+// EndedKey is the runtime key of Envoy that says that the app listens on a captured port no more, because its pod is
+// ending: 100, or absent.
+func EndedKey(port uint32) string { return "headgate.ended." + strconv.Itoa(int(port)) }
+
 // metadataKey is where a peer's address carries the port that PortHeader names.
 const metadataKey = "headgate"
 

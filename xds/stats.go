@@ -46,7 +46,8 @@ func inclusions() []*matcherv3.StringMatcher {
 		exactly("cluster_manager.warming_clusters"),
 		exactly("cluster_manager.cds.update_rejected"),
 		exactly("listener_manager.lds.update_rejected"),
-		{MatchPattern: regex(`http\.(capture\|[0-9]+|peers)\.(rds\..*\.update_rejected|no_route|downstream_cx_active)`)},
+		{MatchPattern: regex(`http\.(capture\|[0-9]+|peers)\.(rds\..*\.update_rejected|no_route|downstream_cx_active|` + BufferedStat + `)`)},
+		{MatchPattern: regex(`tcp\..*\.` + BufferedStat)},
 	}
 }
 

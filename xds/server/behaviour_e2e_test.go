@@ -29,7 +29,7 @@ import (
 )
 
 func TestEnvoyStartsWithTheBootstrap(t *testing.T) {
-	boot, err := xds.Bootstrap(xds.Node{ID: "shop/web-1", Socket: "@headgate", IPv6: true})
+	boot, err := xds.Bootstrap(xds.Node{ID: "shop/web-1", Socket: "@headgate", Ended: filepath.Join(t.TempDir(), "ended"), IPv6: true})
 	if err != nil {
 		t.Fatal(err)
 	}
