@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 const (
@@ -83,10 +85,7 @@ func Bootstrap(n Node) ([]byte, error) {
 			Listeners: []*listenerv3.Listener{statsListener(n.IPv6)},
 			Clusters:  []*clusterv3.Cluster{admin(), server(n.Socket)},
 		},
-		// LeavingKey and EndedKey are set by the admin interface.
-		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
-			Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}},
-		}}},
+		LayeredRuntime: runtime(),
 		// A readiness probe would see a hang too, but only take the pod out; and where the kubelet starts anew, it takes out every pod
 		// of its node until it has asked once (as it did with apps' before KEP-4781).
 		Watchdogs:       &bootstrapv3.Watchdogs{MainThreadWatchdog: watchdog(), WorkerWatchdog: watchdog()},
@@ -96,6 +95,24 @@ func Bootstrap(n Node) ([]byte, error) {
 		StatsFlushInterval: duration(time.Second),
 	}
 	return indented(b)
+}
+
+// runtime leaves out Envoy's guard against clients that reset streams quickly, and takes LeavingKey and EndedKey from the admin
+// interface.
+//
+// The guard cuts an HTTP/2 connection of which half of the first 500 streams, or of all later ones, were reset within a second.
+// On the way to a peer the calls of all clients share one: clients that give up early would cost others their calls, and
+// only the peer's version would be blamed. A client that hedges would lose its connection as well, which the app would leave
+// to it. So the count from which Envoy looks is as high as it goes. What the guard is for (CVE-2023-44487) is to keep a
+// client from making work that it doesn't wait for; without it the app's own HTTP/2 server has to, as without a sidecar. Who
+// floods a pod spends the CPU of its sidecar as well: its own limit, if it has one, and nobody else's.
+func runtime() *bootstrapv3.LayeredRuntime {
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
+		{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"overload.premature_reset_total_stream_count": structpb.NewNumberValue(math.MaxUint32),
+		}}}},
+		{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
+	}}
 }
 
 // hangUpOnce closes clients' connections as soon as they are unused, once the file says 1. Envoy's only way to close
