@@ -26,8 +26,9 @@ const (
 	// localConnectTimeout bounds the wait for an app whose accept queue is full: the kernel sends a
 	// dropped SYN again after 1, 3 and 7 s, as it would for the client without a sidecar.
 	localConnectTimeout = 10 * time.Second
-	// peerConnectTimeout is what a lost node may cost one request, which then goes local.
-	peerConnectTimeout = 500 * time.Millisecond
+	// peerConnectTimeout is what a lost node may cost one request, which then goes local. Pods of a cluster answer within
+	// milliseconds, a SYN that was lost is sent again after a second, and what a client sends meanwhile has to be kept (keptBody).
+	peerConnectTimeout = 250 * time.Millisecond
 
 	// localIdleTimeout closes unused connections to the app before the app does. An app that closes in
 	// the moment in which a request is sent costs that request (nobody knows whether it was read, so it

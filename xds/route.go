@@ -38,6 +38,7 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 		return r
 	}
 	r.ResponseHeadersToRemove = []string{unreachedHeader}
+	r.RequestBodyBufferLimit = wrapperspb.UInt64(keptBody)
 	if onlyPeers(w.Split) {
 		r.Action = forward(toOneOfPeers(peerConnCluster(p.Number, w.Split.Peer)))
 		return r
@@ -58,6 +59,12 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 	r.Action = forward(a)
 	return r
 }
+
+// keptBody is how much of a request's body is kept for another attempt, until the answer begins. A request of which more has
+// come before a peer could be connected to is lost with the first attempt: 503, or 507 where the peer refuses. It is what each upload
+// may cost in memory while there is a split, whichever version answers. A gRPC message is at most 4 MiB by default; Envoy's
+// own defaults are 1 MiB for HTTP/1, and 16 MiB for HTTP/2.
+const keptBody = 5 << 20
 
 // Where the candidate's own app must not answer, another stable pod is tried onlyPeersRetries times, and one that has been
 // tried is not chosen again, if one of so many choices is another.

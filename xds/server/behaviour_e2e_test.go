@@ -368,8 +368,8 @@ func TestARequestOnItsWayWhenTheSplitGoesIsServed(t *testing.T) {
 	if got := <-answer; got != "a" {
 		t.Errorf("answer %q, want the local app's", got)
 	}
-	if d := time.Since(start); d < 400*time.Millisecond || d > 2*time.Second {
-		t.Errorf("answered after %s, want the connect timeout of 500ms", d)
+	if d := time.Since(start); d < 200*time.Millisecond || d > 2*time.Second {
+		t.Errorf("answered after %s, want the connect timeout of 250ms", d)
 	}
 }
 

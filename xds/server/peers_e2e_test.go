@@ -8,6 +8,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -86,3 +87,31 @@ func TestCallsThatAreCancelledCostNoOthers(t *testing.T) {
 		}
 	}
 }
+
+// The second attempt needs the body, so the sidecar keeps it until a peer has taken the request. A peer that doesn't answer is
+// waited for, and a client doesn't wait meanwhile.
+func TestAnUploadSurvivesAPeerThatCantBeReached(t *testing.T) {
+	p := newPair(t)
+	p.appA.handle = func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "a ", r.ContentLength) }
+	upload := func(size int64, h2 bool) string {
+		req, _ := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/", io.LimitReader(zeros{}, size))
+		req.Host, req.ContentLength = "web", size
+		return do(p.client(h2), req)
+	}
+	for what, peer := range map[string]string{"refuses": p.n.Pod().IP, "is silent": "10.213.0.99"} {
+		for _, size := range []int64{1_000_000, 2_000_000, 4<<20 + 5} {
+			for _, h2 := range []bool{false, true} {
+				// Another revision each time: nobody knows yet that it can't be reached.
+				set(t, p.ads.Server, revisionA(&xds.Split{Peer: fmt.Sprintf("b%d%t%d", size, h2, len(what)), PeerWeight: 100, Endpoints: []string{peer}}))
+				p.ads.settled(t, webKey, 100)
+				if got, want := upload(size, h2), fmt.Sprint("a ", size); got != want {
+					t.Errorf("peer %s, %d bytes, HTTP/2 %t: %q, want %q", what, size, h2, got, want)
+				}
+			}
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
