@@ -213,13 +213,17 @@ func unreachedIsAnError(o *upstreamsv3.HttpProtocolOptions) {
 
 // httpOptions speak upstream what the client spoke.
 func httpOptions(idle time.Duration, change ...func(*upstreamsv3.HttpProtocolOptions)) map[string]*anypb.Any {
+	http1 := http1()
+	// Some apps answer with both Content-Length and chunked, which clients take. The sidecar sends it on with one of them. From clients
+	// both stays refused: two servers that understand it differently are how requests are smuggled.
+	http1.AllowChunkedLength = true
 	o := &upstreamsv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			IdleTimeout: duration(idle), MaxHeadersCount: number(maxHeaders), MaxResponseHeadersKb: number(maxHeadersKB),
 		},
 		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions:  http1(),
+				HttpProtocolOptions:  http1,
 				Http2ProtocolOptions: http2(),
 			},
 		},

@@ -6,6 +6,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -109,6 +110,40 @@ func TestAnUploadSurvivesAPeerThatCantBeReached(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Content-Length and chunked at once: clients take chunked, so they must get it.
+func TestAnAnswerWithTwoLengthsIsPassedOn(t *testing.T) {
+	p := newPair(t)
+	l := p.a.Listen(9001)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+			}
+			c.Close()
+		}
+	}()
+	req, _ := http.NewRequest(http.MethodGet, "http://"+p.a.IP+":9001/", nil)
+	req.Host = "web"
+	if got := do(p.client(false), req); got != "ok" {
+		t.Errorf("%q, want ok", got)
+	}
+	// From a client it stays refused.
+	c := p.dial(t, p.a.IP+":8080")
+	fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("a request with both: %s, want 400", resp.Status)
 	}
 }
 
