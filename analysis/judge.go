@@ -106,7 +106,7 @@ func (st *State) before(s Settings, l Look, dt time.Duration) {
 	st.Latency.remember(l)
 	var worth []float64
 	if st.Latency.Served >= enoughServed {
-		worth = st.Latency.choose(s, maxTracked)
+		worth = st.Latency.choose(s, maxTracked, l.Bounds)
 	}
 	st.History.follow(&st.Pods, l, worth, dt)
 }
@@ -139,6 +139,10 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 	st.Share.add(t.CandidateRequests, t.StableRequests)
 	if st.StepLooks > splitSettle {
 		st.Split.update(t.errors(), weight)
+		st.Unsplit = st.Unsplit.plus(t)
+	}
+	if st.Split.fine() {
+		st.Unsplit = Totals{}
 	}
 	lat := st.latency(s, l, dt) // may add rates
 
@@ -330,9 +334,10 @@ func (st *State) accepted(s Settings, e evidence) bool {
 // hangEnough is how many requests must have reached the candidate to say that it does not answer them.
 const hangEnough = 10
 
-// whyNoSplit tells a candidate that answers too little from one that is asked too little.
+// whyNoSplit tells a candidate that answers too little from one that is asked too little. What was counted while nothing was wrong
+// has no say: the longer that was, the longer a hang would hide behind it.
 func (st *State) whyNoSplit() string {
-	t := st.StepTotal
+	t := st.Unsplit
 	if t.CandidateStarted >= hangEnough && t.CandidateRequests < t.CandidateStarted/2 {
 		return CauseNoAnswers
 	}

@@ -43,6 +43,8 @@ type State struct {
 	// Share is the window for the candidate's share, Split the check that requests are split at all.
 	Share Window `json:"share"`
 	Split Split  `json:"split"`
+	// Unsplit is what was counted since Split was fine last.
+	Unsplit Totals `json:"unsplit,omitzero"`
 
 	// Pods are those of stable's pods that are told apart, Fresh the candidate's pods.
 	Pods  Pods  `json:"pods"`
@@ -102,7 +104,7 @@ func (st State) next() State {
 	st.Injected = min(max(finite(st.Injected), 0), 1)
 	st.Looks, st.StepLooks = max(st.Looks, 0), max(st.StepLooks, 0)
 	st.InStep, st.Blind = max(st.InStep, 0), max(st.Blind, 0)
-	st.Total, st.StepTotal = st.Total.plus(Totals{}), st.StepTotal.plus(Totals{})
+	st.Total, st.StepTotal, st.Unsplit = st.Total.plus(Totals{}), st.StepTotal.plus(Totals{}), st.Unsplit.plus(Totals{})
 	st.Share.clean()
 	st.Split.clean()
 	return st
