@@ -70,6 +70,15 @@ func outage(l *Look) {
 	l.Candidate, l.Stable = map[string]Counts{"a": {Requests: 100, Errors: 20}}, map[string]Counts{"a": {Requests: 900, Errors: 180}}
 }
 
+// uneven: stable's pods differ, and which of them fails changes from look to look.
+func uneven(l *Look) {
+	l.Stable = map[string]Counts{}
+	for k := range 6 {
+		l.Stable[string(rune('a'+k))] = Counts{Requests: 150}
+	}
+	l.Stable[string(rune('a'+l.Time.Unix()/60%6))] = Counts{Requests: 150, Errors: 40}
+}
+
 func weight(w int) func(*Look) { return func(l *Look) { l.Weight = w } }
 
 func step(n int) func(*Look) { return func(l *Look) { l.Step = n } }
@@ -117,6 +126,8 @@ func TestJudge(t *testing.T) {
 		"no traffic is inconclusive":                            {settings: short, looks: looks(15, idle), want: Inconclusive, cause: CauseTooLittleData, from: 15},
 		"a candidate that completes nothing is not split":       {looks: looks(7, silent), want: Hold, cause: CauseNoSplit, from: 7},
 		"a candidate that gets requests and answers none hangs": {looks: looks(7, silent, started(100)), want: Hold, cause: CauseNoAnswers, says: "answered 0 of the last 400 requests that it got", from: 7},
+		"too little data because of pods that differ says so": {settings: Settings{MaxStepTime: time.Minute}, looks: looks(12, uneven), want: Inconclusive,
+			says: "; stable's pods differ so much among themselves that it counts 335 times less"},
 		"one that hangs after an hour hangs as well": {looks: looks(720, started(100)).then(looks(4, silent, started(100))), want: Hold, cause: CauseNoAnswers,
 			says: "answered 0 of the last 400 requests that it got", from: 724},
 		"a few unanswered requests are no hang":              {looks: looks(7, silent, started(1)), want: Hold, cause: CauseNoSplit, from: 7},

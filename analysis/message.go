@@ -131,8 +131,16 @@ func tooLittle(s Settings, st *State) string {
 	if !st.compares() {
 		return fmt.Sprintf("the step's time is up and there were too few looks with data to know: %d", st.StepLooks)
 	}
-	return "the step's time is up and there was too little data to know: " + st.hindmost().text(s, st.hindmost().StepTotal)
+	r := st.hindmost()
+	text := "the step's time is up and there was too little data to know: " + r.text(s, r.StepTotal)
+	if phi := max(r.Baseline.Phi, r.Noise.phi(st.Pods.busy())); phi >= worthTelling {
+		text += fmt.Sprintf("; stable's pods differ so much among themselves that it counts %.0f times less", phi)
+	}
+	return text
 }
+
+// worthTelling is the dispersion from which on it is why there is too little data.
+const worthTelling = 2
 
 func accepted(s Settings, st *State) string {
 	if !st.compares() {

@@ -238,3 +238,32 @@ func TestNumber(t *testing.T) {
 		})
 	}
 }
+
+// In how many series a sidecar keeps what it counted says nothing: ports, classes of answers, the port's protocol.
+func TestOverHowManySeriesCountsAreSplitChangesNothing(t *testing.T) {
+	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Weight: 25}
+	one := map[string]float64{
+		requests("a", "local", "old", "2"): 60, requests("a", "local", "old", "5"): 6, requests("a", "peer", "new", "2"): 20, requests("a", "peer", "new", "5"): 4,
+		requests("b", "local", "old", "2"): 30, requests("b", "peer", "new", "2"): 10,
+	}
+	many := map[string]float64{}
+	for name, n := range one {
+		other := strings.Replace(name, "hg_port=8080", "hg_port=9090", 1)
+		many[name], many[other] = n/2, n-n/2
+		if strings.HasSuffix(name, "class=2}") {
+			many[name], many[strings.Replace(name, "class=2}", "class=3}", 1)] = n/2-1, 1
+		}
+	}
+	look := func(values map[string]float64) analysis.Look {
+		zero, now := model.Vector{}, model.Vector{}
+		for name, n := range values {
+			zero, now = append(zero, element(t, name, 0)), append(now, element(t, name, n))
+		}
+		m, _ := memory{}.look(start, []Target{target}, parse(zero), time.Minute)
+		_, out := m.look(start.Add(5*time.Second), []Target{target}, parse(now), time.Minute)
+		return out[0]
+	}
+	if want, got := look(one), look(many); want.Missing || len(many) <= len(one) || !cmp.Equal(want, got) {
+		t.Errorf("%d series instead of %d gave another look (-few +many):\n%s", len(many), len(one), cmp.Diff(want, got))
+	}
+}
