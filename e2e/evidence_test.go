@@ -9,10 +9,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/harness"
 	"github.com/headgate/headgate/e2e/load"
@@ -178,15 +180,27 @@ func requireOnlyCandidateFails(t testing.TB, r load.Report) {
 // identical rolls out the same image three times: whatever the judge says against it is wrong. BenchmarkIdentical does
 // so more often.
 func identical(c *harness.Case) {
-	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
+	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 2m\nprogressDeadline: 60s")
 	c.Deploy("env.LATENCY=1ms")
 	c.AwaitStable()
 	l := c.StartLoad("service", harness.ToService(plenty()))
 	for i := range 3 {
 		c.Do("rollout", "restart", "deployment/"+harness.Name)
 		end := requireOutcome(c, i+1, v1alpha1.OutcomePromoted)
+		requireLatencyJudged(c.T, end.Verdict)
 		c.T.Logf("promoted after %v: %+v", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict)
 		c.AwaitStable()
 	}
 	requireNoFailure(c.T, "through the Service", l.Stop())
+}
+
+// requireLatencyJudged: requests of the candidate count for a latency bound, which of an app that answers within a millisecond is one that
+// hardly any request takes longer than.
+func requireLatencyJudged(t testing.TB, v *v1alpha1.Verdict) {
+	t.Helper()
+	if v == nil || v.Evidence == nil || !slices.ContainsFunc(v.Evidence.Rates, func(r v1alpha1.RateEvidence) bool {
+		return strings.HasPrefix(r.Name, analysis.CauseLatency) && r.CandidateRequests > 0
+	}) {
+		t.Errorf("no latency of the candidate was judged: %+v", v)
+	}
 }
