@@ -130,7 +130,8 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 		st.begin(s, l)
 	}
 	first := st.Looks == 0 && !st.Lost
-	newStep := st.StepLooks == 0 && l.Step > 0
+	newStep := l.Step > st.Opened // once: its weight comes later, when its pods are ready
+	st.Opened = max(st.Opened, l.Step)
 	t := l.totals()
 	weight := min(float64(l.Weight)/100, 1)
 	st.Total, st.StepTotal = st.Total.plus(t), st.StepTotal.plus(t)

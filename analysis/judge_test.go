@@ -323,6 +323,20 @@ type verdictCase struct {
 	from     int    // first look with this result; 0: not checked
 }
 
+// A step begins with its pods, and its weight comes when they are ready: its part of the mass is put into play once.
+func TestEachStepHasItsMassOnce(t *testing.T) {
+	atOnce := looks(6).then(looks(6, step(1), weight(25))).then(looks(6, step(2), weight(50)))
+	later := looks(6).then(looks(3, step(1))).then(looks(3, step(1), weight(25))).then(looks(3, step(2), weight(25))).then(looks(3, step(2), weight(50)))
+	var got []float64
+	for _, s := range []script{atOnce[:12], later[:12], atOnce, later} {
+		st, _ := s.play(Settings{Steps: 3})
+		got = append(got, st.Injected)
+	}
+	if got[0] != got[1] || got[2] != got[3] || got[2] < got[0]+stepsMass/2 {
+		t.Errorf("in play after two steps %v and %v, after three %v and %v", got[0], got[1], got[2], got[3])
+	}
+}
+
 func checkVerdicts(t *testing.T, cases map[string]verdictCase) {
 	t.Helper()
 	for name, tc := range cases {

@@ -56,6 +56,8 @@ type State struct {
 
 	// Injected is the mass that harm processes have put into play, 0 to 1.
 	Injected float64 `json:"injected"`
+	// Opened is the last step that has had its mass.
+	Opened int `json:"opened,omitempty"`
 	// Rates are the compared rates, in this order, in which each is found by its place: that of errors, those of users'
 	// metrics, those of the latency bounds, which are chosen last.
 	Rates []Rate `json:"rates,omitempty"`
