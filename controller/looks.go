@@ -148,7 +148,7 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 	s := &r.Status
 	t := prometheus.Target{
 		Namespace: r.Namespace, Workload: r.Name, Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
-		Step: int(s.Step), Weight: int(s.WeightInForce), Created: map[string]time.Time{}, Sidecars: map[string]string{},
+		Step: int(rollout.StepInForce(s)), Weight: int(s.WeightInForce), Created: map[string]time.Time{}, Sidecars: map[string]string{},
 	}
 	judged := &recordedPolicy(s).Analysis
 	t.NoLatency = judged.Latency.Disabled
@@ -229,7 +229,7 @@ func (j judged) after(s *v1alpha1.RolloutStatus, by analysis.Settings, looks ...
 		j.state, verdict = analysis.Judge(by, j.state, look)
 		j.looked = look.Time
 	}
-	j.step, j.verdict, j.evidence = s.Step, apiVerdict(verdict), verdict.Evidence
+	j.step, j.verdict, j.evidence = rollout.StepInForce(s), apiVerdict(verdict), verdict.Evidence
 	return j
 }
 

@@ -121,6 +121,23 @@ func TestVerdictIsAboutThisStepOfThisRollout(t *testing.T) {
 	}
 }
 
+// A step has no verdict before its weight is in force: its pods may take minutes to be ready, and until then the looks are about the
+// weight of the step before.
+func TestVerdictIsAboutTheWeightOfTheStep(t *testing.T) {
+	r := record()
+	r.Status.Step, r.Status.StepSince = 1, nil
+	l, _ := watching(t, healthy, r)
+	lookFrom(t, l, 5, 20)
+	if v, state := l.Verdict(webKey, &r.Status); v.Result != "" || state == "" {
+		t.Errorf("while its pods start, step 1 is judged %q: %s", v.Result, v.Message)
+	}
+	began := r.Status.DeepCopy()
+	began.StepSince, began.WeightInForce = &metav1.MicroTime{Time: at(106)}, 25
+	if v, _ := l.Verdict(webKey, began); v.Result != "" {
+		t.Errorf("before anybody has looked at its weight, step 1 is judged %q: %s", v.Result, v.Message)
+	}
+}
+
 func TestWithoutAnalysisNothingIsSaid(t *testing.T) {
 	var l *Looks
 	s := record().Status

@@ -304,16 +304,18 @@ func (p *pass) observeWeight() {
 // a promotion, which may be one for each pod.
 const maxWeights = 64
 
-// noteWeight keeps since when what has been in force, for whoever looks back. Where there is no room the newest takes the
-// place of the one before it: the steps matter most.
+// noteWeight keeps since when what has been in force, and for which step, for whoever looks back. Where there is no room the newest
+// takes the place of the one before it: the steps matter most.
 func (p *pass) noteWeight() {
-	var last v1alpha1.WeightRecord
-	if n := len(p.s.Weights); n > 0 {
-		last = p.s.Weights[n-1]
+	now := v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: StepInForce(p.s), Weight: p.s.WeightInForce}
+	kept := p.s.Weights
+	if n := len(kept); n > 0 && kept[n-1].Since.Equal(&now.Since) { // the step begins in the pass that sees its weight in force
+		kept = kept[:n-1]
 	}
-	if last.Step != p.s.Step || last.Weight != p.s.WeightInForce {
-		p.s.Weights = append(firstN(p.s.Weights, maxWeights-1), v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: p.s.Step, Weight: p.s.WeightInForce})
+	if n := len(kept); n == 0 || kept[n-1].Step != now.Step || kept[n-1].Weight != now.Weight {
+		kept = append(firstN(kept, maxWeights-1), now)
 	}
+	p.s.Weights = kept
 }
 
 // maxServices is how many Services and ports are kept of stable (the CRD refuses more).

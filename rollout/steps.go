@@ -73,6 +73,7 @@ func (p *pass) stepping() {
 			return
 		}
 		p.s.StepSince = micro(p.o.Now)
+		p.noteWeight()
 	}
 	if p.o.Now.Equal(p.s.StepSince.Time) {
 		// The verdict seen now was made before the weight was in force: it is about the step before.
@@ -107,6 +108,15 @@ func (p *pass) enterWeight(weight int32) {
 	p.setWeight(weight)
 	p.s.WeightSince = micro(p.o.Now)
 	p.because(fmt.Sprintf("step %d: weight goes to %d %%", p.s.Step, weight))
+}
+
+// StepInForce is the step that a judge is to look at: the one before the current one while that one's weight, or its pods, are not there
+// yet. Nothing that is seen then says anything about it.
+func StepInForce(s *v1alpha1.RolloutStatus) int32 {
+	if s.StepSince == nil {
+		return max(0, s.Step-1)
+	}
+	return s.Step
 }
 
 func (p *pass) currentStep() v1alpha1.Step {
