@@ -305,12 +305,9 @@ func (p *pass) approved() bool {
 
 // advance goes to the next step, or to the end.
 func (p *pass) advance() {
-	ended := "accepted"
-	if p.o.Verdict.Result == v1alpha1.ResultInconclusive {
-		ended = "ended without a verdict"
-		p.event(false, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know; the policy says advance", p.s.Step))
-	}
-	if int(p.s.Step) == len(p.steps())-1 {
+	reason, message := p.endOfStep()
+	p.event(false, reason, message)
+	if p.isLastStep() {
 		p.promote()
 		return
 	}
@@ -319,10 +316,27 @@ func (p *pass) advance() {
 	p.s.Step++
 	p.s.StepSince = nil
 	p.enter(v1alpha1.PhaseStepping)
-	step := p.currentStep()
 	p.s.CandidateReplicas = p.k(p.s.Step)
-	p.event(false, "StepAccepted", fmt.Sprintf("Step %d %s; next is %d %% with %s", p.s.Step-1, ended, step.Weight, number(p.s.CandidateReplicas, "pod")))
 	p.because(fmt.Sprintf("step %d begins", p.s.Step))
+}
+
+func (p *pass) isLastStep() bool { return int(p.s.Step) == len(p.steps())-1 }
+
+// endOfStep says how the current step ended, by what evidence, and what comes next.
+func (p *pass) endOfStep() (reason, message string) {
+	reason, ended, v := "StepAccepted", "is accepted", p.o.Verdict
+	if v.Result == v1alpha1.ResultInconclusive {
+		reason, ended = "StepInconclusive", "ended without a verdict, and the policy says advance"
+	}
+	next := "it was the last one"
+	if !p.isLastStep() {
+		next = fmt.Sprintf("next is %d %% with %s", p.steps()[p.s.Step+1].Weight, number(p.k(p.s.Step+1), "pod"))
+	}
+	message = fmt.Sprintf("Step %d %s; %s", p.s.Step, ended, next)
+	if v.Message != "" && p.currentStep().Weight > 0 {
+		message += ": " + v.Message
+	}
+	return reason, message
 }
 
 // failed rolls back when the analysis or the pods say so.
@@ -344,14 +358,27 @@ func (p *pass) failed() bool {
 		p.rollBack(p.o.Verdict.DeepCopy())
 		return true
 	}
-	if p.waitsForSomebody(p.o.Verdict) && !p.waitsForSomebody(p.verdict()) {
-		p.event(true, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know, and the policy says hold: promote it (the Rollout's spec.promote), or kubectl rollout undo", p.s.Step))
-	}
+	p.tellWaiting(p.o.Verdict, p.verdict())
 	// What promoted it stays on record; after that only a Fail is news.
 	if p.o.Verdict.Result != "" && p.s.Phase != v1alpha1.PhasePromoting {
 		p.s.Verdict = clip(p.o.Verdict.DeepCopy())
 	}
 	return false
+}
+
+// tellWaiting says once that a step does not go on, and why; noteBlind does where nothing is known.
+func (p *pass) tellWaiting(v, before v1alpha1.Verdict) {
+	switch {
+	case p.waitsForSomebody(v) && !p.waitsForSomebody(before):
+		p.event(true, "StepInconclusive", fmt.Sprintf("Step %d ended without a verdict, and the policy says hold: promote it (the Rollout's spec.promote), or kubectl rollout undo; %s", p.s.Step, v.Message))
+	case p.onHold(v) && !p.onHold(before):
+		p.event(true, "StepHeld", fmt.Sprintf("Step %d is on hold (%s), and rolled back if it stays so: %s", p.s.Step, v.Cause, v.Message))
+	}
+}
+
+// onHold: there is data, and it does not speak for the candidate.
+func (p *pass) onHold(v v1alpha1.Verdict) bool {
+	return v.Result == v1alpha1.ResultHold && !IsBlind(v.Cause) && p.s.Phase == v1alpha1.PhaseStepping
 }
 
 // waitsForSomebody: the step's time is up, nothing is known, and the policy leaves the decision to people.
