@@ -54,6 +54,10 @@ func testEvidence(t *testing.T, cluster *harness.Cluster) {
 		t.Parallel()
 		identical(cluster.NewCase(t, harness.Enabled))
 	})
+	t.Run("a step whose pods start slowly is judged at its own weight", func(t *testing.T) {
+		t.Parallel()
+		startingSlowly(cluster.NewCase(t, harness.Enabled))
+	})
 }
 
 func failing(c *harness.Case, w way) {
@@ -190,6 +194,25 @@ func identical(c *harness.Case) {
 		requireLatencyJudged(c.T, end.Verdict)
 		c.T.Logf("promoted after %v: %+v", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict)
 		c.AwaitStable()
+	}
+	requireNoFailure(c.T, "through the Service", l.Stop())
+}
+
+// startingSlowly: a step's pods need longer to be ready than a step lasts. What is seen until then says nothing about the step.
+func startingSlowly(c *harness.Case) {
+	const starts, least = 50 * time.Second, 25 * time.Second // a step has six looks at least, of 5 s
+	c.Policy("steps: [{weight: 10, replicas: 1}, {weight: 50, replicas: 2}]\nmaxDuration: 90s\nprogressDeadline: 2m")
+	c.Deploy("replicas=2")
+	c.AwaitStable()
+	l := c.StartLoad("service", harness.ToService(enough()))
+	c.Apply(c.Manifest("replicas=2", "tag=v2", "env.READY_DELAY="+starts.String()))
+	r := c.AwaitRollout(rolloutEnd, "the promotion begins", func(r *v1alpha1.Rollout) bool { return r.Status.Phase == v1alpha1.PhasePromoting })
+	at := slices.IndexFunc(r.Status.Weights, func(w v1alpha1.WeightRecord) bool { return w.Step == 1 })
+	if at < 0 {
+		c.T.Fatalf("the last step's weight was never in force: %+v", r.Status.Weights)
+	}
+	if judged := r.Status.PhaseSince.Sub(r.Status.Weights[at].Since.Time); judged < least {
+		c.T.Errorf("the last step was over %v after its weight had come in force, want %v at least: %+v", judged, least, r.Status.Weights)
 	}
 	requireNoFailure(c.T, "through the Service", l.Stop())
 }
