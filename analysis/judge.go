@@ -26,8 +26,13 @@ func Judge(s Settings, st State, l Look) (State, Verdict) {
 	if !rising(l.Bounds) {
 		l.Bounds = nil
 	}
-	if st.isNew(l.Time) {
+	switch {
+	case st.isNew(l.Time):
 		st.look(s, l)
+	case l.Step != st.Step || l.Weight != st.Weight:
+		// By a clock that is behind the one of the look before. What is known is about another step.
+		st.restart()
+		st.Step, st.Weight = l.Step, l.Weight
 	}
 	v := conclude(s, &st)
 	if v.Result == Fail && st.Failed == nil {

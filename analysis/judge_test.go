@@ -323,6 +323,16 @@ type verdictCase struct {
 	from     int    // first look with this result; 0: not checked
 }
 
+// The clock goes back by less than tells it from a look that comes twice: the next step has no verdict by the step before.
+func TestAClockThatIsBehindAcceptsNoStep(t *testing.T) {
+	st, before := looks(12).play(Settings{})
+	l := lookAt(9, 25, Counts{Requests: 100}, Counts{Requests: 300})
+	l.Step = 1
+	if _, v := Judge(Settings{}, st, l); before[11].Result != Pass || v.Result != Undecided || v.Evidence.StepLooks != 0 {
+		t.Errorf("after %s step 1 is %s: %s", before[11].Result, v.Result, v.Message)
+	}
+}
+
 // A step begins with its pods, and its weight comes when they are ready: its part of the mass is put into play once.
 func TestEachStepHasItsMassOnce(t *testing.T) {
 	atOnce := looks(6).then(looks(6, step(1), weight(25))).then(looks(6, step(2), weight(50)))
