@@ -145,9 +145,11 @@ func (p *pass) weightIsGone() bool {
 	return p.noWeight()
 }
 
-// stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back.
+// stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back. One that has failed does
+// not go out for that: stable's pods come back as they would without a rollout, and it would be stable for good.
 func (p *pass) stableDown() bool {
-	return (p.stableDownLong() || p.stableLeftOut() || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
+	down := p.stableDownLong() && (!p.failedBefore() || !p.stableIsKept())
+	return (down || p.stableLeftOut() || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
 		(p.candidate.readyButGate() > 0 || !p.stableIsKept())
 }
 
