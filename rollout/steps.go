@@ -17,6 +17,9 @@ func (p *pass) starting() {
 	if p.pauseIfAsked() {
 		return
 	}
+	if p.s.Policy == "" && p.given != nil { // it was away when the rollout began
+		p.s.Policy = snapshot(p.given)
+	}
 	p.s.CandidateReplicas = p.k(0)
 	p.d.Requeue = tick
 	if v := p.startSignals(); v != nil {
@@ -26,6 +29,10 @@ func (p *pass) starting() {
 	ready, k := p.candidate.readyButGate(), p.s.CandidateReplicas
 	if ready < k {
 		p.because(fmt.Sprintf("%d of %d candidate pods are ready but for the gate", ready, k))
+		return
+	}
+	if p.given == nil && p.s.Policy == "" {
+		p.because("waiting for a policy: none selects this Deployment any more")
 		return
 	}
 	if !p.acked || !p.candidateListens() {
