@@ -113,7 +113,7 @@ func TestStatusIsWrittenBeforeEverythingElse(t *testing.T) {
 			"update status of web", "update web", // the record: its status, then the wish that was taken up
 			"patch status of web",             // the failure, for native tools
 			"patch status of c1", "patch web", // the gate, the hold
-			"update web", "patch web", // no webhook here: the fields directly, and disowned
+			"update web", // no webhook here: the fields directly, which nobody owns here
 			"delete c2", "update web-aaa", "delete web-ccc",
 		}
 		if d := cmp.Diff(want, log.done); d != "" {
