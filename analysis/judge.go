@@ -59,7 +59,9 @@ func (st *State) look(s Settings, l Look) {
 		dt = min(dt, s.Interval)
 	}
 	st.Version, st.Last, st.Step, st.Weight = stateVersion, l.Time, l.Step, l.Weight
-	st.InStep = min(st.InStep+dt, maxDuration)
+	if !l.Paused {
+		st.InStep = min(st.InStep+dt, maxDuration)
+	}
 	span := dt
 	if span <= 0 || span >= maxGap { // the clock was set, or nobody looked: what is counted is one look
 		span = s.Interval
@@ -84,7 +86,9 @@ func (st *State) look(s Settings, l Look) {
 		st.Blind = 0
 		st.count(s, l, span)
 	}
-	st.wait(s, dt)
+	if !l.Paused {
+		st.wait(s, dt)
+	}
 }
 
 // wait takes a look at which the step could not be judged out of the step's time. That the next counts span it does not help:

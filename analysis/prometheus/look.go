@@ -22,6 +22,10 @@ type Target struct {
 	Created map[string]time.Time
 	// Sidecars has the addresses (host:port) where the pods' sidecars expose their counters, by pod. Only Sidecars.Looks needs them.
 	Sidecars map[string]string
+	// CandidatePods is how many pods of the candidate get requests; 0: not known.
+	CandidatePods int
+	// Paused says that nothing of the time is the step's.
+	Paused bool
 	// NoLatency says that latencies are not asked for: nobody judges them, and they are half of the series.
 	NoLatency bool
 	// Metrics are the users' metrics.
