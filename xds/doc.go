@@ -22,6 +22,7 @@
 //	                             │ routes "peers", by x-headgate-port
 //	                             v
 //	                          in|8080 (inonce|8080 while that pod ends) ──> that pod's own address, port 8080
+//	                          peerconn|8080|<stable> where that revision is over ──> a pod of stable, in|8080
 //
 // Vocabulary. A hop is the role of a cluster: local, peer, peerconn, in. At rest a workload has only
 // local and in, and its configuration holds no address at all. The weight of a peer is in its routes, its

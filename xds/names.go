@@ -26,7 +26,7 @@ const (
 const PortHeader = "x-headgate-port"
 
 // unreachedHeader tells the sidecar of the other revision that its request has reached nobody, because the pod is
-// ending and its app has ended already: it may be answered elsewhere.
+// ending and its app has ended already, or because nobody was there to hand it on to: it may be answered elsewhere.
 const unreachedHeader = "x-headgate-unreached"
 
 // LeavingKey is the runtime key of Envoy that says that its pod is ending: 100, or absent.

@@ -85,10 +85,19 @@ func onlyPeers(s *Split) bool {
 }
 
 // peerRouteConfig takes requests from sidecars of the other revision. Only captured ports can be meant;
-// anything else is 404. There is no split here, so a request makes one hop at most.
+// anything else is 404. There is no split here, so a request makes one hop at most; or two, where what arrives is handed
+// on to stable, whose sidecars do not hand on.
 func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 	var routes []*routev3.Route
 	for _, p := range w.Ports {
+		if handsOn(w, p) {
+			// The request keeps the header that names the port: unreached knows by it what was handed on.
+			routes = append(routes, &routev3.Route{
+				Name: peerConnCluster(p.Number, w.Split.Peer), Match: meantFor(p),
+				Action: forward(toOneOfPeers(peerConnCluster(p.Number, w.Split.Peer))),
+			})
+			continue
+		}
 		ending := meantFor(p)
 		ending.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{}, RuntimeKey: LeavingKey}
 		for _, r := range []*routev3.Route{
@@ -96,10 +105,17 @@ func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 			{Name: inCluster(p.Number), Match: meantFor(p), Action: forward(to(inCluster(p.Number)))},
 		} {
 			r.RequestHeadersToRemove = []string{PortHeader}
+			r.ResponseHeadersToRemove = []string{unreachedHeader} // the app may not say that; what Envoy answers itself keeps it
 			routes = append(routes, r)
 		}
 	}
 	return routeConfig(peerRoutes, routes...)
+}
+
+// handsOn: what sidecars of stable still send here is for stable. Without any stable pod somebody must answer, and there
+// is only this one.
+func handsOn(w *Workload, p Port) bool {
+	return splits(w, p) && w.Split.Over && onlyPeers(w.Split)
 }
 
 // toPeer tries somebody else, too, when the peer says that its app has seen nothing of the request.
@@ -111,10 +127,10 @@ func toPeer(cluster string) *routev3.RouteAction {
 }
 
 // isUnreached matches an answer that says that the request has reached nobody.
-func isUnreached() *routev3.HeaderMatcher {
-	return &routev3.HeaderMatcher{
-		Name: unreachedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
-	}
+func isUnreached() *routev3.HeaderMatcher { return present(unreachedHeader) }
+
+func present(name string) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
 }
 
 func routeConfig(name string, routes ...*routev3.Route) *routev3.RouteConfiguration {

@@ -88,10 +88,11 @@ func choose(t *testing.T, a *routev3.RouteAction, roll uint32) string {
 
 func TestWhereRequestsGo(t *testing.T) {
 	split, candidate := web(25, "10.0.0.1"), web(75, "10.0.0.1")
-	unjudged, alone := web(100, "10.0.0.1"), web(100)
-	for _, w := range []Workload{candidate, unjudged, alone} {
+	unjudged, alone, over, overAlone := web(100, "10.0.0.1"), web(100), web(100, "10.0.0.1"), web(100)
+	for _, w := range []Workload{candidate, unjudged, alone, over, overAlone} {
 		w.Split.PeerIsStable = true
 	}
+	over.Split.Over, overAlone.Split.Over = true, true
 	host := func(h string) map[string]string { return map[string]string{":authority": h} }
 	for name, tc := range map[string]struct {
 		w      Workload
@@ -120,6 +121,11 @@ func TestWhereRequestsGo(t *testing.T) {
 		"from a peer, a captured port":                    {split, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"from a peer, a captured port for bytes":          {split, "peers", request{map[string]string{PortHeader: "9000"}, 0}, "in|9000"},
 		"from a peer, while the pod ends":                 {split, "peers", request{map[string]string{PortHeader: "8080", LeavingKey: "100"}, 0}, "inonce|8080"},
+		"to a candidate of weight 0 that is judged":       {unjudged, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
+		"to one that is over":                             {over, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "peerconn|8080|7f9c6d5b4"},
+		"to one that is over, while its pod ends":         {over, "peers", request{map[string]string{PortHeader: "8080", LeavingKey: "100"}, 0}, "peerconn|8080|7f9c6d5b4"},
+		"to one that is over, a port that stable lacks":   {over, "peers", request{map[string]string{PortHeader: "9102"}, 0}, "in|9102"},
+		"to one that is over, without any stable pod":     {overAlone, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"from a peer, any other port":                     {split, "peers", request{map[string]string{PortHeader: "22"}, 0}, "404"},
 		"from a peer, the sidecar's admin port":           {split, "peers", request{map[string]string{PortHeader: "15602"}, 0}, "404"},
 		"from a stranger without the header":              {split, "peers", request{host("10.0.0.9"), 0}, "404"},

@@ -90,6 +90,9 @@ func arbitrary(r *rand.Rand) xds.Workload {
 	}
 	if r.IntN(4) > 0 {
 		w.Split = &xds.Split{Peer: fmt.Sprintf("r%d", r.IntN(2)), PeerWeight: uint32(r.IntN(101)), PeerIsStable: r.IntN(2) == 0}
+		if w.Split.PeerIsStable && r.IntN(3) == 0 {
+			w.Split.PeerWeight, w.Split.Over = 100, true
+		}
 		for i := range r.IntN(3) {
 			w.Split.Endpoints = append(w.Split.Endpoints, fmt.Sprintf("10.213.0.%d", 90+i))
 		}
