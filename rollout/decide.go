@@ -342,13 +342,19 @@ func (p *pass) acknowledgements() (silent []string, stableAcked bool) {
 		if !sc.Connected || (sc.Revision != p.s.Stable.Hash && sc.Revision != p.s.Candidate.Hash) {
 			continue
 		}
-		if sc.Candidate != p.s.Candidate.Hash || sc.Weight != p.s.Weight {
+		if !p.hasAcknowledged(sc) {
 			silent = append(silent, sc.Pod)
 			continue
 		}
 		stableAcked = stableAcked || sc.Revision == p.s.Stable.Hash
 	}
 	return silent, stableAcked
+}
+
+// hasAcknowledged: the connected sidecar has what it should have.
+func (p *pass) hasAcknowledged(sc Sidecar) bool {
+	return sc.Candidate == p.s.Candidate.Hash && sc.Weight == p.s.Weight &&
+		(sc.Revision != p.s.Candidate.Hash || sc.HandsOn == Over(p.s))
 }
 
 func (p *pass) sinceWeight() time.Duration {

@@ -216,6 +216,9 @@ func (p *pass) whySilent() string {
 			return fmt.Sprintf("the sidecar of pod %s refuses what Headgate tells it%s", sc.Pod, because(sc.Rejected))
 		}
 	}
+	if pod := p.handingOn(); pod != "" {
+		return fmt.Sprintf("the sidecar of pod %s still hands its requests to stable, as it was told when this version was rejected", pod)
+	}
 	return "their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause"
 }
 

@@ -38,16 +38,17 @@ func (p *pass) starting() {
 	p.stepping()
 }
 
-// candidateListens: the sidecars of the candidate's pods have acknowledged too, or a request that
-// arrives there would stay there.
+// candidateListens: the sidecars of all the candidate's pods have acknowledged too, or a request that
+// arrives there would stay there; or, where this version was rejected before, go to stable, whose answer would count as the
+// candidate's.
 func (p *pass) candidateListens() bool {
 	n := int32(0)
 	for _, sc := range p.o.Sidecars {
-		if sc.Revision == p.s.Candidate.Hash && sc.Connected && sc.Candidate == p.s.Candidate.Hash && sc.Weight == p.s.Weight {
+		if sc.Revision == p.s.Candidate.Hash && sc.Connected && p.hasAcknowledged(sc) {
 			n++
 		}
 	}
-	return n >= min(p.s.CandidateReplicas, p.candidate.readyButGate())
+	return n >= p.candidate.readyButGate()
 }
 
 // stepping keeps the step's weight and k in force and moves on by evidence.
@@ -62,6 +63,9 @@ func (p *pass) stepping() {
 		p.event(false, "PromotedByUser", "Promotion was asked for; the remaining steps are skipped")
 		p.promote()
 		return
+	}
+	if p.s.Weight > 0 && p.handingOn() != "" {
+		p.beginAgain()
 	}
 	if weight := p.weightOf(step); p.s.Weight != weight || p.isNewStep() {
 		p.enterWeight(weight)
@@ -82,13 +86,26 @@ func (p *pass) stepping() {
 	p.judgeStep(step)
 }
 
+// handingOn is a pod of the candidate whose sidecar gives its requests to stable; empty: none does. So does one that is
+// connected to a replica of Headgate that has not heard yet that this version is tried again. What is counted meanwhile says
+// nothing about the candidate.
+func (p *pass) handingOn() string {
+	for _, sc := range p.o.Sidecars {
+		if sc.Revision == p.s.Candidate.Hash && sc.Connected && sc.HandsOn {
+			return sc.Pod
+		}
+	}
+	return ""
+}
+
 // isNewStep: the step has begun, or goes on after a pause, and its weight was not entered since. The step before may have
 // had the same one, with fewer pods.
 func (p *pass) isNewStep() bool {
 	return p.s.StepSince == nil && (p.s.WeightSince == nil || p.s.WeightSince.Before(p.s.PhaseSince))
 }
 
-// enterWeight brings the step's weight in force, once all k pods can take their part of it.
+// enterWeight brings the step's weight in force, once all k pods can take their part of it. Where the candidate had none, their
+// sidecars must have said so, as when it starts: in the meantime they may have been told that it is over.
 func (p *pass) enterWeight(weight int32) {
 	if p.s.StepSince != nil {
 		// It was in force before and was taken away (scaled to zero and back): its clocks start again.
@@ -96,17 +113,27 @@ func (p *pass) enterWeight(weight int32) {
 		p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
 		p.enter(v1alpha1.PhaseStepping)
 	}
-	if ready := p.candidate.readyButGate(); ready < p.s.CandidateReplicas {
+	if why := p.notYet(weight); why != "" {
+		p.because(fmt.Sprintf("step %d: %s", p.s.Step, why))
 		if v := p.startSignals(); v != nil {
 			p.rollBack(v)
-			return
 		}
-		p.because(fmt.Sprintf("step %d: %d of %d candidate pods are ready but for the gate", p.s.Step, ready, p.s.CandidateReplicas))
 		return
 	}
 	p.setWeight(weight)
 	p.s.WeightSince = micro(p.o.Now)
 	p.because(fmt.Sprintf("step %d: weight goes to %d %%", p.s.Step, weight))
+}
+
+// notYet is what the weight waits for; empty: nothing.
+func (p *pass) notYet(weight int32) string {
+	switch ready := p.candidate.readyButGate(); {
+	case ready < p.s.CandidateReplicas:
+		return fmt.Sprintf("%d of %d candidate pods are ready but for the gate", ready, p.s.CandidateReplicas)
+	case p.s.Weight == 0 && weight > 0 && !p.candidateListens():
+		return "waiting for the sidecars to acknowledge the candidate"
+	}
+	return ""
 }
 
 func (p *pass) currentStep() v1alpha1.Step {
@@ -156,10 +183,15 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 // judgeAgain: what was accepted is a version of which nothing runs any more (its pods were deleted, and no new one can be
 // made). What was seen of it says nothing about pods that nobody has seen.
 func (p *pass) judgeAgain() {
+	p.beginAgain()
+	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
+}
+
+// beginAgain takes the weight away until the step's pods can take their part of it.
+func (p *pass) beginAgain() {
 	p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
 	p.enter(v1alpha1.PhaseStepping)
 	p.setWeight(0)
-	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
 }
 
 // accepted follows the verdict; a Fail has been dealt with before.
