@@ -302,9 +302,9 @@ func (s *script) cut(a args) error {
 	return nil
 }
 
-// joined v1-1: it can again.
+// joined v1-1: it can again, and nobody knows what it has until it says so.
 func (s *script) joined(a args) error {
-	s.named(a[0], func(p *pod) { p.cut = false })
+	s.named(a[0], func(p *pod) { p.cut, p.acked = false, ack{} })
 	return nil
 }
 
