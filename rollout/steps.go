@@ -54,6 +54,7 @@ func (p *pass) candidateListens() bool {
 // stepping keeps the step's weight and k in force and moves on by evidence.
 func (p *pass) stepping() {
 	p.d.Requeue = tick
+	p.noteUnconfirmed()
 	if p.failed() || p.pauseIfAsked() {
 		return
 	}
@@ -71,12 +72,8 @@ func (p *pass) stepping() {
 		p.enterWeight(weight)
 		return
 	}
-	if p.s.StepSince == nil {
-		if !p.acked {
-			p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
-			return
-		}
-		p.s.StepSince = micro(p.o.Now)
+	if p.s.StepSince == nil && !p.comesInForce() {
+		return
 	}
 	if p.o.Now.Equal(p.s.StepSince.Time) {
 		// The verdict seen now was made before the weight was in force: it is about the step before.
@@ -84,6 +81,19 @@ func (p *pass) stepping() {
 		return
 	}
 	p.judgeStep(step)
+}
+
+// comesInForce begins the step's time when its weight is acknowledged.
+func (p *pass) comesInForce() bool {
+	if p.acked {
+		p.s.StepSince = micro(p.o.Now)
+		return true
+	}
+	p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
+	if v := p.o.Verdict; v.Result == v1alpha1.ResultHold && IsBlind(v.Cause) {
+		p.hold(v)
+	}
+	return false
 }
 
 // handingOn is a pod of the candidate whose sidecar gives its requests to stable; empty: none does. So does one that is
@@ -96,6 +106,31 @@ func (p *pass) handingOn() string {
 		}
 	}
 	return ""
+}
+
+// noteUnconfirmed makes a want of data of it when the step's weight does not come in force: what the analysis says then is
+// about the weight before. A Fail is one all the same. It is told as late as any other want of data, and onBlind says what
+// becomes of it. While the candidate starts, stable's sidecars that are not connected let it out (releaseUnsplit); here it is
+// half judged, and goes no further without a verdict.
+func (p *pass) noteUnconfirmed() {
+	why, lasts := p.whyUnconfirmed()
+	if lasts < BlindAfter || p.o.Verdict.Result == v1alpha1.ResultFail {
+		return
+	}
+	v := &p.o.Verdict
+	v.Result, v.Cause, v.Message = v1alpha1.ResultHold, CauseBlind, why
+}
+
+// whyUnconfirmed is why the step's weight has not come in force, and for how long that has been so.
+func (p *pass) whyUnconfirmed() (why string, lasts time.Duration) {
+	if p.s.StepSince != nil || p.acked || p.isNewStep() || p.s.Weight != p.weightOf(p.currentStep()) {
+		return "", 0
+	}
+	why = p.refusal()
+	if why == "" {
+		why = "they are not connected to Headgate, or do not answer; a NetworkPolicy in the way, or another CA of Headgate's than theirs, is the likely cause"
+	}
+	return fmt.Sprintf("no sidecar of stable's pods has confirmed %d %%: %s", p.s.Weight, why), p.sinceWeight()
 }
 
 // isNewStep: the step has begun, or goes on after a pause, and its weight was not entered since. The step before may have
@@ -205,15 +240,21 @@ func (p *pass) accepted() bool {
 	case v1alpha1.ResultInconclusive:
 		return p.acceptedInconclusive(v)
 	case v1alpha1.ResultHold:
-		p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
-		if p.heldTooLong(v.Cause) {
-			if IsBlind(v.Cause) {
-				v.Message += notTheVersion
-			}
-			p.rollBack(failAs(v.Cause, v))
-		}
+		p.hold(v)
 	}
 	return false
+}
+
+// hold waits, as long as that may last.
+func (p *pass) hold(v v1alpha1.Verdict) {
+	p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
+	if !p.heldTooLong(v.Cause) {
+		return
+	}
+	if IsBlind(v.Cause) {
+		v.Message += notTheVersion
+	}
+	p.rollBack(failAs(v.Cause, v))
 }
 
 // acceptedInconclusive follows the policy where the step's time is up and nothing is known.
