@@ -51,7 +51,7 @@ type origin struct {
 }
 
 func fromClients(port uint32) origin {
-	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader}}
+	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader, forHeader}}
 }
 
 func fromPeers() origin {
@@ -163,12 +163,13 @@ func restoreForwardedProto() *headermutationv3.HeaderMutation {
 	}}
 }
 
-// router names the peer's port in the attempts that go to a peer, and only in those: the address of a peer
-// carries it as metadata, the local app's has none, and an empty value is not added.
+// router names the peer and its port in the attempts that go to a peer, and only in those: the address of a peer
+// carries them as metadata, the local app's has none, and an empty value is not added.
 func router() *routerv3.Router {
 	m := &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
-		removeHeader(PortHeader), // of the attempt before
+		removeHeader(PortHeader), removeHeader(forHeader), // of the attempt before
 		appendHeader(PortHeader, "%UPSTREAM_METADATA("+metadataKey+":port)%"),
+		appendHeader(forHeader, "%UPSTREAM_METADATA("+metadataKey+":for)%"),
 	}}
 	return &routerv3.Router{
 		SuppressEnvoyHeaders: true,

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -88,7 +89,7 @@ func onlyPeers(s *Split) bool {
 // anything else is 404. There is no split here, so a request makes one hop at most; or two, where what arrives is handed
 // on to stable, whose sidecars do not hand on.
 func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
-	var routes []*routev3.Route
+	routes := []*routev3.Route{notHere(w)}
 	for _, p := range w.Ports {
 		if handsOn(w, p) {
 			// The request keeps the header that names the port: unreached knows by it what was handed on.
@@ -104,12 +105,25 @@ func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 			{Name: inOnceCluster(p.Number), Match: ending, Action: forward(to(inOnceCluster(p.Number)))},
 			{Name: inCluster(p.Number), Match: meantFor(p), Action: forward(to(inCluster(p.Number)))},
 		} {
-			r.RequestHeadersToRemove = []string{PortHeader}
+			r.RequestHeadersToRemove = []string{PortHeader, forHeader}
 			r.ResponseHeadersToRemove = []string{unreachedHeader} // the app may not say that; what Envoy answers itself keeps it
 			routes = append(routes, r)
 		}
 	}
 	return routeConfig(peerRoutes, routes...)
+}
+
+// notHere answers what is meant for another workload or revision, which has had this pod's address before. Its sender sends
+// it elsewhere, as long as it has all of it yet: of a body of more than a megabyte it may not when the answer comes, and its
+// client gets 503, or 507 (half of those of 8 MiB did). After one such answer it leaves this address out for a while.
+func notHere(w *Workload) *routev3.Route {
+	m, another := everything(), header(forHeader, exactly(w.identity(w.Revision)))
+	another.InvertMatch = true
+	m.Headers = []*routev3.HeaderMatcher{present(forHeader), another}
+	return &routev3.Route{
+		Name: "not-here", Match: m, ResponseHeadersToAdd: []*corev3.HeaderValueOption{saysUnreached()},
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusServiceUnavailable}},
+	}
 }
 
 // handsOn: what sidecars of stable still send here is for stable. Without any stable pod somebody must answer, and there
@@ -149,9 +163,7 @@ func everything() *routev3.RouteMatch {
 // meantFor matches what a peer sends to p.
 func meantFor(p Port) *routev3.RouteMatch {
 	m := everything()
-	m.Headers = []*routev3.HeaderMatcher{header(PortHeader, &matcherv3.StringMatcher{
-		MatchPattern: &matcherv3.StringMatcher_Exact{Exact: strconv.Itoa(int(p.Number))},
-	})}
+	m.Headers = []*routev3.HeaderMatcher{header(PortHeader, exactly(strconv.Itoa(int(p.Number))))}
 	return m
 }
 
