@@ -224,7 +224,7 @@ func (r *Reconciler) resize(ctx context.Context, w *workload, d rollout.Decision
 				return fmt.Errorf("reading N before shrinking stable: %w", err)
 			}
 			if live.Spec.Replicas == nil || size.Replicas < *live.Spec.Replicas {
-				return nil
+				return nil // all of it is about another N, k as well: what else is to be lowered waits for the next pass
 			}
 		}
 		next := rs.DeepCopy()

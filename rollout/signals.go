@@ -217,12 +217,23 @@ func (r Revision) noSidecar() *v1alpha1.Verdict {
 	return nil
 }
 
-// whySilent is why sidecars have not acknowledged what they should.
-func (p *pass) whySilent() string {
+// refusal is why a sidecar refuses what it is told; empty: none does.
+func (p *pass) refusal() string {
 	for _, sc := range p.o.Sidecars {
 		if sc.Rejected != "" {
 			return fmt.Sprintf("the sidecar of pod %s refuses what Headgate tells it%s", sc.Pod, because(sc.Rejected))
 		}
+	}
+	return ""
+}
+
+// whySilent is why sidecars have not acknowledged what they should.
+func (p *pass) whySilent() string {
+	if why := p.refusal(); why != "" {
+		return why
+	}
+	if pod := p.handingOn(); pod != "" {
+		return fmt.Sprintf("the sidecar of pod %s still hands its requests to stable, as it was told when this version was rejected", pod)
 	}
 	return "their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause"
 }

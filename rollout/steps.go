@@ -45,21 +45,23 @@ func (p *pass) starting() {
 	p.stepping()
 }
 
-// candidateListens: the sidecars of the candidate's pods have acknowledged too, or a request that
-// arrives there would stay there.
+// candidateListens: the sidecars of all the candidate's pods have acknowledged too, or a request that
+// arrives there would stay there; or, where this version was rejected before, go to stable, whose answer would count as the
+// candidate's.
 func (p *pass) candidateListens() bool {
 	n := int32(0)
 	for _, sc := range p.o.Sidecars {
-		if sc.Revision == p.s.Candidate.Hash && sc.Connected && sc.Candidate == p.s.Candidate.Hash && sc.Weight == p.s.Weight {
+		if sc.Revision == p.s.Candidate.Hash && sc.Connected && p.hasAcknowledged(sc) {
 			n++
 		}
 	}
-	return n >= min(p.s.CandidateReplicas, p.candidate.readyButGate())
+	return n >= p.candidate.readyButGate()
 }
 
 // stepping keeps the step's weight and k in force and moves on by evidence.
 func (p *pass) stepping() {
 	p.d.Requeue = tick
+	p.noteUnconfirmed()
 	if p.failed() || p.pauseIfAsked() {
 		return
 	}
@@ -70,17 +72,15 @@ func (p *pass) stepping() {
 		p.promote()
 		return
 	}
+	if p.s.Weight > 0 && p.handingOn() != "" {
+		p.beginAgain()
+	}
 	if weight := p.weightOf(step); p.s.Weight != weight || p.isNewStep() {
 		p.enterWeight(weight)
 		return
 	}
-	if p.s.StepSince == nil {
-		if !p.acked {
-			p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
-			return
-		}
-		p.s.StepSince = micro(p.o.Now)
-		p.noteWeight()
+	if p.s.StepSince == nil && !p.comesInForce() {
+		return
 	}
 	if p.o.Now.Equal(p.s.StepSince.Time) {
 		// The verdict seen now was made before the weight was in force: it is about the step before.
@@ -90,13 +90,65 @@ func (p *pass) stepping() {
 	p.judgeStep(step)
 }
 
+// comesInForce begins the step's time when its weight is acknowledged.
+func (p *pass) comesInForce() bool {
+	if p.acked {
+		p.s.StepSince = micro(p.o.Now)
+		p.noteWeight()
+		return true
+	}
+	p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
+	if v := p.o.Verdict; v.Result == v1alpha1.ResultHold && IsBlind(v.Cause) {
+		p.hold(v)
+	}
+	return false
+}
+
+// handingOn is a pod of the candidate whose sidecar gives its requests to stable; empty: none does. So does one that is
+// connected to a replica of Headgate that has not heard yet that this version is tried again. What is counted meanwhile says
+// nothing about the candidate.
+func (p *pass) handingOn() string {
+	for _, sc := range p.o.Sidecars {
+		if sc.Revision == p.s.Candidate.Hash && sc.Connected && sc.HandsOn {
+			return sc.Pod
+		}
+	}
+	return ""
+}
+
+// noteUnconfirmed makes a want of data of it when the step's weight does not come in force: what the analysis says then is
+// about the weight before. A Fail is one all the same. It is told as late as any other want of data, and onBlind says what
+// becomes of it. While the candidate starts, stable's sidecars that are not connected let it out (releaseUnsplit); here it is
+// half judged, and goes no further without a verdict.
+func (p *pass) noteUnconfirmed() {
+	why, lasts := p.whyUnconfirmed()
+	if lasts < BlindAfter || p.o.Verdict.Result == v1alpha1.ResultFail {
+		return
+	}
+	v := &p.o.Verdict
+	v.Result, v.Cause, v.Message = v1alpha1.ResultHold, CauseBlind, why
+}
+
+// whyUnconfirmed is why the step's weight has not come in force, and for how long that has been so.
+func (p *pass) whyUnconfirmed() (why string, lasts time.Duration) {
+	if p.s.StepSince != nil || p.acked || p.isNewStep() || p.s.Weight != p.weightOf(p.currentStep()) {
+		return "", 0
+	}
+	why = p.refusal()
+	if why == "" {
+		why = "they are not connected to Headgate, or do not answer; a NetworkPolicy in the way, or another CA of Headgate's than theirs, is the likely cause"
+	}
+	return fmt.Sprintf("no sidecar of stable's pods has confirmed %d %%: %s", p.s.Weight, why), p.sinceWeight()
+}
+
 // isNewStep: the step has begun, or goes on after a pause, and its weight was not entered since. The step before may have
 // had the same one, with fewer pods.
 func (p *pass) isNewStep() bool {
 	return p.s.StepSince == nil && (p.s.WeightSince == nil || p.s.WeightSince.Before(p.s.PhaseSince))
 }
 
-// enterWeight brings the step's weight in force, once all k pods can take their part of it.
+// enterWeight brings the step's weight in force, once all k pods can take their part of it. Where the candidate had none, their
+// sidecars must have said so, as when it starts: in the meantime they may have been told that it is over.
 func (p *pass) enterWeight(weight int32) {
 	if p.s.StepSince != nil {
 		// It was in force before and was taken away (scaled to zero and back): its clocks start again.
@@ -104,12 +156,11 @@ func (p *pass) enterWeight(weight int32) {
 		p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
 		p.enter(v1alpha1.PhaseStepping)
 	}
-	if ready := p.candidate.readyButGate(); ready < p.s.CandidateReplicas {
+	if why := p.notYet(weight); why != "" {
+		p.because(fmt.Sprintf("step %d: %s", p.s.Step, why))
 		if v := p.startSignals(); v != nil {
 			p.rollBack(v)
-			return
 		}
-		p.because(fmt.Sprintf("step %d: %d of %d candidate pods are ready but for the gate", p.s.Step, ready, p.s.CandidateReplicas))
 		return
 	}
 	p.setWeight(weight)
@@ -124,6 +175,17 @@ func StepInForce(s *v1alpha1.RolloutStatus) int32 {
 		return max(0, s.Step-1)
 	}
 	return s.Step
+}
+
+// notYet is what the weight waits for; empty: nothing.
+func (p *pass) notYet(weight int32) string {
+	switch ready := p.candidate.readyButGate(); {
+	case ready < p.s.CandidateReplicas:
+		return fmt.Sprintf("%d of %d candidate pods are ready but for the gate", ready, p.s.CandidateReplicas)
+	case p.s.Weight == 0 && weight > 0 && !p.candidateListens():
+		return "waiting for the sidecars to acknowledge the candidate"
+	}
+	return ""
 }
 
 func (p *pass) currentStep() v1alpha1.Step {
@@ -173,10 +235,15 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 // judgeAgain: what was accepted is a version of which nothing runs any more (its pods were deleted, and no new one can be
 // made). What was seen of it says nothing about pods that nobody has seen.
 func (p *pass) judgeAgain() {
+	p.beginAgain()
+	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
+}
+
+// beginAgain takes the weight away until the step's pods can take their part of it.
+func (p *pass) beginAgain() {
 	p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
 	p.enter(v1alpha1.PhaseStepping)
 	p.setWeight(0)
-	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
 }
 
 // accepted follows the verdict; a Fail has been dealt with before.
@@ -190,15 +257,21 @@ func (p *pass) accepted() bool {
 	case v1alpha1.ResultInconclusive:
 		return p.acceptedInconclusive(v)
 	case v1alpha1.ResultHold:
-		p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
-		if p.heldTooLong(v.Cause) {
-			if IsBlind(v.Cause) {
-				v.Message += notTheVersion
-			}
-			p.rollBack(failAs(v.Cause, v))
-		}
+		p.hold(v)
 	}
 	return false
+}
+
+// hold waits, as long as that may last.
+func (p *pass) hold(v v1alpha1.Verdict) {
+	p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
+	if !p.heldTooLong(v.Cause) {
+		return
+	}
+	if IsBlind(v.Cause) {
+		v.Message += notTheVersion
+	}
+	p.rollBack(failAs(v.Cause, v))
 }
 
 // acceptedInconclusive follows the policy where the step's time is up and nothing is known.

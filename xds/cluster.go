@@ -148,7 +148,10 @@ func endpoints(w *Workload, p Port) *endpointv3.ClusterLoadAssignment {
 		return out
 	}
 	means := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-		metadataKey: {Fields: map[string]*structpb.Value{"port": structpb.NewStringValue(strconv.Itoa(int(p.Peer)))}},
+		metadataKey: {Fields: map[string]*structpb.Value{
+			"port": structpb.NewStringValue(strconv.Itoa(int(p.Peer))),
+			"for":  structpb.NewStringValue(w.identity(w.Split.Peer)),
+		}},
 	}}
 	l := &endpointv3.LocalityLbEndpoints{}
 	for _, ip := range w.Split.Endpoints {

@@ -46,34 +46,53 @@ type origin struct {
 	statPrefix, routes string
 	// stripped are headers that may not come from there.
 	stripped []string
-	// unspoken are headers that this pod's app may not answer with.
-	unspoken []string
 	// replies are what Envoy answers itself; nil: its own words.
 	replies *hcmv3.LocalReplyConfig
 }
 
 func fromClients(port uint32) origin {
-	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader}}
+	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader, forHeader}}
 }
 
 func fromPeers() origin {
-	return origin{statPrefix: "peers", routes: peerRoutes, unspoken: []string{unreachedHeader}, replies: unreached()}
+	return origin{statPrefix: "peers", routes: peerRoutes, replies: unreached()}
 }
 
 // unreached says so when the app of a pod that is ending can't be connected to. Its sidecar outlives it, and a
 // peer that has not heard of the end, because it has lost the control plane, goes on sending. An app that can't be
 // connected to in the middle of its life is another matter: that is for the analysis to see.
+//
+// It says so, too, when what it hands on finds no pod of stable: the sender is one.
 func unreached() *hcmv3.LocalReplyConfig {
-	all := []*accesslogv3.AccessLogFilter{
-		{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"UF"}}}},
-		{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{RuntimeFilter: &accesslogv3.RuntimeFilter{RuntimeKey: LeavingKey, UseIndependentRandomness: true}}},
+	leaving := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_RuntimeFilter{
+		RuntimeFilter: &accesslogv3.RuntimeFilter{RuntimeKey: LeavingKey, UseIndependentRandomness: true},
+	}}
+	handedOn := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{
+		HeaderFilter: &accesslogv3.HeaderFilter{Header: present(PortHeader)},
+	}}
+	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
+		sayingUnreached(answeredFor("UF"), leaving), sayingUnreached(answeredFor("UF", "UH"), handedOn),
+	}}
+}
+
+// answeredFor matches by why Envoy answers itself: UF is a failed connection, UH that there is nobody to connect to.
+func answeredFor(flags ...string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: flags},
+	}}
+}
+
+func sayingUnreached(all ...*accesslogv3.AccessLogFilter) *hcmv3.ResponseMapper {
+	return &hcmv3.ResponseMapper{
+		Filter:       &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{Filters: all}}},
+		HeadersToAdd: []*corev3.HeaderValueOption{saysUnreached()},
 	}
-	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
-		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{Filters: all}}},
-		HeadersToAdd: []*corev3.HeaderValueOption{{
-			Header: &corev3.HeaderValue{Key: unreachedHeader, Value: "true"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		}},
-	}}}
+}
+
+func saysUnreached() *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: unreachedHeader, Value: "true"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
 }
 
 // httpManager is an HTTP connection manager that changes as little as Envoy lets it.
@@ -113,7 +132,7 @@ func httpManager(from origin) *listenerv3.Filter {
 			httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
 				PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
 			}),
-			httpFilter("envoy.filters.http.router", router(from.unspoken)),
+			httpFilter("envoy.filters.http.router", router()),
 		},
 	})
 }
@@ -144,17 +163,14 @@ func restoreForwardedProto() *headermutationv3.HeaderMutation {
 	}}
 }
 
-// router names the peer's port in the attempts that go to a peer, and only in those: the address of a peer
-// carries it as metadata, the local app's has none, and an empty value is not added. unspoken are headers that are
-// removed from what is answered there; what Envoy answers itself keeps them.
-func router(unspoken []string) *routerv3.Router {
+// router names the peer and its port in the attempts that go to a peer, and only in those: the address of a peer
+// carries them as metadata, the local app's has none, and an empty value is not added.
+func router() *routerv3.Router {
 	m := &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
-		removeHeader(PortHeader), // of the attempt before
+		removeHeader(PortHeader), removeHeader(forHeader), // of the attempt before
 		appendHeader(PortHeader, "%UPSTREAM_METADATA("+metadataKey+":port)%"),
+		appendHeader(forHeader, "%UPSTREAM_METADATA("+metadataKey+":for)%"),
 	}}
-	for _, h := range unspoken {
-		m.ResponseMutations = append(m.ResponseMutations, removeHeader(h))
-	}
 	return &routerv3.Router{
 		SuppressEnvoyHeaders: true,
 		UpstreamHttpFilters: []*hcmv3.HttpFilter{

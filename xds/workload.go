@@ -65,6 +65,11 @@ type Split struct {
 	Endpoints []string
 	// PeerWeight is the share of requests for the other revision, 0 to 100.
 	PeerWeight uint32
+	// Over says that this was the candidate, and that nobody's requests are meant for it any more: it was rejected, or
+	// another one is tried. A sidecar of stable that is cut off from the control plane has not heard that, and goes on
+	// sending its share here: it is handed on to one of stable's pods. That sidecar counts the answers as this
+	// revision's, so this must not be so while it is judged. Requires that all requests are for stable.
+	Over bool
 }
 
 const maxPort = 1<<16 - 1
@@ -130,6 +135,9 @@ func (s *Split) validate(revision string) error {
 	}
 	if s.PeerWeight > 100 {
 		errs = append(errs, fmt.Errorf("peer weight %d is over 100", s.PeerWeight))
+	}
+	if s.Over && (!s.PeerIsStable || s.PeerWeight != fullWeight) {
+		errs = append(errs, errors.New("what is over leaves stable less than all requests"))
 	}
 	for _, e := range s.Endpoints {
 		if a, err := netip.ParseAddr(e); err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {

@@ -90,6 +90,9 @@ func arbitrary(r *rand.Rand) xds.Workload {
 	}
 	if r.IntN(4) > 0 {
 		w.Split = &xds.Split{Peer: fmt.Sprintf("r%d", r.IntN(2)), PeerWeight: uint32(r.IntN(101)), PeerIsStable: r.IntN(2) == 0}
+		if w.Split.PeerIsStable && r.IntN(3) == 0 {
+			w.Split.PeerWeight, w.Split.Over = 100, true
+		}
 		for i := range r.IntN(3) {
 			w.Split.Endpoints = append(w.Split.Endpoints, fmt.Sprintf("10.213.0.%d", 90+i))
 		}
@@ -116,7 +119,7 @@ func TestAtRestTheSidecarIsInvisible(t *testing.T) {
 				req.Host = tc.host
 				req.Header = http.Header{
 					"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"192.0.2.1"}, "User-Agent": {"test"},
-					"X-Headgate-Port": {"22"}, "X-Envoy-Retry-On": {"5xx"}, "Accept-Encoding": {"identity"},
+					"X-Headgate-Port": {"22"}, "X-Headgate-For": {"shop/web/z"}, "X-Envoy-Retry-On": {"5xx"}, "Accept-Encoding": {"identity"},
 				}
 				if got := do(c, req); got != "a" {
 					t.Fatalf("answer %q", got)
@@ -169,6 +172,8 @@ func TestConnections(t *testing.T) {
 		"the capture port itself":                         {p.a.IP + ":15600", "GET / HTTP/1.1\r\nHost: web\r\n\r\n", ""},
 		"the peer port without a header":                  {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\n\r\n", "HTTP/1.1 404 Not Found"},
 		"the peer port for a port that is not captured":   {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\nx-headgate-port: 15602\r\n\r\n", "HTTP/1.1 404 Not Found"},
+		"the peer port for somebody else":                 {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\nx-headgate-port: 8080\r\nx-headgate-for: shop/web/z\r\n\r\n", "HTTP/1.1 503 Service Unavailable"},
+		"the peer port for this very revision":            {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\nx-headgate-port: 8080\r\nx-headgate-for: shop/web/a\r\n\r\n", "HTTP/1.1 200 OK"},
 		"the peer port for a captured port":               {p.a.IP + ":15601", "GET / HTTP/1.1\r\nHost: web\r\nx-headgate-port: 8080\r\n\r\n", "HTTP/1.1 200 OK"},
 		"statistics":                                      {p.a.IP + ":15603", "GET /stats/prometheus HTTP/1.1\r\nHost: web\r\n\r\n", "HTTP/1.1 200 OK"},
 		"statistics over IPv6":                            {"[" + p.a.IPv6 + "]:15603", "GET /ready HTTP/1.1\r\nHost: web\r\n\r\n", "HTTP/1.1 200 OK"},
@@ -299,7 +304,8 @@ func TestSharesOfRequests(t *testing.T) {
 		t.Logf("weight %d: %v", weight, got)
 	}
 	for _, r := range append(p.appA.taken(), p.appB.taken()...) {
-		if r.Header.Get(xds.PortHeader) != "" || r.Host != "web" {
+		checkNothingOfOurs(t, r)
+		if r.Host != "web" {
 			t.Fatalf("an app saw %v of %s", r.Header, r.Host)
 		}
 	}
@@ -315,9 +321,7 @@ func TestAPeerThatCantBeReachedCostsNoRequest(t *testing.T) {
 		}
 	}
 	for _, r := range p.appA.taken() {
-		if r.Header.Get(xds.PortHeader) != "" {
-			t.Fatalf("the local app saw the header for peers")
-		}
+		checkNothingOfOurs(t, r)
 	}
 	set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100}))
 	p.ads.settled(t, webKey, 100)
@@ -329,16 +333,32 @@ func TestAPeerThatCantBeReachedCostsNoRequest(t *testing.T) {
 	}
 }
 
-// A candidate of weight 0 has nobody but stable's pods, and half of them are away. Each round is about another revision, so
+// A candidate of weight 0 has nobody but stable's pods, and half of them are away. Each round begins with a new cluster, so
 // that nobody knows yet which.
 func TestACandidateOfWeightZeroAsksAnotherStablePod(t *testing.T) {
-	p := newPair(t)
+	p := newLingeringPair(t, 1)
 	hosts := []string{p.b.IP, p.n.Pod().IP} // who has no sidecar refuses
 	for round := range 20 {
-		set(t, p.ads.Server, revisionA(&xds.Split{Peer: fmt.Sprintf("b%d", round), PeerWeight: 100, PeerIsStable: true, Endpoints: hosts}))
+		p.rest()
+		p.awaitNoPeer()
+		set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100, PeerIsStable: true, Endpoints: hosts}))
 		p.ads.settled(t, webKey, 100)
 		if got := p.many(20, round%2 == 1); got["b"] != 20 {
 			t.Errorf("round %d: %v, want all 20 from the stable pod that is there", round, got)
+		}
+	}
+}
+
+// awaitNoPeer waits until the sidecar of a has forgotten that of b.
+func (p *pair) awaitNoPeer() {
+	p.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // polling another process
+		_, clusters := p.a.Admin(http.MethodGet, "/clusters")
+		if !strings.Contains(clusters, p.b.IP+":") {
+			return
+		}
+		if time.Now().After(end) {
+			p.t.Fatal("the clusters of the peer stay")
 		}
 	}
 }
