@@ -215,9 +215,11 @@ func (p *pass) spent() time.Duration {
 func (p *pass) judgeStep(step v1alpha1.Step) {
 	p.because(fmt.Sprintf("step %d: judging at %d %%", p.s.Step, p.s.Weight))
 	switch {
+	case p.nobodyThere() && p.o.Verdict.Result == v1alpha1.ResultHold:
+		p.judgeAgain()
 	case !p.accepted():
 		return
-	case p.candidate.readyButGate() == 0:
+	case p.nobodyThere():
 		p.judgeAgain()
 	case step.MinDuration != nil && p.spent() < step.MinDuration.Duration:
 		p.because(fmt.Sprintf("step %d: accepted, its minimum time is not over", p.s.Step))
@@ -232,8 +234,12 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 	}
 }
 
-// judgeAgain: what was accepted is a version of which nothing runs any more (its pods were deleted, and no new one can be
-// made). What was seen of it says nothing about pods that nobody has seen.
+// nobodyThere: no pod of the candidate could answer a request.
+func (p *pass) nobodyThere() bool { return p.candidate.readyButGate() == 0 }
+
+// judgeAgain: what was judged is a version of which nothing runs any more (its pods were deleted, and no new one can be
+// made; or they hang since they were started anew). What was seen of it says nothing about pods that nobody has seen, and those
+// have as long to be ready as at the start.
 func (p *pass) judgeAgain() {
 	p.beginAgain()
 	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
@@ -326,7 +332,7 @@ func IsBlind(cause string) bool { return cause == CauseBlind || cause == CauseNo
 func (p *pass) noteBlind() {
 	switch v := p.o.Verdict; {
 	case v.Result == "": // nobody has looked yet, after a restart
-	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause):
+	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause) || p.nobodyThere():
 		p.s.PausedFor.Duration += p.inStep(p.s.BlindSince, p.pausedSince())
 		p.s.BlindSince = nil
 	case p.s.BlindSince == nil:
