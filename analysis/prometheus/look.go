@@ -54,6 +54,7 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 	known := make([]bool, len(targets))
 	present := make([]bool, len(targets))
 	splits := make([]bool, len(targets)) // stable's own sidecars
+	replies := make(map[series]reply)
 	for _, s := range a.samples {
 		if i, ok := index[s.workload]; ok {
 			present[i] = true
@@ -72,6 +73,15 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 				continue
 			}
 			add(&out[i], targets[i], inc)
+			note(replies, inc)
+		}
+	}
+	for of, r := range replies {
+		i := index[of.workload]
+		if arm := countsOf(&out[i], targets[i], of.Revision); arm != nil {
+			c := arm[of.Pod]
+			c.Errors -= min(c.Errors, r.twice())
+			arm[of.Pod] = c
 		}
 	}
 	for i, t := range targets {
@@ -101,15 +111,45 @@ func whyMissing(a answer, t Target, present, splits, known bool, stale time.Dura
 	return ""
 }
 
+// reply is how many answers of a sidecar were of class 5, and how many had gRPC's status for that.
+type reply struct{ class5, unavailable uint64 }
+
+// note takes in an increment of one of the two.
+func note(replies map[series]reply, inc increment) {
+	of := inc.series
+	of.Name, of.Code = "", ""
+	r := replies[of]
+	switch _, failed := inc.counts(); {
+	case failed && inc.Name == requestsName:
+		r.class5 += inc.count()
+	case failed && inc.Name == grpcName && inc.Code == grpcUnavailable:
+		r.unavailable += inc.count()
+	default:
+		return
+	}
+	replies[of] = r
+}
+
+// twice is how many were counted as both: what a sidecar answers itself to a gRPC call (the app has reset it, or can't be reached) is
+// UNAVAILABLE with the class of a 503. Where a port has both kinds of requests, some of the one may be taken for the other's.
+func (r reply) twice() uint64 { return min(r.class5, r.unavailable) }
+
+// countsOf is the revision's part of a look; nil for a revision that the rollout is not about.
+func countsOf(l *analysis.Look, t Target, revision string) map[string]analysis.Counts {
+	switch revision {
+	case t.Stable:
+		return l.Stable
+	case t.Candidate:
+		return l.Candidate
+	}
+	return nil
+}
+
 // add counts one increment for the revision that it was meant for.
 func add(l *analysis.Look, t Target, inc increment) {
 	requests, errors := inc.counts()
-	arm := l.Stable
-	switch inc.Revision {
-	case t.Stable:
-	case t.Candidate:
-		arm = l.Candidate
-	default: // a revision that this rollout is not about
+	arm := countsOf(l, t, inc.Revision)
+	if arm == nil {
 		return
 	}
 	if !requests && !errors && !inc.started() {

@@ -75,6 +75,11 @@ func TestLooks(t *testing.T) {
 				requests("a", "local", "old", "5"): 3, requests("a", "local", "old", "1"): 50},
 			candidate: arm{}, stable: arm{"a": {Requests: 16, Errors: 3}},
 		},
+		"what a sidecar answers itself to gRPC is one error, in a class and a status": {
+			answer: map[string]float64{requests("a", "local", "old", "2"): 90, requests("a", "local", "old", "5"): 10, grpc("a", "local", "old", "14"): 10,
+				requests("a", "peer", "new", "2"): 20, requests("a", "peer", "new", "5"): 3, grpc("a", "peer", "new", "14"): 5, grpc("a", "peer", "new", "13"): 1},
+			candidate: arm{"a": {Requests: 23, Errors: 6}}, stable: arm{"a": {Requests: 100, Errors: 10}},
+		},
 		"hop in would count twice": {
 			answer:    map[string]float64{requests("c", "in", "new", "2"): 25, requests("a", "local", "old", "2"): 1},
 			candidate: arm{}, stable: arm{"a": {Requests: 1}},
