@@ -51,7 +51,71 @@ func (endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-const large = 8 << 20 // more than Envoy keeps of a request to send it again
+const large = 4 << 20 // more than Envoy keeps of a request to send it again
+
+// crowd are clients that never stop, some with large bodies, over HTTP/1.1 and HTTP/2.
+type crowd struct {
+	p       *pair
+	mu      sync.Mutex
+	answers [2]map[string]int // to small requests, and to large ones
+	done    atomic.Bool
+	clients sync.WaitGroup
+}
+
+func (p *pair) crowd() *crowd {
+	c := &crowd{p: p, answers: [2]map[string]int{{}, {}}}
+	for i := range 6 {
+		c.clients.Go(func() {
+			client := p.client(i%2 == 1)
+			defer client.CloseIdleConnections()
+			for !c.done.Load() {
+				if i < 2 {
+					c.note(1, p.upload(client, large))
+				} else {
+					c.note(0, p.get(client, http.MethodPost))
+				}
+			}
+		})
+	}
+	return c
+}
+
+func (c *crowd) note(size int, answer string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers[size][answer]++
+}
+
+// take waits for some more answers to small requests and to large ones, and counts them.
+func (c *crowd) take() map[string]int {
+	c.mu.Lock()
+	c.answers = [2]map[string]int{{}, {}}
+	c.mu.Unlock()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // polling the clients
+		got, total := map[string]int{}, [2]int{}
+		c.mu.Lock()
+		for size, answers := range c.answers {
+			for answer, n := range answers {
+				got[answer] += n
+				total[size] += n
+			}
+		}
+		c.mu.Unlock()
+		if total[0] >= 100 && total[1] >= 10 || time.Now().After(end) {
+			return got
+		}
+	}
+}
+
+// stop ends the clients; nothing that sidecars tell each other has reached an app.
+func (c *crowd) stop() {
+	c.p.t.Helper()
+	c.done.Store(true)
+	c.clients.Wait()
+	for _, r := range append(c.p.appA.taken(), c.p.appB.taken()...) {
+		checkNothingOfOurs(c.p.t, r)
+	}
+}
 
 // A sidecar of stable is cut off, with a weight of 50 % to a candidate that is judged, fails, and is tried again, under load.
 // From when the candidate's sidecar has heard of the failure, until it has heard of the next try, nobody gets that version,
@@ -61,80 +125,56 @@ func TestARejectedCandidateHandsOnWhatItIsStillSent(t *testing.T) {
 	p.candidateB(false, p.a.IP)
 	p.weight(50)
 	p.a.StopServer()
-	var mu sync.Mutex
-	var done atomic.Bool
-	answers := map[string]int{}
-	var clients sync.WaitGroup
-	for i := range 6 {
-		clients.Go(func() {
-			c := p.client(i%2 == 1)
-			defer c.CloseIdleConnections()
-			for !done.Load() {
-				answer := ""
-				if i < 2 {
-					answer = p.upload(c, large)
-				} else {
-					answer = p.get(c, http.MethodPost)
-				}
-				mu.Lock()
-				answers[fmt.Sprintf("%t %s", i < 2, answer)]++
-				mu.Unlock()
-			}
-		})
-	}
-	// take waits until there are so many answers to small requests, and to large ones.
-	take := func(small, largeOnes int) map[string]int {
+	c := p.crowd()
+	wantBoth := func(when string) {
 		t.Helper()
-		mu.Lock()
-		clear(answers)
-		mu.Unlock()
-		for end := time.Now().Add(time.Minute); ; {
-			mu.Lock()
-			got, total := map[string]int{}, [2]int{}
-			for what, n := range answers {
-				size, answer, _ := strings.Cut(what, " ")
-				got[answer] += n
-				if size == "true" {
-					total[1] += n
-				} else {
-					total[0] += n
-				}
-			}
-			mu.Unlock()
-			if total[0] >= small && total[1] >= largeOnes || time.Now().After(end) {
-				return got
-			}
-			time.Sleep(20 * time.Millisecond) // polling the clients
-		}
-	}
-	both := func(when string) {
-		t.Helper()
-		if got := take(300, 20); got["a"] == 0 || got["b"] == 0 || len(got) != 2 {
+		if got := c.take(); got["a"] == 0 || got["b"] == 0 || len(got) != 2 {
 			t.Errorf("%s: %v, want answers of both versions and no others", when, got)
 		}
 	}
-	both("while it is judged")
-	for range 3 {
+	wantBoth("while it is judged")
+	for range 2 {
 		p.candidateB(true, p.a.IP)
-		changing := take(100, 6) // among them requests that were under way
-		if len(changing) > 2 || changing["a"] == 0 {
-			t.Errorf("while the candidate hears of its failure: %v", changing)
+		if got := c.take(); got["a"] == 0 || got["a"]+got["b"] != total(got) { // some were under way
+			t.Errorf("while the candidate hears of its failure: %v", got)
 		}
 		p.appB.taken()
-		if got := take(300, 20); len(got) != 1 || got["a"] == 0 {
+		if got := c.take(); got["a"] != total(got) {
 			t.Errorf("after it failed: %v, want stable's answers alone", got)
 		}
 		if n := len(p.appB.taken()); n != 0 {
 			t.Errorf("the version that failed saw %d requests", n)
 		}
 		p.candidateB(false, p.a.IP)
-		both("when it is tried again")
+		wantBoth("when it is tried again")
 	}
-	done.Store(true)
-	clients.Wait()
-	for _, r := range append(p.appA.taken(), p.appB.taken()...) {
-		checkNothingOfOurs(t, r)
+	c.stop()
+}
+
+// Stable's sidecar and the candidate's hear of a failure, and of the next try, each in its own time.
+func TestWhoHearsOfAFailureFirstDoesNotMatter(t *testing.T) {
+	p := newPair(t)
+	p.candidateB(false, p.a.IP)
+	p.weight(50)
+	c := p.crowd()
+	stable, candidate := func(w uint32) { p.weight(w) }, func(over bool) { p.candidateB(over, p.a.IP) }
+	for _, step := range []func(){
+		func() { stable(0) }, func() { candidate(true) }, func() { candidate(false) }, func() { stable(50) },
+		func() { candidate(true) }, func() { stable(0) }, func() { stable(50) }, func() { candidate(false) },
+	} {
+		step()
+		if got := c.take(); got["a"]+got["b"] != total(got) {
+			t.Errorf("lost: %v", got)
+		}
 	}
+	c.stop()
+}
+
+func total(answers map[string]int) (n int) {
+	for _, m := range answers {
+		n += m
+	}
+	return n
 }
 
 // checkNothingOfOurs: no app sees what sidecars tell each other.
