@@ -212,8 +212,24 @@ func http1() *corev3.Http1ProtocolOptions {
 	}
 }
 
-// http2 allows extended CONNECT (websockets over HTTP/2).
-func http2() *corev3.Http2ProtocolOptions { return &corev3.Http2ProtocolOptions{AllowConnect: true} }
+// The requests of many clients share a connection, to the app and to each peer, where natively each client has his own. So what is
+// not read by one of them must not use up what the connection may have under way (RFC 9113 §5.2): the window is each stream's,
+// and all the connection's is as large as the protocol lets it be.
+const (
+	streamWindow     = 1 << 20
+	connectionWindow = 1<<31 - 1
+)
+
+// http2 allows extended CONNECT (websockets over HTTP/2). What is wrong with one answer ends that stream, not the connection with
+// the requests of others.
+func http2() *corev3.Http2ProtocolOptions {
+	return &corev3.Http2ProtocolOptions{
+		AllowConnect:                            true,
+		InitialStreamWindowSize:                 number(streamWindow),
+		InitialConnectionWindowSize:             number(connectionWindow),
+		OverrideStreamErrorOnInvalidHttpMessage: wrapperspb.Bool(true),
+	}
+}
 
 func regex(expression string) *matcherv3.StringMatcher_SafeRegex {
 	return &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expression}}
