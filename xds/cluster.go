@@ -195,7 +195,8 @@ func onceOnly(o *upstreamsv3.HttpProtocolOptions) {
 	o.CommonHttpProtocolOptions.MaxRequestsPerConnection = number(1)
 }
 
-// unreachedIsAnError, and nothing else is, to the outlier detection. (Without a matcher each status of 500 and more is.)
+// unreachedIsAnError, and nothing else is, to the outlier detection. (Without a matcher each status of 500 and more is. It is
+// asked about no answer to what Envoy's router takes for gRPC, so the router takes nothing for that: see lateMutation.)
 func unreachedIsAnError(o *upstreamsv3.HttpProtocolOptions) {
 	o.OutlierDetection = &upstreamsv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: &matcherv3.MatchPredicate{
 		Rule: &matcherv3.MatchPredicate_HttpResponseHeadersMatch{HttpResponseHeadersMatch: &matcherv3.HttpHeadersMatch{

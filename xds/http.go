@@ -12,6 +12,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	headertometadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_to_metadata/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	upstreamcodecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -25,6 +26,10 @@ import (
 // hostlessHost is the Host of HTTP/1.0 requests that have none (HAProxy's health checks among them);
 // Envoy needs one. It is an address literal, so they go to the local app, and one that nobody trusts.
 const hostlessHost = "0.0.0.0"
+
+// grpcContentType matches every content-type, and only one of gRPC has a first group. (One of gRPC-Web has, too, and takes
+// no harm.)
+const grpcContentType = `(?i)^(?:(application/grpc.*)|.*)$`
 
 // otherUpgrades matches the values of Upgrade that are ignored, as a server may: all but websocket,
 // SPDY and tcp, which pass. (RE2 has no negation: each alternative leaves a known prefix.)
@@ -128,10 +133,11 @@ func httpManager(from origin) *listenerv3.Filter {
 		PathWithEscapedSlashesAction:  hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{earlyMutation(from.stripped)},
 		HttpFilters: []*hcmv3.HttpFilter{
-			httpFilter("envoy.filters.http.header_mutation", restoreForwardedProto()),
 			httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{
 				PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)},
 			}),
+			httpFilter("envoy.filters.http.header_to_metadata", knownGRPC()),
+			httpFilter("envoy.filters.http.header_mutation", lateMutation()),
 			httpFilter("envoy.filters.http.router", router()),
 		},
 	})
@@ -152,24 +158,47 @@ func earlyMutation(stripped []string) *corev3.TypedExtensionConfig {
 	}
 }
 
-// restoreForwardedProto undoes Envoy's x-forwarded-proto: the client's own value again, or none.
-func restoreForwardedProto() *headermutationv3.HeaderMutation {
+// knownGRPC notes the content-type of a gRPC call, and nothing of another request.
+func knownGRPC() *headertometadatav3.Config {
+	return &headertometadatav3.Config{RequestRules: []*headertometadatav3.Config_Rule{{
+		Header: "content-type",
+		OnHeaderPresent: &headertometadatav3.Config_KeyValuePair{
+			MetadataNamespace: metadataKey, Key: "grpc",
+			RegexValueRewrite: &matcherv3.RegexMatchAndSubstitute{Pattern: &matcherv3.RegexMatcher{Regex: grpcContentType}, Substitution: `\1`},
+		},
+	}}}
+}
+
+// lateMutation runs when all but the router have seen the request. It undoes Envoy's x-forwarded-proto: the client's own
+// value again, or none.
+//
+// And it hides gRPC from the router. That would tell the outlier detection the status of a call whose answer has no message,
+// most errors among them, or else the answer's status of HTTP, without a question to the cluster's matcher
+// (unreachedIsAnError): a candidate was left out at its first error, stable answered in its place, and these answers were
+// counted as the candidate's.
+func lateMutation() *headermutationv3.HeaderMutation {
 	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 		RequestMutations: []*mutationv3.HeaderMutation{
 			removeHeader("x-forwarded-proto"),
 			appendHeader("x-forwarded-proto", "%REQ("+forwardedProtoHeader+")%"),
 			removeHeader(forwardedProtoHeader),
+			removeHeader(contentTypeHeader),
+			appendHeader(contentTypeHeader, "%DYNAMIC_METADATA("+metadataKey+":grpc)%"),
+			overwriteHeader("content-type", "%REQ("+contentTypeHeader+"):11%"), // "application"
 		},
 	}}
 }
 
 // router names the peer and its port in the attempts that go to a peer, and only in those: the address of a peer
-// carries them as metadata, the local app's has none, and an empty value is not added.
+// carries them as metadata, the local app's has none, and an empty value is not added. A gRPC call gets its content-type
+// back, in its first attempt.
 func router() *routerv3.Router {
 	m := &headermutationv3.Mutations{RequestMutations: []*mutationv3.HeaderMutation{
 		removeHeader(PortHeader), removeHeader(forHeader), // of the attempt before
 		appendHeader(PortHeader, "%UPSTREAM_METADATA("+metadataKey+":port)%"),
 		appendHeader(forHeader, "%UPSTREAM_METADATA("+metadataKey+":for)%"),
+		overwriteHeader("content-type", "%REQ("+contentTypeHeader+")%"),
+		removeHeader(contentTypeHeader),
 	}}
 	return &routerv3.Router{
 		SuppressEnvoyHeaders: true,
@@ -189,6 +218,13 @@ func appendHeader(name, value string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
 		Append: &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}},
 	}}
+}
+
+// overwriteHeader does nothing where there is no such header, or the value turns out empty.
+func overwriteHeader(name, value string) *mutationv3.HeaderMutation {
+	m := appendHeader(name, value)
+	m.GetAppend().AppendAction = corev3.HeaderValueOption_OVERWRITE_IF_EXISTS
+	return m
 }
 
 // http1 keeps header names as they were written, reason phrases, trailers, HTTP/1.0 and methods that Envoy does not

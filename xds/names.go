@@ -38,11 +38,15 @@ const unreachedHeader = "x-headgate-unreached"
 // LeavingKey is the runtime key of Envoy that says that its pod is ending: 100, or absent.
 const LeavingKey = "headgate.leaving"
 
-// metadataKey is where a peer's address carries what PortHeader and forHeader say.
+// metadataKey is where a peer's address carries what PortHeader and forHeader say, and a request its content-type if it is
+// a gRPC call.
 const metadataKey = "headgate"
 
 // forwardedProtoHeader carries a client's x-forwarded-proto past Envoy, which would overwrite it.
 const forwardedProtoHeader = "x-headgate-forwarded-proto"
+
+// contentTypeHeader carries the content-type of a gRPC call past Envoy's router (see lateMutation).
+const contentTypeHeader = "x-headgate-content-type"
 
 // Names of resources that exist once.
 const (

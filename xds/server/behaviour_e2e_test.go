@@ -156,6 +156,86 @@ func checkSeen(t *testing.T, r *http.Request, ip, host string) {
 	}
 }
 
+// Envoy's router does not get to see the content-type of a gRPC call. The app does, whichever way the call comes to it.
+func TestTheContentTypeReachesTheApp(t *testing.T) {
+	for name, tc := range map[string]struct {
+		way func(p *pair)
+		app func(p *pair) *app
+	}{
+		"at rest":                  {func(p *pair) {}, func(p *pair) *app { return p.appA }},
+		"by the peer":              {func(p *pair) { p.weight(100) }, func(p *pair) *app { return p.appB }},
+		"the peer refuses":         {func(p *pair) { p.weight(100); p.b.StopEnvoy() }, func(p *pair) *app { return p.appA }},
+		"the peer's app has ended": {func(p *pair) { p.weight(100); p.serverB.Close(); p.leaveB() }, func(p *pair) *app { return p.appA }},
+		"handed on by the peer":    {func(p *pair) { p.candidateB(true, p.a.IP); p.weight(100) }, func(p *pair) *app { return p.appA }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			tc.way(p)
+			for _, want := range []string{"application/grpc", "", "Text/HTML; charset=utf-8", "application/grpc+proto", "application/grpc-web+proto"} {
+				for _, h2 := range []bool{true, false} {
+					req, _ := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/shop.Web/Buy", strings.NewReader("message"))
+					req.Host, req.Header = "web", http.Header{"X-Headgate-Content-Type": {"text/plain"}}
+					if want != "" {
+						req.Header.Set("Content-Type", want)
+					}
+					if got := do(p.client(h2), req); got != tc.app(p).revision {
+						t.Fatalf("%q, HTTP/2 %t: answer %q", want, h2, got)
+					}
+					for _, r := range tc.app(p).taken() {
+						checkNothingOfOurs(t, r)
+						if got := r.Header.Values("Content-Type"); strings.Join(got, "|") != want {
+							t.Errorf("%q, HTTP/2 %t: the app saw %q", want, h2, got)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// What an app reads of a request over HTTP/1.1, to the byte.
+func TestWhatTheAppReads(t *testing.T) {
+	p := newPair(t)
+	l, heads := p.a.Listen(9001), make(chan string)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			var head strings.Builder
+			for b := bufio.NewReader(c); !strings.HasSuffix(head.String(), "\r\n\r\n"); {
+				line, err := b.ReadString('\n')
+				head.WriteString(line)
+				if err != nil {
+					break
+				}
+			}
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			c.Close()
+			heads <- head.String()
+		}
+	}()
+	const first = "GET / HTTP/1.1\r\nHost: web\r\n"
+	for sent, want := range map[string]string{
+		"": "",
+		"X-Before: 1\r\nContent-Type: a/b; c=\"d, e\"\r\nX-After: 1\r\n": "",
+		"Content-TYPE: application/json\r\nX-After: 1\r\n":               "",
+		"Content-Type: \r\nX-After: 1\r\n":                               "",
+		"coNtent-TYPE: application/grpc\r\nX-After: 1\r\n":               "X-After: 1\r\ncoNtent-TYPE: application/grpc\r\n",
+		"Content-Type: a/b\r\nX-Between: 1\r\nContent-Type: c/d\r\n":     "Content-Type: a/b,c/d\r\nX-Between: 1\r\n",
+	} {
+		if want == "" {
+			want = sent
+		}
+		c := p.dial(t, p.a.IP+":9001")
+		fmt.Fprint(c, first+sent+"\r\n")
+		if got := <-heads; got != first+want+"\r\n" {
+			t.Errorf("%q: the app read %q", sent, got)
+		}
+	}
+}
+
 func TestConnections(t *testing.T) {
 	p := newPair(t)
 	go greet(p.a.Listen(9000))
@@ -421,40 +501,51 @@ func TestARequestOutlivesTheFilterChainThatItCameBy(t *testing.T) {
 }
 
 // The peer's pod is ending, its app has ended already, and nobody has told this sidecar. Before its pod ends, an app
-// that can't be reached is one that fails.
+// that can't be reached is one that fails. Envoy says both in another way to gRPC.
 func TestAPeerWhoseAppHasEndedCostsNoRequest(t *testing.T) {
-	p := newPair(t)
-	p.weight(100)
-	if got := p.many(50, false); got["b"] != 50 {
-		t.Fatalf("%v, want all from the peer", got)
-	}
-	p.serverB.Close()
-	if answer := p.get(p.client(false), http.MethodPost); !strings.HasPrefix(answer, "503") {
-		t.Errorf("answer %q of a version whose app is not there, want 503", answer)
-	}
-	if p.leftOut() {
-		t.Error("a version whose app fails is left out, so that nobody sees its failures")
-	}
-	p.leaveB()
-	for _, h2 := range []bool{false, true} {
-		if got := p.many(500, h2); got["a"] != 500 {
-			t.Errorf("HTTP/2 %t: %v, want all 500 from the local app", h2, got)
-		}
-	}
-	// What comes in the moment in which the peer's sidecar closes its doors is lost. So nothing comes.
-	if !p.leftOut() {
-		t.Error("the peer is still asked after it has said that it ends")
-	}
-	// The version is not to blame: of its failures only the one before the end counts.
-	const once = `envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 1` + "\n"
-	if _, stats := p.a.Admin(http.MethodGet, "/stats/prometheus"); !strings.Contains(stats, once) {
-		t.Errorf("want %s in %s", once, stats)
-	}
-	// Envoy says it in another way to gRPC.
-	call, _ := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/", nil)
-	call.Host, call.Header = "web", http.Header{"Content-Type": {"application/grpc"}}
-	if answer := do(p.client(true), call); answer != "a" {
-		t.Errorf("a gRPC call: answer %q, want the local app's", answer)
+	for name, tc := range map[string]struct {
+		ask    func(p *pair) string
+		fails  string
+		counts string
+	}{
+		"HTTP": {
+			func(p *pair) string { return p.get(p.client(false), http.MethodPost) }, "503",
+			`envoy_cluster_upstream_rq_xx{envoy_response_code_class="5",`,
+		},
+		"gRPC": {func(p *pair) string { return p.answered(p.client(true)) }, "status 14", `envoy_cluster_grpc{grpc_status="14",`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			p.weight(100)
+			if got := p.many(50, false); got["b"] != 50 {
+				t.Fatalf("%v, want all from the peer", got)
+			}
+			p.serverB.Close()
+			if answer := tc.ask(p); !strings.HasPrefix(answer, tc.fails) {
+				t.Errorf("answer %q of a version whose app is not there, want %s", answer, tc.fails)
+			}
+			if p.leftOut() {
+				t.Error("a version whose app fails is left out, so that nobody sees its failures")
+			}
+			p.leaveB()
+			if answer := tc.ask(p); answer != "a" {
+				t.Errorf("answer %q, want the local app's", answer)
+			}
+			// What comes in the moment in which the peer's sidecar closes its doors is lost. So nothing comes.
+			if !p.leftOut() {
+				t.Error("the peer is still asked after it has said that it ends")
+			}
+			for _, h2 := range []bool{false, true} {
+				if got := p.many(500, h2); got["a"] != 500 {
+					t.Errorf("HTTP/2 %t: %v, want all 500 from the local app", h2, got)
+				}
+			}
+			// The version is not to blame: of its failures only the one before the end counts.
+			once := tc.counts + `hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 1` + "\n"
+			if _, stats := p.a.Admin(http.MethodGet, "/stats/prometheus"); !strings.Contains(stats, once) {
+				t.Errorf("want %s in %s", once, stats)
+			}
+		})
 	}
 }
 
@@ -479,6 +570,11 @@ func TestAVersionThatFailsIsAskedOn(t *testing.T) {
 			w.Header().Set("Content-Type", "application/grpc")
 			w.Header().Set("Grpc-Status", "14")
 		},
+		"a gRPC status and what only an ending pod's sidecar says": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", "13")
+			w.Header().Set("X-Headgate-Unreached", "true")
+		},
 		"what only an ending pod's sidecar says": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Headgate-Unreached", "true")
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -489,8 +585,14 @@ func TestAVersionThatFailsIsAskedOn(t *testing.T) {
 		for _, h2 := range []bool{false, true} {
 			p.many(20, h2)
 		}
+		c := p.client(true)
+		for range 20 {
+			if _, _, err := p.call(c, nil); err != nil {
+				t.Fatalf("%s: a gRPC call: %v", name, err)
+			}
+		}
 		if n := len(p.appA.taken()); p.leftOut() || n != 0 {
-			t.Errorf("%s: left out %t, %d of 40 requests were answered by the other version", name, p.leftOut(), n)
+			t.Errorf("%s: left out %t, %d of 60 requests were answered by the other version", name, p.leftOut(), n)
 		}
 	}
 }
@@ -498,9 +600,15 @@ func TestAVersionThatFailsIsAskedOn(t *testing.T) {
 // leftOut says whether the sidecar of a leaves its peer out.
 func (p *pair) leftOut() bool {
 	p.t.Helper()
+	return p.leavesOut(p.b.IP)
+}
+
+// leavesOut says whether the sidecar of a leaves out the only peer that it knows, which has this address.
+func (p *pair) leavesOut(ip string) bool {
+	p.t.Helper()
 	_, clusters := p.a.Admin(http.MethodGet, "/clusters")
-	if !strings.Contains(clusters, p.b.IP+":") {
-		p.t.Fatalf("no %s in %s", p.b.IP, clusters)
+	if !strings.Contains(clusters, ip+":") {
+		p.t.Fatalf("no %s in %s", ip, clusters)
 	}
 	return strings.Contains(clusters, "/failed_outlier_check")
 }
@@ -547,6 +655,19 @@ func TestARequestThatWasReadIsNotRepeated(t *testing.T) {
 		if a, b := len(p.appA.taken()), len(p.appB.taken()); a != 0 || b != 1 {
 			t.Errorf("HTTP/2 %t: seen %d times by the local app and %d times by the peer, want 0 and 1", h2, a, b)
 		}
+	}
+	for c, i := p.client(true), 0; i < 5; i++ {
+		if answer := p.answered(c); answer != "status 14" {
+			t.Errorf("a gRPC call: answer %q, want a status of the peer's sidecar", answer)
+		}
+	}
+	if a, b := len(p.appA.taken()), len(p.appB.taken()); a != 0 || b != 5 {
+		t.Errorf("5 gRPC calls: seen %d times by the local app and %d times by the peer, want 0 and 5", a, b)
+	}
+	p.rest()
+	p.appA.handle = p.appB.handle
+	if answer := p.answered(p.client(true)); answer != "status 14" || len(p.appA.taken()) != 1 {
+		t.Errorf("a gRPC call at rest: answer %q, want a status of the app's own sidecar", answer)
 	}
 }
 

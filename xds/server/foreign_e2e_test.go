@@ -7,6 +7,7 @@ package server
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -31,6 +32,11 @@ func TestARequestForSomebodyElseIsAnsweredByItsSender(t *testing.T) {
 			pod.StartEnvoy(func(g grpc.ServiceRegistrar) { f.Register(g) })
 			set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100, Endpoints: []string{pod.IP}}))
 			p.ads.settled(t, webKey, 100)
+			// Envoy says it in another way to gRPC.
+			if answer := p.answered(p.client(true)); answer != "a" || !p.leavesOut(pod.IP) {
+				t.Errorf("a gRPC call: answer %q, want the local app's, and the stranger left out for a while", answer)
+			}
+			p.awaitBack(pod.IP)
 			// One that can't be kept to be sent again may be lost (see notHere), but the stranger does not get it either.
 			t.Logf("a large body: %s", p.upload(p.client(false), large))
 			for _, h2 := range []bool{false, true} {
@@ -45,5 +51,15 @@ func TestARequestForSomebodyElseIsAnsweredByItsSender(t *testing.T) {
 				t.Errorf("the stranger saw %d requests", n)
 			}
 		})
+	}
+}
+
+// awaitBack waits until a peer that was left out is asked again.
+func (p *pair) awaitBack(ip string) {
+	p.t.Helper()
+	for end := time.Now().Add(patience); p.leavesOut(ip); time.Sleep(10 * time.Millisecond) { // polling another process
+		if time.Now().After(end) {
+			p.t.Fatal("the peer stays left out")
+		}
 	}
 }
