@@ -86,15 +86,13 @@ func (st *State) look(s Settings, l Look) {
 		st.Blind = 0
 		st.count(s, l, span)
 	}
-	if !l.Paused {
-		st.wait(s, dt)
-	}
+	st.wait(s, l, dt)
 }
 
 // wait takes a look at which the step could not be judged out of the step's time. That the next counts span it does not help:
 // a few looks are no evidence, however much each of them counts.
-func (st *State) wait(s Settings, dt time.Duration) {
-	if st.wants(s) || st.Split.broken() {
+func (st *State) wait(s Settings, l Look, dt time.Duration) {
+	if !l.Paused && (st.wants(s) || st.Split.broken()) {
 		st.InStep = max(st.InStep-dt, 0)
 	}
 }

@@ -139,12 +139,18 @@ func (s *Split) validate(revision string) error {
 	if s.Over && (!s.PeerIsStable || s.PeerWeight != fullWeight) {
 		errs = append(errs, errors.New("what is over leaves stable less than all requests"))
 	}
-	for _, e := range s.Endpoints {
+	errs = append(errs, validateEndpoints(s.Endpoints))
+	return errors.Join(errs...)
+}
+
+func validateEndpoints(endpoints []string) error {
+	var errs []error
+	for _, e := range endpoints {
 		if a, err := netip.ParseAddr(e); err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 			errs = append(errs, fmt.Errorf("endpoint %q is no address of a pod", e))
 		}
 	}
-	if !slices.IsSorted(s.Endpoints) || len(slices.Compact(slices.Clone(s.Endpoints))) != len(s.Endpoints) {
+	if !slices.IsSorted(endpoints) || len(slices.Compact(slices.Clone(endpoints))) != len(endpoints) {
 		errs = append(errs, errors.New("endpoints are not sorted without duplicates"))
 	}
 	return errors.Join(errs...)

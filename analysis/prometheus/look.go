@@ -54,7 +54,7 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 	known := make([]bool, len(targets))
 	present := make([]bool, len(targets))
 	splits := make([]bool, len(targets)) // stable's own sidecars
-	replies := make(map[series]reply)
+	own := make(replies)
 	for _, s := range a.samples {
 		if i, ok := index[s.workload]; ok {
 			present[i] = true
@@ -73,17 +73,13 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 				continue
 			}
 			add(&out[i], targets[i], inc)
-			note(replies, inc)
+			own.note(inc)
 		}
 	}
-	for of, r := range replies {
+	own.settle(func(of series) map[string]analysis.Counts {
 		i := index[of.workload]
-		if arm := countsOf(&out[i], targets[i], of.Revision); arm != nil {
-			c := arm[of.Pod]
-			c.Errors -= min(c.Errors, r.twice())
-			arm[of.Pod] = c
-		}
-	}
+		return countsOf(&out[i], targets[i], of.Revision)
+	})
 	for i, t := range targets {
 		capErrors(out[i].Candidate)
 		capErrors(out[i].Stable)
@@ -114,11 +110,14 @@ func whyMissing(a answer, t Target, present, splits, known bool, stale time.Dura
 // reply is how many answers of a sidecar were of class 5, and how many had gRPC's status for that.
 type reply struct{ class5, unavailable uint64 }
 
+// replies are by pod, hop, port and revision; the series have no name and no code.
+type replies map[series]reply
+
 // note takes in an increment of one of the two.
-func note(replies map[series]reply, inc increment) {
+func (own replies) note(inc increment) {
 	of := inc.series
 	of.Name, of.Code = "", ""
-	r := replies[of]
+	r := own[of]
 	switch _, failed := inc.counts(); {
 	case failed && inc.Name == requestsName:
 		r.class5 += inc.count()
@@ -127,12 +126,21 @@ func note(replies map[series]reply, inc increment) {
 	default:
 		return
 	}
-	replies[of] = r
+	own[of] = r
 }
 
-// twice is how many were counted as both: what a sidecar answers itself to a gRPC call (the app has reset it, or can't be reached) is
-// UNAVAILABLE with the class of a 503. Where a port has both kinds of requests, some of the one may be taken for the other's.
-func (r reply) twice() uint64 { return min(r.class5, r.unavailable) }
+// settle takes what was counted as both from the errors: what a sidecar answers itself to a gRPC call (the app has reset it, or can't
+// be reached) is UNAVAILABLE with the class of a 503. Where a port has both kinds of requests, some of the one may be taken for the
+// other's.
+func (own replies) settle(counts func(of series) map[string]analysis.Counts) {
+	for of, r := range own {
+		arm := counts(of)
+		if c, ok := arm[of.Pod]; ok {
+			c.Errors -= min(c.Errors, r.class5, r.unavailable)
+			arm[of.Pod] = c
+		}
+	}
+}
 
 // countsOf is the revision's part of a look; nil for a revision that the rollout is not about.
 func countsOf(l *analysis.Look, t Target, revision string) map[string]analysis.Counts {

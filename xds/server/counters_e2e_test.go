@@ -78,22 +78,22 @@ func TestGRPCStatusIsPassedOnAndCounted(t *testing.T) {
 // checkCall: the client gets what the app answers to one call.
 func (p *pair) checkCall(t *testing.T, c *http.Client, status, message string) {
 	t.Helper()
-	r, body, err := p.call(c, http.Header{"X-Status": {status}, "X-Message": {message}})
+	r, err := p.call(c, http.Header{"X-Status": {status}, "X-Message": {message}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Del("Date")
-	r.Header.Del("Content-Length")
+	r.header.Del("Date")
+	r.header.Del("Content-Length")
 	header, trailer := http.Header{"Content-Type": {"application/grpc"}}, http.Header{"Grpc-Status": {status}}
 	if message == "" {
 		trailer = nil
 		header.Set("Grpc-Status", status)
 		header.Set("Grpc-Message", "nothing to buy")
 	}
-	if diff := cmp.Diff(header, r.Header); body != message || diff != "" {
-		t.Fatalf("status %s: body %q, headers (-want +got):\n%s", status, body, diff)
+	if diff := cmp.Diff(header, r.header); r.body != message || diff != "" {
+		t.Fatalf("status %s: body %q, headers (-want +got):\n%s", status, r.body, diff)
 	}
-	if diff := cmp.Diff(trailer, r.Trailer); diff != "" {
+	if diff := cmp.Diff(trailer, r.trailer); diff != "" {
 		t.Fatalf("status %s: trailers (-want +got):\n%s", status, diff)
 	}
 }
