@@ -329,6 +329,23 @@ func TestResizeTrustsOnlyALiveN(t *testing.T) {
 	}
 }
 
+// After an outage of the API server the caches come back one by one: ReplicaSets of an update whose Deployment is not known yet look
+// like what is left of some version.
+func TestNothingIsLoweredForAVersionOfBefore(t *testing.T) {
+	r, w, _ := worldOf(t, record(), replicaSet(stableHash, "v1", 4), replicaSet("ccc", "v3", 1))
+	live := stored(t, r.Client, deployment())
+	live.Spec.Template = template("v3")
+	if err := r.Client.Update(t.Context(), live); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.resize(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Sizes = []rollout.Size{{Revision: "ccc", Replicas: 0}} })); err != nil {
+		t.Fatal(err)
+	}
+	if got := *stored(t, r.Client, replicaSet("ccc", "", 0)).Spec.Replicas; got != 1 {
+		t.Errorf("the new version has %d replicas, want the 1 that it was given", got)
+	}
+}
+
 // The Deployment controller shares out a change of N by what it noted when it sized a ReplicaSet last. Where
 // Headgate does the sizing, it notes the same.
 func TestResizeNotesTheMostPodsThatThereMayBe(t *testing.T) {
