@@ -14,4 +14,6 @@
 //	Leader, Away      the control plane, and the Prometheus that the chart brings
 //	NewAPIServer      delays and refuses what the control plane asks of the API server
 //	ReplaceCA         the CA that sidecars and the API server trust
+//	ExpireCertificate a certificate that nobody accepts, until there is another one
+//	Refuse, Hang      a webhook that refuses connections, or never answers
 package faults
