@@ -108,17 +108,27 @@ func TestAcceptanceAtLargeWeights(t *testing.T) {
 }
 
 // Within one look in which stable and candidate are the same, outcomes may depend on each other in any
-// way (an outage of a shared database): which arm a failed request was in is still by chance.
+// way (an outage of a shared database): which arm a failed request was in is still by chance. So how many of the failed are the
+// candidate's is hypergeometric, however many failed, and every margin must make the evidence smaller yet. Exact.
 func TestSharedFailuresAreNoEvidence(t *testing.T) {
-	for _, failed := range []int{1, 5, 20, 60} {
-		for _, bet := range harmBets {
-			a, b := harmCoefficients(0.1, 1, bet)
-			e := 0.0
-			for k := 0; k <= min(failed, 100); k++ {
-				e += math.Exp(hypergeometric(k, 1000, 100, failed) + a*float64(k) - b*float64(failed-k))
+	worst := 0.0
+	for _, n := range [][2]int{{3, 7}, {10, 90}, {100, 900}, {500, 500}, {400, 100}, {190, 10}} {
+		nc, all := n[0], n[0]+n[1]
+		for _, failed := range []int{0, 1, 2, all / 20, all / 5, all / 2, all - 1, all} {
+			for _, m := range []Margin{{1, 0}, {1.25, 0}, {1.25, 0.001}, {1.25, 0.01}, {3, 0}, {3, 0.2}} {
+				for _, bet := range harmBets {
+					a, b := harmCoefficients(float64(nc)/float64(all), m.Ratio, m.Ratio*bet)
+					e := 0.0
+					for k := max(0, failed-n[1]); k <= min(failed, nc); k++ {
+						e += math.Exp(hypergeometric(k, all, nc, failed) + a*float64(k) - b*float64(failed-k) - float64(nc)*m.Excess*math.Expm1(a))
+					}
+					worst = max(worst, check(t, e, "shared", n, failed, m, bet))
+				}
 			}
-			check(t, e, "shared", failed, bet)
 		}
+	}
+	if worst < 0.999 {
+		t.Errorf("largest expectation is %v: the bound is not reached anywhere, so the test sees nothing", worst)
 	}
 }
 

@@ -28,11 +28,11 @@ func FuzzJudge(f *testing.F) {
 		st := Restore(text)
 		wasFailed := st.Failed != nil
 		at := start
-		for range 8 {
+		for i := range 16 {
 			at = at.Add(time.Duration(seconds))
 			l := Look{Time: at, Step: step, Weight: weight, Missing: missing,
 				Candidate: map[string]Counts{"a": {Requests: nc, Errors: ec}, "b": {Requests: ec, Errors: nc}}, Stable: map[string]Counts{"a": {Requests: ns, Errors: es}},
-				Bounds: []float64{value, 0.1, 2}, CandidatePods: step,
+				Bounds: [][]float64{{value, 0.1, 2}, {0.1, 0.2, 2}, {0.1}}[(step&0xffff+i)%3], CandidatePods: step,
 				CandidateServed: map[string]Served{"a": {Requests: nc, Slower: []uint64{nc, ec, es}}, "b": {Requests: es, Slower: []uint64{1, ec, 0}}},
 				StableServed:    map[string]Served{"a": {Requests: ns, Slower: []uint64{es, ns, ec}}, "c": {Requests: es, Slower: []uint64{nc, 5, 6}}},
 				Metrics: []MetricValue{{Name: "m", Value: value},

@@ -26,8 +26,13 @@ func Judge(s Settings, st State, l Look) (State, Verdict) {
 	if !rising(l.Bounds) {
 		l.Bounds = nil
 	}
-	if st.isNew(l.Time) {
+	switch {
+	case st.isNew(l.Time):
 		st.look(s, l)
+	case l.Step != st.Step || l.Weight != st.Weight:
+		// By a clock that is behind the one of the look before. What is known is about another step.
+		st.restart()
+		st.Step, st.Weight = l.Step, l.Weight
 	}
 	v := conclude(s, &st)
 	if v.Result == Fail && st.Failed == nil {
@@ -54,7 +59,9 @@ func (st *State) look(s Settings, l Look) {
 		dt = min(dt, s.Interval)
 	}
 	st.Version, st.Last, st.Step, st.Weight = stateVersion, l.Time, l.Step, l.Weight
-	st.InStep = min(st.InStep+dt, maxDuration)
+	if !l.Paused {
+		st.InStep = min(st.InStep+dt, maxDuration)
+	}
 	span := dt
 	if span <= 0 || span >= maxGap { // the clock was set, or nobody looked: what is counted is one look
 		span = s.Interval
@@ -79,13 +86,13 @@ func (st *State) look(s Settings, l Look) {
 		st.Blind = 0
 		st.count(s, l, span)
 	}
-	st.wait(s, dt)
+	st.wait(s, l, dt)
 }
 
 // wait takes a look at which the step could not be judged out of the step's time. That the next counts span it does not help:
 // a few looks are no evidence, however much each of them counts.
-func (st *State) wait(s Settings, dt time.Duration) {
-	if st.wants(s) || st.Split.broken() {
+func (st *State) wait(s Settings, l Look, dt time.Duration) {
+	if !l.Paused && (st.wants(s) || st.Split.broken()) {
 		st.InStep = max(st.InStep-dt, 0)
 	}
 }
@@ -106,7 +113,7 @@ func (st *State) before(s Settings, l Look, dt time.Duration) {
 	st.Latency.remember(l)
 	var worth []float64
 	if st.Latency.Served >= enoughServed {
-		worth = st.Latency.choose(s, maxTracked)
+		worth = st.Latency.choose(s, maxTracked, l.Bounds)
 	}
 	st.History.follow(&st.Pods, l, worth, dt)
 }
@@ -130,7 +137,8 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 		st.begin(s, l)
 	}
 	first := st.Looks == 0 && !st.Lost
-	newStep := st.StepLooks == 0 && l.Step > 0
+	newStep := l.Step > st.Opened // once: its weight comes later, when its pods are ready
+	st.Opened = max(st.Opened, l.Step)
 	t := l.totals()
 	weight := min(float64(l.Weight)/100, 1)
 	st.Total, st.StepTotal = st.Total.plus(t), st.StepTotal.plus(t)
@@ -139,6 +147,10 @@ func (st *State) count(s Settings, l Look, dt time.Duration) {
 	st.Share.add(t.CandidateRequests, t.StableRequests)
 	if st.StepLooks > splitSettle {
 		st.Split.update(t.errors(), weight)
+		st.Unsplit = st.Unsplit.plus(t)
+	}
+	if st.Split.fine() {
+		st.Unsplit = Totals{}
 	}
 	lat := st.latency(s, l, dt) // may add rates
 
@@ -330,9 +342,10 @@ func (st *State) accepted(s Settings, e evidence) bool {
 // hangEnough is how many requests must have reached the candidate to say that it does not answer them.
 const hangEnough = 10
 
-// whyNoSplit tells a candidate that answers too little from one that is asked too little.
+// whyNoSplit tells a candidate that answers too little from one that is asked too little. What was counted while nothing was wrong
+// has no say: the longer that was, the longer a hang would hide behind it.
 func (st *State) whyNoSplit() string {
-	t := st.StepTotal
+	t := st.Unsplit
 	if t.CandidateStarted >= hangEnough && t.CandidateRequests < t.CandidateStarted/2 {
 		return CauseNoAnswers
 	}

@@ -70,6 +70,15 @@ func outage(l *Look) {
 	l.Candidate, l.Stable = map[string]Counts{"a": {Requests: 100, Errors: 20}}, map[string]Counts{"a": {Requests: 900, Errors: 180}}
 }
 
+// uneven: stable's pods differ, and which of them fails changes from look to look.
+func uneven(l *Look) {
+	l.Stable = map[string]Counts{}
+	for k := range 6 {
+		l.Stable[string(rune('a'+k))] = Counts{Requests: 150}
+	}
+	l.Stable[string(rune('a'+l.Time.Unix()/60%6))] = Counts{Requests: 150, Errors: 40}
+}
+
 func weight(w int) func(*Look) { return func(l *Look) { l.Weight = w } }
 
 func step(n int) func(*Look) { return func(l *Look) { l.Step = n } }
@@ -116,18 +125,22 @@ func TestJudge(t *testing.T) {
 		"requests that were not split use up no time":           {settings: short, looks: looks(30, silent).then(looks(25)), want: Pass},
 		"no traffic is inconclusive":                            {settings: short, looks: looks(15, idle), want: Inconclusive, cause: CauseTooLittleData, from: 15},
 		"a candidate that completes nothing is not split":       {looks: looks(7, silent), want: Hold, cause: CauseNoSplit, from: 7},
-		"a candidate that gets requests and answers none hangs": {looks: looks(7, silent, started(100)), want: Hold, cause: CauseNoAnswers, says: "answered 0 of the 700 requests that it got", from: 7},
-		"a few unanswered requests are no hang":                 {looks: looks(7, silent, started(1)), want: Hold, cause: CauseNoSplit, from: 7},
-		"a split that breaks after a while is found as fast":    {looks: looks(100).then(looks(4, silent)), want: Hold, cause: CauseNoSplit, from: 104},
-		"a split that works again is believed":                  {looks: looks(30, silent).then(looks(25)), want: Pass},
-		"weight 0 compares nothing":                             {looks: looks(30, weight(0), bad), want: Undecided, says: "gets no requests yet"},
-		"weight 0 is not blind":                                 {looks: looks(30, weight(0), missing), want: Undecided},
-		"weight 100 has nobody to compare with":                 {settings: short, looks: looks(30, weight(100), func(l *Look) { l.Stable = nil }), want: Inconclusive},
-		"a candidate alone has nobody to compare with":          {settings: short, looks: looks(30, bad, alone), want: Hold, cause: CauseNotAccepted},
-		"nor when stable is gone after a while":                 {settings: short, looks: looks(4).then(looks(20, func(l *Look) { l.Candidate["a"] = Counts{Requests: 400, Errors: 400} }, alone)), want: Hold, cause: CauseNotAccepted},
-		"a bad candidate fails where stable is back":            {looks: looks(8, bad, alone).then(looks(4, bad)), want: Fail, cause: CauseErrorRate},
-		"a new step is accepted afresh":                         {looks: looks(20).then(looks(5, step(1), weight(25))), want: Undecided},
-		"the old step's time does not count":                    {settings: short, looks: looks(14, idle).then(looks(14, step(1), weight(25), idle)), want: Undecided},
+		"a candidate that gets requests and answers none hangs": {looks: looks(7, silent, started(100)), want: Hold, cause: CauseNoAnswers, says: "answered 0 of the last 400 requests that it got", from: 7},
+		"too little data because of pods that differ says so": {settings: Settings{MaxStepTime: time.Minute}, looks: looks(12, uneven), want: Inconclusive,
+			says: "; stable's pods differ so much among themselves that it counts 335 times less"},
+		"one that hangs after an hour hangs as well": {looks: looks(720, started(100)).then(looks(4, silent, started(100))), want: Hold, cause: CauseNoAnswers,
+			says: "answered 0 of the last 400 requests that it got", from: 724},
+		"a few unanswered requests are no hang":              {looks: looks(7, silent, started(1)), want: Hold, cause: CauseNoSplit, from: 7},
+		"a split that breaks after a while is found as fast": {looks: looks(100).then(looks(4, silent)), want: Hold, cause: CauseNoSplit, from: 104},
+		"a split that works again is believed":               {looks: looks(30, silent).then(looks(25)), want: Pass},
+		"weight 0 compares nothing":                          {looks: looks(30, weight(0), bad), want: Undecided, says: "gets no requests yet"},
+		"weight 0 is not blind":                              {looks: looks(30, weight(0), missing), want: Undecided},
+		"weight 100 has nobody to compare with":              {settings: short, looks: looks(30, weight(100), func(l *Look) { l.Stable = nil }), want: Inconclusive},
+		"a candidate alone has nobody to compare with":       {settings: short, looks: looks(30, bad, alone), want: Hold, cause: CauseNotAccepted},
+		"nor when stable is gone after a while":              {settings: short, looks: looks(4).then(looks(20, func(l *Look) { l.Candidate["a"] = Counts{Requests: 400, Errors: 400} }, alone)), want: Hold, cause: CauseNotAccepted},
+		"a bad candidate fails where stable is back":         {looks: looks(8, bad, alone).then(looks(4, bad)), want: Fail, cause: CauseErrorRate},
+		"a new step is accepted afresh":                      {looks: looks(20).then(looks(5, step(1), weight(25))), want: Undecided},
+		"the old step's time does not count":                 {settings: short, looks: looks(14, idle).then(looks(14, step(1), weight(25), idle)), want: Undecided},
 		"plenty of data that accepts nothing holds": {settings: short, looks: looks(15, func(l *Look) {
 			l.Candidate["a"], l.Stable["a"] = Counts{Requests: 5000, Errors: 40}, Counts{Requests: 45000, Errors: 240}
 		}), want: Pass},
@@ -308,6 +321,30 @@ type verdictCase struct {
 	cause    string
 	says     string // part of the message
 	from     int    // first look with this result; 0: not checked
+}
+
+// The clock goes back by less than tells it from a look that comes twice: the next step has no verdict by the step before.
+func TestAClockThatIsBehindAcceptsNoStep(t *testing.T) {
+	st, before := looks(12).play(Settings{})
+	l := lookAt(9, 25, Counts{Requests: 100}, Counts{Requests: 300})
+	l.Step = 1
+	if _, v := Judge(Settings{}, st, l); before[11].Result != Pass || v.Result != Undecided || v.Evidence.StepLooks != 0 {
+		t.Errorf("after %s step 1 is %s: %s", before[11].Result, v.Result, v.Message)
+	}
+}
+
+// A step begins with its pods, and its weight comes when they are ready: its part of the mass is put into play once.
+func TestEachStepHasItsMassOnce(t *testing.T) {
+	atOnce := looks(6).then(looks(6, step(1), weight(25))).then(looks(6, step(2), weight(50)))
+	later := looks(6).then(looks(3, step(1))).then(looks(3, step(1), weight(25))).then(looks(3, step(2), weight(25))).then(looks(3, step(2), weight(50)))
+	var got []float64
+	for _, s := range []script{atOnce[:12], later[:12], atOnce, later} {
+		st, _ := s.play(Settings{Steps: 3})
+		got = append(got, st.Injected)
+	}
+	if got[0] != got[1] || got[2] != got[3] || got[2] < got[0]+stepsMass/2 {
+		t.Errorf("in play after two steps %v and %v, after three %v and %v", got[0], got[1], got[2], got[3])
+	}
 }
 
 func checkVerdicts(t *testing.T, cases map[string]verdictCase) {

@@ -20,6 +20,8 @@ const (
 	// leastTail and mostTail are between which shares of stable's requests must be slower than a bound
 	// for it to be judged: others hardly ever change, or take long to tell anything.
 	leastTail, mostTail = 0.0005, 0.9
+	// fewSlower is the largest share of slower requests at which a bound still shows whatever is slower for a few.
+	fewSlower = 0.02
 	// enoughServed is how many requests of stable are needed to choose.
 	enoughServed = 200
 	// errorShare is the part of the rollout's e-value that is the error rate's where latency is judged
@@ -129,13 +131,12 @@ func (st *State) latency(s Settings, l Look, dt time.Duration) latencies {
 		return latencies{}
 	}
 	p.Blind = 0
-	warm, known := st.warm(s), st.present()
+	warm, known := st.warm(s), st.present()+st.unlisted(l.CandidateServed)
 	if (warm == 0) != (p.Warm == 0) || warm*p.Known != p.Warm*known { // another part of the candidate's requests is judged
 		p.Share = Window{}
 	}
 	p.Warm, p.Known = warm, known
-	if !p.Chosen && p.Warm > 0 && p.Served >= enoughServed {
-		st.chooseBounds(s, l)
+	if !p.Chosen && p.Warm > 0 && p.Served >= enoughServed && st.chooseBounds(s, l) {
 		lat, _ = st.latencies(s, l)
 	}
 	p.Share.add(uint64(lat.candidate.requests), uint64(lat.stable.requests))
@@ -167,7 +168,7 @@ func (lat *latencies) observe(st *State, l *Look, i int, weight float64) (x arms
 	at := i - (len(st.Rates) - st.bounds())
 	if lat.stable.requests > 0 {
 		for k := range st.Pods {
-			if c, ok := l.StableServed[st.Pods[k].Name]; ok {
+			if c, ok := l.StableServed[st.Pods[k].Name]; ok && len(c.Slower) >= len(l.Bounds) {
 				n := min(c.Requests, maxCount)
 				pods[k] = PodCount{float64(n), float64(min(c.Slower[lat.index[at]], n))}
 			}
@@ -220,21 +221,35 @@ func (p *Latency) remember(l Look) {
 // maxRemembered bounds the list of bounds.
 const maxRemembered = 40
 
-// choose finds at most n bounds to judge from what stable did so far: those that split its requests into two
-// parts of which neither is almost empty. The candidate has no say in it, or it would choose by what it
+// choose finds at most n bounds to judge, of those that are measured now, from what stable did so far: those that split its
+// requests into two parts of which neither is almost empty. The candidate has no say in it, or it would choose by what it
 // did. Where there are more than n, they are spread evenly over them. One that the user named is judged alone,
 // whatever stable did.
-func (p *Latency) choose(s Settings, n int) []float64 {
-	if named := s.LatencyBound.Seconds(); slices.Contains(p.Bounds, named) {
+//
+// A service that is faster than all bounds, or nearly always between two of them, has none that shows what becomes slower
+// for a few, and maybe none at all. The first bound that it hardly ever passes is judged, too, then.
+func (p *Latency) choose(s Settings, n int, measured []float64) []float64 {
+	if named := s.LatencyBound.Seconds(); slices.Contains(p.Bounds, named) && slices.Contains(measured, named) {
 		return []float64{named}
 	}
 	var out []float64
 	for i, bound := range p.Bounds {
-		if tail := share(p.Tails[i], p.Served); tail > leastTail && tail < mostTail {
+		tail := share(p.Tails[i], p.Served)
+		if !(tail < mostTail) || !slices.Contains(measured, bound) {
+			continue
+		}
+		if tail > leastTail || !p.shows(out) {
 			out = append(out, bound)
 		}
 	}
 	return spread(out, n)
+}
+
+// shows says that few of stable's requests are slower than one of the bounds.
+func (p *Latency) shows(bounds []float64) bool {
+	return slices.ContainsFunc(bounds, func(bound float64) bool {
+		return share(p.Tails[slices.Index(p.Bounds, bound)], p.Served) <= fewSlower
+	})
 }
 
 // spread is at most n of the bounds, evenly.
@@ -249,10 +264,13 @@ func spread(bounds []float64, n int) []float64 {
 	return out
 }
 
-// chooseBounds makes a rate of each bound.
-func (st *State) chooseBounds(s Settings, l Look) {
+// chooseBounds makes a rate of each bound, unless the look has none of those that stable was measured by.
+func (st *State) chooseBounds(s Settings, l Look) bool {
 	p := &st.Latency
-	bounds := p.choose(s, maxTracked)
+	if !slices.ContainsFunc(p.Bounds, func(b float64) bool { return slices.Contains(l.Bounds, b) }) {
+		return false
+	}
+	bounds := p.choose(s, maxTracked, l.Bounds)
 	if st.History.Minutes() > 0 { // those with a history are known better
 		known := slices.DeleteFunc(slices.Clone(bounds), func(b float64) bool { return !slices.Contains(st.History.Bounds, b) })
 		bounds = orDefault(len(known) > 0, known, bounds)
@@ -270,6 +288,7 @@ func (st *State) chooseBounds(s Settings, l Look) {
 	}
 	p.Chosen, p.Bounds, p.Tails, p.Served = true, nil, nil, 0
 	st.History = nil
+	return true
 }
 
 func (p *Latency) clone() Latency {

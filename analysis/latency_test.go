@@ -64,7 +64,7 @@ func inTurn(slow float64) func(*Look) {
 
 func TestLatency(t *testing.T) {
 	checkVerdicts(t, map[string]verdictCase{
-		"as fast as stable is accepted, once it is warm": {looks: looks(9, timed(1)), want: Pass, cause: CauseAccepted, says: "latency as far off", from: 9},
+		"as fast as stable is accepted, once it is warm": {looks: looks(9, timed(1)), want: Pass, cause: CauseAccepted, says: "and 1.5 times stable's share of slow requests plus 1.5 percentage points are ruled out", from: 9},
 		"slow while it warms up is forgiven":             {looks: looks(6, timed(10)).then(looks(20, timed(1))), want: Pass},
 		"slow once it is warm fails": {looks: looks(10, timed(3)), want: Fail, cause: "Latency/0.05", from: 10,
 			says: "3,600 of 4,000 requests to the candidate took longer than 50 ms (90 %), 10,800 of 36,000 to stable (30 %)"},
@@ -95,6 +95,74 @@ func TestLatency(t *testing.T) {
 		"latency that comes later than errors is left":   {looks: looks(1).then(looks(30, timed(10))), want: Pass},
 		"bounds that tell nothing are not judged":        {looks: looks(40, timed(1)), want: Pass},
 		"too few requests to choose bounds hold nothing": {settings: Settings{MaxStepTime: time.Minute}, looks: looks(12, timed(1), func(l *Look) { l.StableServed = serving(1, 10, "a") }), want: Inconclusive, from: 12},
+	})
+}
+
+// quick gives a look latencies of a service that answers all but slow of its requests within 1 ms; the candidate's slow requests take 2 s.
+func quick(slow uint64) func(*Look) {
+	return func(l *Look) {
+		l.Bounds = []float64{0.01, 0.1, 1}
+		l.CandidateServed = map[string]Served{"new": {Requests: 1000, Slower: []uint64{slow, slow, slow}}}
+		l.StableServed = map[string]Served{"a": {Requests: 4500, Slower: []uint64{1, 0, 0}}, "b": {Requests: 4500, Slower: []uint64{1, 0, 0}}}
+	}
+}
+
+// steady gives a look latencies of a service that needs between 10 and 100 ms for all its requests, but half of stable's are a bit faster.
+func steady(slow uint64) func(*Look) {
+	return func(l *Look) {
+		quick(slow)(l)
+		l.CandidateServed["new"].Slower[0] = 500 + slow/2
+		l.StableServed["a"].Slower[0], l.StableServed["b"].Slower[0] = 2250, 2250
+	}
+}
+
+func TestLatencyOfFastServices(t *testing.T) {
+	checkVerdicts(t, map[string]verdictCase{
+		"as fast as stable is accepted":  {looks: looks(10, quick(0)), want: Pass},
+		"slow is a failure":              {looks: looks(10, quick(1000)), want: Fail, cause: "Latency/0.01", says: "4,000 of 4,000 requests to the candidate took longer than 10 ms (100 %)"},
+		"slow for a few, too":            {looks: looks(12, quick(30)), want: Fail, cause: "Latency/0.01"},
+		"where nearly all take as long":  {looks: looks(10, steady(0)), want: Pass},
+		"and some of the candidate's do": {looks: looks(12, steady(30)), want: Fail, cause: "Latency/0.1"},
+	})
+}
+
+// Which bounds are measured changes when an exponential histogram merges its buckets, or another sidecar is scraped.
+func TestBoundsThatChange(t *testing.T) {
+	fewer := func(l *Look) {
+		l.Bounds = []float64{0.25}
+		for _, pods := range []map[string]Served{l.CandidateServed, l.StableServed} {
+			for name, c := range pods {
+				pods[name] = Served{Requests: c.Requests, Slower: c.Slower[4:5]}
+			}
+		}
+	}
+	others := func(l *Look) { l.Bounds = []float64{0.006, 0.026, 0.051, 0.11, 0.26, 0.51, 5.1} }
+	checkVerdicts(t, map[string]verdictCase{
+		"at the look at which they are chosen": {looks: looks(6, timed(1)).then(looks(12, timed(3), fewer)), want: Fail, cause: "Latency/0.25"},
+		"to none of those before":              {looks: looks(6, timed(1)).then(looks(12, timed(3), others)), want: Fail, cause: "Latency/0.051"},
+		"once they are chosen":                 {looks: looks(10, timed(1)).then(looks(12, timed(3), others)), want: Hold, cause: CauseBlind},
+	})
+}
+
+// Of more pods than are told apart none is judged before it is warm, and enough are to see what is slow.
+func TestManyPodsOfTheCandidate(t *testing.T) {
+	many := func(slow float64, from, to int) func(*Look) {
+		return func(l *Look) {
+			for i := from; i < to; i++ {
+				maps.Copy(l.CandidateServed, serving(slow, 1000, fmt.Sprintf("new-%02d", i)))
+			}
+			l.CandidateServed = maps.Clone(l.CandidateServed)
+			l.Weight, l.CandidatePods = 50, to
+			l.Candidate = map[string]Counts{"a": {Requests: 1000 * uint64(to)}}
+			l.StableServed = serving(1, 20_000, "a", "b")
+			l.Stable = map[string]Counts{"a": {Requests: 20_000}, "b": {Requests: 20_000}}
+		}
+	}
+	twenty := looks(20, timed(1), many(1, 0, 20))
+	checkVerdicts(t, map[string]verdictCase{
+		"those that come are slow while they are cold": {looks: twenty.then(looks(6, timed(1), many(1, 0, 20), many(3, 20, 40))).
+			then(looks(20, timed(1), many(1, 0, 40))), want: Pass},
+		"all are slow": {looks: twenty.then(looks(16, timed(3), many(3, 0, 40))), want: Fail, cause: "Latency/0.05"},
 	})
 }
 

@@ -17,6 +17,8 @@ type Look struct {
 	Step int
 	// Weight is the share of requests meant for the candidate, in percent. At 0 nothing is compared.
 	Weight int
+	// Paused says that the rollout waits for its user: what is counted is evidence, but the time is none of the step's.
+	Paused bool
 	// Missing says that the counters could not be read. Candidate and Stable are then ignored, and the
 	// next look's counts span the gap.
 	Missing bool
@@ -31,7 +33,7 @@ type Look struct {
 	Bounds []float64
 	// CandidateServed and StableServed are the requests of each revision by the pod that answered them.
 	CandidateServed, StableServed map[string]Served
-	// CandidatePods is how many pods the candidate has. Zero: as many as were seen in CandidateServed.
+	// CandidatePods is how many pods of the candidate get requests. Zero: as many as were seen in CandidateServed.
 	CandidatePods int
 	// Metrics are the current values of the users' metrics. One that is absent counts as missing.
 	Metrics []MetricValue

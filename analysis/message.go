@@ -108,11 +108,11 @@ func message(s Settings, st *State, v Verdict) string {
 	case CauseBlind:
 		return fmt.Sprintf("data has been missing for %s or longer: %s", st.blindFor(s), st.missing(s))
 	case CauseNoSplit:
-		return fmt.Sprintf("%s completed %s of %s requests in this step, far below its weight of %d %%: the requests are not split",
-			s.Candidate, count(st.StepTotal.CandidateRequests), count(st.StepTotal.CandidateRequests+st.StepTotal.StableRequests), st.Weight)
+		return fmt.Sprintf("%s completed %s of the last %s requests, far below its weight of %d %%: the requests are not split",
+			s.Candidate, count(st.Unsplit.CandidateRequests), count(st.Unsplit.CandidateRequests+st.Unsplit.StableRequests), st.Weight)
 	case CauseNoAnswers:
-		return fmt.Sprintf("%s answered %s of the %s requests that it got in this step, while %s answers", s.Candidate,
-			count(st.StepTotal.CandidateRequests), count(st.StepTotal.CandidateStarted), s.Stable)
+		return fmt.Sprintf("%s answered %s of the last %s requests that it got, while %s answers", s.Candidate,
+			count(st.Unsplit.CandidateRequests), count(st.Unsplit.CandidateStarted), s.Stable)
 	case CauseSuspicious:
 		return "the step's time is up and there are signs of harm: " + st.suspect().text(s, st.suspect().Total)
 	case CauseNotAccepted:
@@ -131,8 +131,16 @@ func tooLittle(s Settings, st *State) string {
 	if !st.compares() {
 		return fmt.Sprintf("the step's time is up and there were too few looks with data to know: %d", st.StepLooks)
 	}
-	return "the step's time is up and there was too little data to know: " + st.hindmost().text(s, st.hindmost().StepTotal)
+	r := st.hindmost()
+	text := "the step's time is up and there was too little data to know: " + r.text(s, r.StepTotal)
+	if phi := max(r.Baseline.Phi, r.Noise.phi(st.Pods.busy())); phi >= worthTelling {
+		text += fmt.Sprintf("; stable's pods differ so much among themselves that it counts %.0f times less", phi)
+	}
+	return text
 }
+
+// worthTelling is the dispersion from which on it is why there is too little data.
+const worthTelling = 2
 
 func accepted(s Settings, st *State) string {
 	if !st.compares() {
@@ -144,16 +152,17 @@ func accepted(s Settings, st *State) string {
 	r := st.pick(func(*Rate) float64 { return 0 }) // the first
 	b := r.appendText(make([]byte, 0, messageSize), s, r.StepTotal)
 	b = r.appendMargin(append(b, "; "...), s)
-	others := ""
-	switch latency := st.bounds() > 0 && r.Bound == 0; {
-	case st.evidential()-st.bounds() > 1 && st.sameLine(s, r):
-		b = append(b, " and as much of every other rate"...)
-	case st.evidential()-st.bounds() > 1:
-		others = ", and of every other rate its own line"
-	case latency:
-		b = append(b, " and latency as far off"...)
+	others := " is ruled out"
+	switch latency, alone := st.bounds() > 0, st.evidential()-st.bounds() <= 1; {
+	case !alone && !latency && st.sameLine(s, r):
+		others = " and as much of every other rate is ruled out"
+	case !alone:
+		others = " is ruled out, and of every other rate its own line"
+	case latency && r.Bound == 0:
+		b = st.Rates[len(st.Rates)-1].appendMargin(append(b, " and "...), s)
+		others = " are ruled out"
 	}
-	b = append(append(append(b, " is ruled out"...), others...), " (chance of error under "...)
+	b = append(append(b, others...), " (chance of error under "...)
 	b = append(appendPercent(b, s.Beta), ')')
 	if outvoted := st.outvoted(s); outvoted != "" {
 		b = append(append(b, "; "...), outvoted...)

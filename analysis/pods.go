@@ -13,7 +13,8 @@ const (
 	// maxPods is how many of stable's pods are told apart. A sample: more pods would tell more precisely
 	// how much pods differ, but ten do, and the state must stay small.
 	maxPods = 10
-	// maxFresh is how many of the candidate's pods are told apart. More are taken for warm.
+	// maxFresh is how many of the candidate's pods are told apart. Of more the latency is not judged: nobody knows whether they are
+	// warm, and so many tell enough.
 	maxFresh = 32
 	// forgetPod is for how long a pod without requests is remembered.
 	forgetPod = time.Minute
@@ -206,7 +207,20 @@ func (st *State) warming(s Settings, name string) bool {
 			return st.Fresh[i].Age+s.Interval/2 < s.WarmUp
 		}
 	}
-	return len(st.Fresh) < maxFresh
+	return true
+}
+
+// unlisted is how many more of the candidate's pods have requests than are told apart.
+func (st *State) unlisted(served map[string]Served) (n int) {
+	if len(st.Fresh) < maxFresh {
+		return 0
+	}
+	for name, c := range served {
+		if c.Requests > 0 && !slices.ContainsFunc(st.Fresh, func(p Pod) bool { return p.Name == name }) {
+			n++
+		}
+	}
+	return n
 }
 
 // candidatePods is how many pods the candidate has, for all that is known; at least 1, which is the

@@ -3,7 +3,10 @@
 
 package analysis
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 const (
 	// shareLooks is the longest window over which the candidate's share is taken.
@@ -151,6 +154,9 @@ func (p *Split) clean() {
 func (p *Split) broken() bool {
 	return mean(p[:]) >= splitThreshold
 }
+
+// fine says that nothing speaks against the split. When it broke is best guessed as when it was fine last (Page 1954).
+func (p *Split) fine() bool { return slices.Max(p[:]) <= 1 }
 
 func mean(v []float64) float64 {
 	if len(v) == 0 {

@@ -43,6 +43,8 @@ type State struct {
 	// Share is the window for the candidate's share, Split the check that requests are split at all.
 	Share Window `json:"share"`
 	Split Split  `json:"split"`
+	// Unsplit is what was counted since Split was fine last.
+	Unsplit Totals `json:"unsplit,omitzero"`
 
 	// Pods are those of stable's pods that are told apart, Fresh the candidate's pods.
 	Pods  Pods  `json:"pods"`
@@ -54,6 +56,8 @@ type State struct {
 
 	// Injected is the mass that harm processes have put into play, 0 to 1.
 	Injected float64 `json:"injected"`
+	// Opened is the last step that has had its mass.
+	Opened int `json:"opened,omitempty"`
 	// Rates are the compared rates, in this order, in which each is found by its place: that of errors, those of users'
 	// metrics, those of the latency bounds, which are chosen last.
 	Rates []Rate `json:"rates,omitempty"`
@@ -102,7 +106,7 @@ func (st State) next() State {
 	st.Injected = min(max(finite(st.Injected), 0), 1)
 	st.Looks, st.StepLooks = max(st.Looks, 0), max(st.StepLooks, 0)
 	st.InStep, st.Blind = max(st.InStep, 0), max(st.Blind, 0)
-	st.Total, st.StepTotal = st.Total.plus(Totals{}), st.StepTotal.plus(Totals{})
+	st.Total, st.StepTotal, st.Unsplit = st.Total.plus(Totals{}), st.StepTotal.plus(Totals{}), st.Unsplit.plus(Totals{})
 	st.Share.clean()
 	st.Split.clean()
 	return st

@@ -20,6 +20,8 @@ type Ack struct {
 	Peer string
 	// PeerWeight is that revision's share, 0 to 100.
 	PeerWeight int32
+	// Over says that it hands on to that revision what peers still send; see xds.Split.
+	Over bool
 	// Rejected is Envoy's own words when it refused its configuration; empty otherwise.
 	Rejected string
 }
@@ -62,7 +64,7 @@ func sidecar(s *v1alpha1.RolloutStatus, revision string, a Ack) rollout.Sidecar 
 	switch {
 	case a.Peer == "":
 	case revision == s.Candidate.Hash && a.Peer == s.Stable.Hash:
-		sc.Candidate, sc.Weight = s.Candidate.Hash, 100-a.PeerWeight
+		sc.Candidate, sc.Weight, sc.HandsOn = s.Candidate.Hash, 100-a.PeerWeight, a.Over
 	case revision == s.Candidate.Hash:
 	default:
 		sc.Candidate, sc.Weight = a.Peer, a.PeerWeight

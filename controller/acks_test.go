@@ -61,6 +61,13 @@ func TestSidecarsSpeakOfTheCandidate(t *testing.T) {
 				{Pod: "c1", Revision: candidateHash, Connected: true},
 			},
 		},
+		"a candidate that hands requests to stable says so": {
+			acks: acknowledged{candidateHash: {{Pod: "c1", Peer: stableHash, PeerWeight: 100, Over: true}}},
+			want: []rollout.Sidecar{
+				silent("s1", stableHash), silent("s2", stableHash),
+				{Pod: "c1", Revision: candidateHash, Connected: true, Candidate: candidateHash, HandsOn: true},
+			},
+		},
 		"without a candidate only stable's are looked at": {
 			change: func(s *v1alpha1.RolloutStatus) { s.Candidate = v1alpha1.Revision{} },
 			acks:   acknowledged{stableHash: {{Pod: "s1", Peer: candidateHash}}},

@@ -210,21 +210,19 @@ func (r *Reconciler) deletePods(ctx context.Context, w *workload, d rollout.Deci
 	return errors.Join(errs...)
 }
 
-// resize scales ReplicaSets, raises first. Preconditions: the ReplicaSet as it was read, and never
-// stable below an N read live, so that a stale cache can't take pods away.
+// resize scales ReplicaSets, raises first. Preconditions: the ReplicaSet as it was read, and for what is lowered a Deployment read
+// live that is about the same version, and, if it is stable, has no larger N: caches fill at different times, and a stale one
+// must not take pods away. All of a decision is about the same Deployment: what else is to be lowered waits for the next pass.
 func (r *Reconciler) resize(ctx context.Context, w *workload, d rollout.Decision) error {
 	for _, size := range d.Sizes {
 		rs := w.replicaSet(size.Revision)
 		if rs == nil {
 			continue
 		}
-		if size.Revision == d.Status.Stable.Hash && size.Replicas < *rs.Spec.Replicas {
-			var live appsv1.Deployment
-			if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(w.deployment), &live); err != nil {
-				return fmt.Errorf("reading N before shrinking stable: %w", err)
-			}
-			if live.Spec.Replicas == nil || size.Replicas < *live.Spec.Replicas {
-				return nil
+		if size.Replicas < *rs.Spec.Replicas {
+			may, err := r.mayLower(ctx, w, size, size.Revision == d.Status.Stable.Hash)
+			if err != nil || !may {
+				return err
 			}
 		}
 		next := rs.DeepCopy()
@@ -235,6 +233,17 @@ func (r *Reconciler) resize(ctx context.Context, w *workload, d rollout.Decision
 		}
 	}
 	return nil
+}
+
+func (r *Reconciler) mayLower(ctx context.Context, w *workload, size rollout.Size, stable bool) (bool, error) {
+	var live appsv1.Deployment
+	if err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(w.deployment), &live); err != nil {
+		return false, fmt.Errorf("reading the Deployment before revision %s is made smaller: %w", size.Revision, err)
+	}
+	if webhook.TemplateDigest(live.Spec.Template) != webhook.TemplateDigest(w.deployment.Spec.Template) {
+		return false, nil
+	}
+	return !stable || live.Spec.Replicas != nil && size.Replicas >= *live.Spec.Replicas, nil
 }
 
 // noteReplicas notes N, and with it that there may be no more pods: with Recreate, where this is needed, there never are.

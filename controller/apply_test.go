@@ -113,7 +113,7 @@ func TestStatusIsWrittenBeforeEverythingElse(t *testing.T) {
 			"update status of web", "update web", // the record: its status, then the wish that was taken up
 			"patch status of web",             // the failure, for native tools
 			"patch status of c1", "patch web", // the gate, the hold
-			"update web", "patch web", // no webhook here: the fields directly, and disowned
+			"update web", // no webhook here: the fields directly, which nobody owns here
 			"delete c2", "update web-aaa", "delete web-ccc",
 		}
 		if d := cmp.Diff(want, log.done); d != "" {
@@ -326,6 +326,23 @@ func TestResizeTrustsOnlyALiveN(t *testing.T) {
 				t.Errorf("sizes (-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+// After an outage of the API server the caches come back one by one: ReplicaSets of an update whose Deployment is not known yet look
+// like what is left of some version.
+func TestNothingIsLoweredForAVersionOfBefore(t *testing.T) {
+	r, w, _ := worldOf(t, record(), replicaSet(stableHash, "v1", 4), replicaSet("ccc", "v3", 1))
+	live := stored(t, r.Client, deployment())
+	live.Spec.Template = template("v3")
+	if err := r.Client.Update(t.Context(), live); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.resize(t.Context(), w, decided(w, func(d *rollout.Decision) { d.Sizes = []rollout.Size{{Revision: "ccc", Replicas: 0}} })); err != nil {
+		t.Fatal(err)
+	}
+	if got := *stored(t, r.Client, replicaSet("ccc", "", 0)).Spec.Replicas; got != 1 {
+		t.Errorf("the new version has %d replicas, want the 1 that it was given", got)
 	}
 }
 

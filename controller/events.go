@@ -12,6 +12,9 @@ import (
 	"github.com/headgate/headgate/webhook"
 )
 
+// maxNote is how long the API server lets an Event's note be.
+const maxNote = 1024
+
 // emit reports what the Decision says has happened.
 func (r *Reconciler) emit(w *workload, d rollout.Decision) {
 	for _, e := range d.Events {
@@ -19,7 +22,7 @@ func (r *Reconciler) emit(w *workload, d rollout.Decision) {
 		if e.Warning {
 			kind = corev1.EventTypeWarning
 		}
-		r.Events.Eventf(w.deployment, w.record, kind, e.Reason, "Rollout", "%s", e.Message)
+		r.Events.Eventf(w.deployment, w.record, kind, e.Reason, "Rollout", "%s", shorten(e.Message, maxNote))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/webhook"
 	"github.com/headgate/headgate/xds"
 )
@@ -103,16 +104,13 @@ func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 	var out []xds.Workload
 	for hash, ports := range captured {
 		x := xds.Workload{Namespace: w.deployment.Namespace, Name: w.deployment.Name, Revision: hash, IPv6: hasIPv6(w.pods[hash])}
-		peer, weight, split := w.split(hash)
+		x.Split = w.split(hash)
 		for _, p := range ports {
 			port := xds.Port{Number: uint32(p.Port), Protocol: protocolOf(p)}
-			if toStable := peer == w.status().Stable.Hash; split && (toStable || stableOnly(p, w.pods[hash], w.pods[peer], services) == "") {
-				port.Peer = peerPort(p, captured[peer], w.pods[hash], w.pods[peer], services)
+			if s := x.Split; s != nil && (s.PeerIsStable || stableOnly(p, w.pods[hash], w.pods[s.Peer], services) == "") {
+				port.Peer = peerPort(p, captured[s.Peer], w.pods[hash], w.pods[s.Peer], services)
 			}
 			x.Ports = append(x.Ports, port)
-		}
-		if split {
-			x.Split = &xds.Split{Peer: peer, PeerIsStable: peer == w.status().Stable.Hash, PeerWeight: weight, Endpoints: w.endpoints(peer)}
 		}
 		out = append(out, x)
 	}
@@ -120,19 +118,27 @@ func (w *workload) configurations(services []corev1.Service) []xds.Workload {
 	return out
 }
 
-// split is which other revision a revision's sidecars know, and its share; false: all requests are served here.
-func (w *workload) split(hash string) (peer string, weight uint32, ok bool) {
+// split is which other revision a revision's sidecars know, its share, and whether that is all that this one is there for;
+// nil: all requests are served here.
+func (w *workload) split(hash string) *xds.Split {
 	s := w.status()
 	if s.DeploymentUID != w.deployment.UID || s.Stable.Hash == "" {
-		return "", 0, false
+		return nil
 	}
-	switch hash {
-	case s.Stable.Hash:
-		return s.Candidate.Hash, uint32(s.Weight), s.Candidate.Hash != ""
-	case s.Candidate.Hash:
-		return s.Stable.Hash, uint32(100 - s.Weight), true
+	toStable := func(weight int32, over bool) *xds.Split {
+		return &xds.Split{Peer: s.Stable.Hash, PeerIsStable: true, PeerWeight: uint32(weight), Over: over, Endpoints: w.endpoints(s.Stable.Hash)}
 	}
-	return s.Stable.Hash, 100, w.neverOut(hash)
+	switch {
+	case hash == s.Stable.Hash && s.Candidate.Hash != "":
+		return &xds.Split{Peer: s.Candidate.Hash, PeerWeight: uint32(s.Weight), Endpoints: w.endpoints(s.Candidate.Hash)}
+	case hash == s.Stable.Hash:
+		return nil
+	case hash == s.Candidate.Hash:
+		return toStable(100-s.Weight, rollout.Over(&s))
+	case w.neverOut(hash):
+		return toStable(100, true)
+	}
+	return nil
 }
 
 // neverOut: the revision has been a candidate and is none any more, and while its pods end, somebody may still ask them, by a
@@ -168,7 +174,7 @@ func servesPeers(pod *corev1.Pod) bool {
 // awaitsNode says whether a pod of a split gets no requests only because of its node.
 func (w *workload) awaitsNode() bool {
 	for hash, pods := range w.pods {
-		if _, _, split := w.split(hash); split && slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
+		if w.split(hash) != nil && slices.ContainsFunc(pods, func(pod *corev1.Pod) bool {
 			return servesPeers(pod) && !w.nodeUp(pod.Spec.NodeName)
 		}) {
 			return true

@@ -60,17 +60,34 @@ func TestConfigurationsFollowTheRecord(t *testing.T) {
 		return func(w *workload) { change(&w.record.Status) }
 	}
 	allToStable := xds.Split{Peer: stableHash, PeerIsStable: true, PeerWeight: 100, Endpoints: []string{"10.0.0.1"}}
+	over := allToStable
+	over.Over = true
+	phase := func(p v1alpha1.Phase, weight int32) func(*workload) {
+		return status(func(s *v1alpha1.RolloutStatus) { s.Phase, s.Weight = p, weight })
+	}
+	none := xds.Split{Peer: candidateHash, Endpoints: []string{"10.0.0.2"}}
 	for name, tc := range map[string]struct {
 		change func(*workload)
 		want   []xds.Workload
 	}{
+		// Only when nobody judges it any more: what is handed on counts as the candidate's.
+		"a candidate that was rejected hands on what it is sent": {phase(v1alpha1.PhaseQuarantined, 0), []xds.Workload{split(stableHash, none), split(candidateHash, over)}},
+		"at once": {phase(v1alpha1.PhaseRollingBack, 0), []xds.Workload{split(stableHash, none), split(candidateHash, over)}},
+		"but not while stable can't carry all": {phase(v1alpha1.PhaseRollingBack, 10), []xds.Workload{
+			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10, Endpoints: []string{"10.0.0.2"}}),
+			split(candidateHash, xds.Split{Peer: stableHash, PeerIsStable: true, PeerWeight: 90, Endpoints: []string{"10.0.0.1"}}),
+		}},
+		"one that starts does not":           {phase(v1alpha1.PhaseStarting, 0), []xds.Workload{split(stableHash, none), split(candidateHash, allToStable)}},
+		"nor one in a step without requests": {phase(v1alpha1.PhaseStepping, 0), []xds.Workload{split(stableHash, none), split(candidateHash, allToStable)}},
+		"nor one that is paused there":       {phase(v1alpha1.PhasePaused, 0), []xds.Workload{split(stableHash, none), split(candidateHash, allToStable)}},
+		"nor one that goes out":              {phase(v1alpha1.PhasePromoting, 0), []xds.Workload{split(stableHash, none), split(candidateHash, allToStable)}},
 		"both arms split": {func(*workload) {}, []xds.Workload{
 			split(stableHash, xds.Split{Peer: candidateHash, PeerWeight: 10, Endpoints: []string{"10.0.0.2"}}),
 			split(candidateHash, xds.Split{Peer: stableHash, PeerIsStable: true, PeerWeight: 90, Endpoints: []string{"10.0.0.1"}}),
 		}},
 		"no record: at rest": {func(w *workload) { w.record = nil }, []xds.Workload{rest(stableHash), rest(candidateHash)}},
 		"the candidate is none any more": {status(func(s *v1alpha1.RolloutStatus) { s.Candidate = v1alpha1.Revision{} }), []xds.Workload{
-			rest(stableHash), split(candidateHash, allToStable),
+			rest(stableHash), split(candidateHash, over),
 		}},
 		"nor is one of which a pod was out": {func(w *workload) {
 			w.record.Status.Candidate = v1alpha1.Revision{}
@@ -79,7 +96,7 @@ func TestConfigurationsFollowTheRecord(t *testing.T) {
 		"no stable revision yet: at rest":   {status(func(s *v1alpha1.RolloutStatus) { s.Stable = v1alpha1.Revision{} }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
 		"another Deployment's record: rest": {status(func(s *v1alpha1.RolloutStatus) { s.DeploymentUID = "old" }), []xds.Workload{rest(stableHash), rest(candidateHash)}},
 		"another one is the candidate": {status(func(s *v1alpha1.RolloutStatus) { s.Candidate.Hash = "ccc" }), []xds.Workload{
-			split(stableHash, xds.Split{Peer: "ccc", PeerWeight: 10}), split(candidateHash, allToStable),
+			split(stableHash, xds.Split{Peer: "ccc", PeerWeight: 10}), split(candidateHash, over),
 		}},
 		"it is about to go out natively": {func(w *workload) {
 			w.record.Status.Candidate = v1alpha1.Revision{}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/internal/fieldowner"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/webhook"
 )
@@ -103,24 +103,11 @@ func (w *workload) stableTemplate(hash string) *corev1.PodTemplateSpec {
 	return &rs.Spec.Template
 }
 
-// writeDirectly writes the rendered fields itself and disowns them in a second write: the same write
-// can't, because the API server adds the entry after it.
+// writeDirectly writes the rendered fields itself and disowns them in a second write.
 func (r *Reconciler) writeDirectly(ctx context.Context, rendered *appsv1.Deployment) error {
 	if err := r.Client.Update(ctx, rendered, client.FieldOwner(directFieldManager)); err != nil {
 		return fmt.Errorf("writing the fields directly: %w", err)
 	}
-	kept := slices.DeleteFunc(slices.Clone(rendered.ManagedFields), func(f metav1.ManagedFieldsEntry) bool {
-		return f.Manager == directFieldManager
-	})
-	patch, err := json.Marshal([]map[string]any{
-		{"op": "test", "path": "/metadata/resourceVersion", "value": rendered.ResourceVersion},
-		{"op": "replace", "path": "/metadata/managedFields", "value": kept},
-	})
-	if err != nil {
-		return fmt.Errorf("encoding managed fields: %w", err)
-	}
-	if err := r.Client.Patch(ctx, rendered, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(directFieldManager)); err != nil {
-		return fmt.Errorf("disowning the fields: %w", err)
-	}
-	return nil
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: rendered.Namespace, Name: rendered.Name}}
+	return fieldowner.Disown(ctx, r.APIReader, r.Client, d, directFieldManager, directFieldManager)
 }

@@ -130,7 +130,7 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 		if !json.Valid([]byte(r.Status.Policy)) { // who knows what was to be judged
 			looks[i] = analysis.Look{Time: now, Step: looks[i].Step, Weight: looks[i].Weight, Missing: true, Reason: "the policy that this rollout began with is not in its record"}
 		}
-		looks[i].CandidatePods = int(r.Status.CandidateReplicas)
+		looks[i].CandidatePods, looks[i].Paused = targets[i].CandidatePods, targets[i].Paused
 		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
 		l.judge(key, &r.Status, looks[i])
 		l.Wake(key)
@@ -148,7 +148,7 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 	s := &r.Status
 	t := prometheus.Target{
 		Namespace: r.Namespace, Workload: r.Name, Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
-		Step: int(s.Step), Weight: int(s.WeightInForce), Created: map[string]time.Time{}, Sidecars: map[string]string{},
+		Step: int(rollout.StepInForce(s)), Weight: int(s.WeightInForce), Paused: s.Phase == v1alpha1.PhasePaused, Created: map[string]time.Time{}, Sidecars: map[string]string{},
 	}
 	judged := &recordedPolicy(s).Analysis
 	t.NoLatency = judged.Latency.Disabled
@@ -162,6 +162,9 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 		for i := range pods.Items {
 			pod := &pods.Items[i]
 			t.Created[pod.Name] = pod.CreationTimestamp.Time
+			if hash == s.Candidate.Hash && servesPeers(pod) {
+				t.CandidatePods++
+			}
 			if address := StatsAddress(pod); address != "" {
 				t.Sidecars[pod.Name] = address
 			}
@@ -229,7 +232,7 @@ func (j judged) after(s *v1alpha1.RolloutStatus, by analysis.Settings, looks ...
 		j.state, verdict = analysis.Judge(by, j.state, look)
 		j.looked = look.Time
 	}
-	j.step, j.verdict, j.evidence = s.Step, apiVerdict(verdict), verdict.Evidence
+	j.step, j.verdict, j.evidence = rollout.StepInForce(s), apiVerdict(verdict), verdict.Evidence
 	return j
 }
 

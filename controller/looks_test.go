@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -118,6 +119,55 @@ func TestVerdictIsAboutThisStepOfThisRollout(t *testing.T) {
 				t.Errorf("forgotten, it still says %q", verdict.Result)
 			}
 		})
+	}
+}
+
+// A step has no verdict before its weight is in force: its pods may take minutes to be ready, and until then the looks are about the
+// weight of the step before.
+func TestVerdictIsAboutTheWeightOfTheStep(t *testing.T) {
+	r := record()
+	r.Status.Step, r.Status.StepSince = 1, nil
+	l, _ := watching(t, healthy, r)
+	lookFrom(t, l, 5, 20)
+	if v, state := l.Verdict(webKey, &r.Status); v.Result != "" || state == "" {
+		t.Errorf("while its pods start, step 1 is judged %q: %s", v.Result, v.Message)
+	}
+	began := r.Status.DeepCopy()
+	began.StepSince, began.WeightInForce = &metav1.MicroTime{Time: at(106)}, 25
+	if v, _ := l.Verdict(webKey, began); v.Result != "" {
+		t.Errorf("before anybody has looked at its weight, step 1 is judged %q: %s", v.Result, v.Message)
+	}
+}
+
+// remembers keeps what it was asked about.
+func remembers(asked *[]prometheus.Target) counters {
+	c := healthy
+	c.asked = asked
+	return c
+}
+
+// Step 1 wants five pods, and waits for them: what is looked at is step 0 with the one pod that answers.
+func TestCandidatePodsAreThoseThatGetRequests(t *testing.T) {
+	r := record()
+	r.Status.Step, r.Status.StepSince, r.Status.CandidateReplicas = 1, nil, 5
+	starts := func(p *corev1.Pod) { p.Status.Conditions = nil }
+	var asked []prometheus.Target
+	l, _ := watching(t, remembers(&asked), r, podOf(candidateHash, "c1", "10.0.0.1"), podOf(candidateHash, "c2", "10.0.0.2", starts), podOf(stableHash, "s1", "10.0.0.3"))
+	lookFrom(t, l, 5, 1)
+	if len(asked) != 1 || asked[0].Step != 0 || asked[0].CandidatePods != 1 {
+		t.Errorf("the judge is asked about %+v", asked)
+	}
+}
+
+// The user pauses as soon as the step is in force, for ten minutes of little traffic: the step's time is not up when he resumes.
+func TestAPauseIsNotTheStepsTime(t *testing.T) {
+	r := record()
+	r.Status.Phase, r.Status.ResumePhase = v1alpha1.PhasePaused, v1alpha1.PhaseStepping
+	r.Status.StepSince = &metav1.MicroTime{Time: at(3)}
+	l, _ := watching(t, counters{candidate: analysis.Counts{Requests: 1}, stable: analysis.Counts{Requests: 9}}, r)
+	lookFrom(t, l, 5, 120)
+	if v, _ := l.Verdict(webKey, &r.Status); v.Result != v1alpha1.ResultUndecided || v.Evidence.Looks != 120 {
+		t.Errorf("after a pause of ten minutes the step is %s, by %d looks: %s", v.Result, v.Evidence.Looks, v.Message)
 	}
 }
 

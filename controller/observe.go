@@ -319,7 +319,7 @@ func (w *workload) stableGone() bool {
 	if s.Stable.Hash == "" || s.DeploymentUID != w.deployment.UID || (w.deployment.Spec.Replicas != nil && *w.deployment.Spec.Replicas == 0) {
 		return false
 	}
-	return !slices.ContainsFunc(w.pods[s.Stable.Hash], func(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil })
+	return !slices.ContainsFunc(w.pods[s.Stable.Hash], func(pod *corev1.Pod) bool { return !webhook.Ended(pod) })
 }
 
 // copies are the pods of a revision as values.

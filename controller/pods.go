@@ -21,7 +21,7 @@ func observePod(pod *corev1.Pod, nodeReady bool) rollout.Pod {
 	p := rollout.Pod{
 		Name:        pod.Name,
 		CreatedAt:   pod.CreationTimestamp.Time,
-		Terminating: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded,
+		Terminating: webhook.Ended(pod),
 		NodeReady:   nodeReady,
 		Gated:       webhook.HasGate(pod),
 		GateOpen:    conditionTrue(pod, v1alpha1.GateCondition),
@@ -165,7 +165,7 @@ func closedGate(pod *corev1.Pod) corev1.PodConditionType {
 // that says nothing about the version.
 func lostReadySince(pod *corev1.Pod) time.Time {
 	c := condition(pod, corev1.ContainersReady)
-	if c == nil || c.Status != corev1.ConditionFalse || pod.DeletionTimestamp != nil {
+	if c == nil || c.Status != corev1.ConditionFalse || webhook.Ended(pod) {
 		return time.Time{}
 	}
 	if slices.ContainsFunc(pod.Status.InitContainerStatuses, func(cs corev1.ContainerStatus) bool {

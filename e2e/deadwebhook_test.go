@@ -6,7 +6,6 @@
 package e2e
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/e2e/faults"
 	"github.com/headgate/headgate/e2e/harness"
 )
 
@@ -28,7 +28,18 @@ onFailure: Revert
 // A webhook that is registered but does not answer keeps no failed version in place, and stands in the way
 // of nothing but new versions.
 func testDeadWebhook(t *testing.T, cluster *harness.Cluster) {
-	c := cluster.NewCase(t, harness.Enabled)
+	for name, dies := range map[string]func(*harness.Case, faults.Webhook) func(){
+		"connections are refused": faults.Refuse,
+		"nothing is answered":     faults.Hang,
+	} {
+		t.Run(name, func(t *testing.T) {
+			deadWebhook(cluster.NewCase(t, harness.Enabled), func(c *harness.Case) func() { return dies(c, faults.DeploymentWebhook) })
+		})
+	}
+}
+
+func deadWebhook(c *harness.Case, dies func(*harness.Case) (mend func())) {
+	t := c.T
 	c.Policy(reverted)
 	c.Deploy()
 	stable := c.AwaitStable().Status.Stable.Hash
@@ -38,9 +49,7 @@ func testDeadWebhook(t *testing.T, cluster *harness.Cluster) {
 	c.SetImage("errors")
 	c.AwaitWeight(2*time.Minute, 0, 50)
 
-	const nobody, served = 444, 443
-	pointWebhook(c, nobody)
-	t.Cleanup(func() { pointWebhook(c, served) }) // other cases need it, whatever happens here
+	mend := dies(c)
 	requireOutcome(c, 1, v1alpha1.OutcomeRolledBack)
 	d := c.AwaitComplete()
 	if image(d) != "v1" {
@@ -62,19 +71,10 @@ func testDeadWebhook(t *testing.T, cluster *harness.Cluster) {
 	c.Do("scale", "deployment", harness.Name, "--replicas=3")
 	c.AwaitComplete()
 
-	pointWebhook(c, served)
+	mend()
 	c.SetImage("v3")
 	requireOutcome(c, 2, v1alpha1.OutcomePromoted)
 	c.AwaitComplete()
-}
-
-// pointWebhook makes the API server call the Deployment webhook on this port of its Service.
-func pointWebhook(c *harness.Case, port int) {
-	c.T.Helper()
-	patch := fmt.Sprintf(`[{"op":"test","path":"/webhooks/0/name","value":"deployments.headgate.dev"},{"op":"replace","path":"/webhooks/0/clientConfig/service/port","value":%d}]`, port)
-	if r := c.RunKubectl(c.Ctx, "", "patch", "mutatingwebhookconfiguration", "zz-headgate", "--type=json", "-p", patch); r.Exit != 0 {
-		c.T.Fatal(r)
-	}
 }
 
 // A Pod webhook that does not answer lets pods in without a gate. None of the candidate's serves for longer
@@ -89,7 +89,7 @@ func testHangingPodWebhook(t *testing.T, cluster *harness.Cluster) {
 	c.Pods.Mark(stable)
 	loads := everywhere(c)
 
-	hangPodWebhook(c)
+	faults.Hang(c, faults.PodWebhook)
 	c.SetImage("v2")
 	end := requireOutcome(c, 1, v1alpha1.OutcomeRolledBack)
 	if end.Verdict == nil || end.Verdict.Cause != v1alpha1.CausePodWebhook {
@@ -109,24 +109,4 @@ func testHangingPodWebhook(t *testing.T, cluster *harness.Cluster) {
 	c.Do("scale", "deployment", harness.Name, "--replicas=3")
 	c.AwaitReady(2*time.Minute, stable, 3)
 	stopAll(c, loads)
-}
-
-// hangPodWebhook makes the API server call the Pod webhook where connections are accepted and nothing is
-// ever answered, until the test ends.
-func hangPodWebhook(c *harness.Case) {
-	c.T.Helper()
-	const hung = "hung"
-	c.Do("run", hung, "--image="+harness.AppImage+"hang", "--port=8080")
-	c.Do("expose", "pod", hung, "--port=443", "--target-port=8080")
-	c.AwaitPod(hung, "it is ready", harness.Ready)
-	point := func(namespace, name string) {
-		patch := fmt.Sprintf(`[{"op":"test","path":"/webhooks/1/name","value":"pods.headgate.dev"},`+
-			`{"op":"replace","path":"/webhooks/1/clientConfig/service/namespace","value":%q},`+
-			`{"op":"replace","path":"/webhooks/1/clientConfig/service/name","value":%q}]`, namespace, name)
-		if r := c.RunKubectl(c.Ctx, "", "patch", "mutatingwebhookconfiguration", "zz-headgate", "--type=json", "-p", patch); r.Exit != 0 {
-			c.T.Fatal(r)
-		}
-	}
-	point(c.Namespace, hung)
-	c.T.Cleanup(func() { point(harness.SystemNamespace, harness.SystemName) }) // other cases need it, whatever happens here
 }

@@ -9,10 +9,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/harness"
 	"github.com/headgate/headgate/e2e/load"
@@ -51,6 +53,10 @@ func testEvidence(t *testing.T, cluster *harness.Cluster) {
 	t.Run("identical versions are never rolled back", func(t *testing.T) {
 		t.Parallel()
 		identical(cluster.NewCase(t, harness.Enabled))
+	})
+	t.Run("a step whose pods start slowly is judged at its own weight", func(t *testing.T) {
+		t.Parallel()
+		startingSlowly(cluster.NewCase(t, harness.Enabled))
 	})
 }
 
@@ -178,15 +184,46 @@ func requireOnlyCandidateFails(t testing.TB, r load.Report) {
 // identical rolls out the same image three times: whatever the judge says against it is wrong. BenchmarkIdentical does
 // so more often.
 func identical(c *harness.Case) {
-	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 45s\nprogressDeadline: 60s")
+	c.Policy("steps: [{weight: 10}, {weight: 25}, {weight: 50}]\nmaxDuration: 2m\nprogressDeadline: 60s")
 	c.Deploy("env.LATENCY=1ms")
 	c.AwaitStable()
 	l := c.StartLoad("service", harness.ToService(plenty()))
 	for i := range 3 {
 		c.Do("rollout", "restart", "deployment/"+harness.Name)
 		end := requireOutcome(c, i+1, v1alpha1.OutcomePromoted)
+		requireLatencyJudged(c.T, end.Verdict)
 		c.T.Logf("promoted after %v: %+v", end.EndedAt.Sub(end.StartedAt.Time).Round(time.Second), end.Verdict)
 		c.AwaitStable()
 	}
 	requireNoFailure(c.T, "through the Service", l.Stop())
+}
+
+// startingSlowly: a step's pods need longer to be ready than a step lasts. What is seen until then says nothing about the step.
+func startingSlowly(c *harness.Case) {
+	const starts, least = 50 * time.Second, 25 * time.Second // a step has six looks at least, of 5 s
+	c.Policy("steps: [{weight: 10, replicas: 1}, {weight: 50, replicas: 2}]\nmaxDuration: 90s\nprogressDeadline: 2m")
+	c.Deploy("replicas=2")
+	c.AwaitStable()
+	l := c.StartLoad("service", harness.ToService(enough()))
+	c.Apply(c.Manifest("replicas=2", "tag=v2", "env.READY_DELAY="+starts.String()))
+	r := c.AwaitRollout(rolloutEnd, "the promotion begins", func(r *v1alpha1.Rollout) bool { return r.Status.Phase == v1alpha1.PhasePromoting })
+	at := slices.IndexFunc(r.Status.Weights, func(w v1alpha1.WeightRecord) bool { return w.Step == 1 })
+	if at < 0 {
+		c.T.Fatalf("the last step's weight was never in force: %+v", r.Status.Weights)
+	}
+	if judged := r.Status.PhaseSince.Sub(r.Status.Weights[at].Since.Time); judged < least {
+		c.T.Errorf("the last step was over %v after its weight had come in force, want %v at least: %+v", judged, least, r.Status.Weights)
+	}
+	requireNoFailure(c.T, "through the Service", l.Stop())
+}
+
+// requireLatencyJudged: requests of the candidate count for a latency bound, which of an app that answers within a millisecond is one that
+// hardly any request takes longer than.
+func requireLatencyJudged(t testing.TB, v *v1alpha1.Verdict) {
+	t.Helper()
+	if v == nil || v.Evidence == nil || !slices.ContainsFunc(v.Evidence.Rates, func(r v1alpha1.RateEvidence) bool {
+		return strings.HasPrefix(r.Name, analysis.CauseLatency) && r.CandidateRequests > 0
+	}) {
+		t.Errorf("no latency of the candidate was judged: %+v", v)
+	}
 }

@@ -34,6 +34,7 @@ func testFaults(t *testing.T, cluster *harness.Cluster) {
 		{"control plane killed, frozen, away", controlPlaneGone},
 		{"API server slow, refusing, away", unreliableAPIServer},
 		{"another CA, and no Prometheus", anotherCA},
+		{"an expired certificate", expiredCertificate},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(cluster.NewCase(t, harness.Enabled)) })
 	}
@@ -284,9 +285,14 @@ func badWithoutPrometheus(c *harness.Case) {
 }
 
 // anotherCertificate of the same CA, for webhooks and xDS.
-func anotherCertificate(c *harness.Case) {
+func anotherCertificate(c *harness.Case) { withCertificate(c, faults.RotateCertificate) }
+
+// expiredCertificate: sidecars keep their streams, and it is replaced before anybody needs another one.
+func expiredCertificate(c *harness.Case) { withCertificate(c, faults.ExpireCertificate) }
+
+func withCertificate(c *harness.Case, replaced func(*harness.Case)) {
 	m := begin(c, slowly)
-	faults.RotateCertificate(c)
+	replaced(c)
 	c.Do("annotate", "deployment", harness.Name, "team=shop") // a held workload's writes need the webhook
 	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
 	c.AwaitReady(2*time.Minute, m.stable, replicas+1)

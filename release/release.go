@@ -34,6 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/internal/fieldowner"
 	"github.com/headgate/headgate/rollout"
 	"github.com/headgate/headgate/webhook"
 )
@@ -236,27 +237,10 @@ func (o Options) closeRecord(ctx context.Context, key types.NamespacedName) erro
 }
 
 // disown takes Headgate out of the owners of a Deployment's fields, or the user's next server-side apply
-// of another value would meet a conflict with somebody who is gone. It takes a write of its own: the API
-// server adds the entry of the writer after the write.
+// of another value would meet a conflict with somebody who is gone.
 func (o Options) disown(ctx context.Context, key types.NamespacedName) error {
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		var d appsv1.Deployment
-		if err := o.Client.Get(ctx, key, &d); err != nil {
-			return client.IgnoreNotFound(err)
-		}
-		kept := slices.DeleteFunc(slices.Clone(d.ManagedFields), func(f metav1.ManagedFieldsEntry) bool {
-			return slices.Contains(ownManagers(), f.Manager)
-		})
-		if len(kept) == len(d.ManagedFields) {
-			return nil
-		}
-		d.ManagedFields = kept
-		return o.Client.Update(ctx, &d, client.FieldOwner(fieldManager))
-	})
-	if err != nil {
-		return fmt.Errorf("disowning the fields of %s: %w", key, err)
-	}
-	return nil
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+	return fieldowner.Disown(ctx, o.Client, o.Client, d, fieldManager, ownManagers()...)
 }
 
 // released is the Deployment as its user wrote it.

@@ -52,6 +52,8 @@ var commands = map[string]func(*script, args) error{
 	"silent":   (*script).silent,
 	"refuses":  (*script).refuses,
 	"cut":      (*script).cut,
+	"joined":   (*script).joined,
+	"lags":     (*script).lags,
 	"down":     func(s *script, a args) error { return s.turn(a[0], true) },
 	"up":       func(s *script, a args) error { return s.turn(a[0], false) },
 	// The analysis: verdict Fail ErrorRate "too many errors"; verdict none.
@@ -297,6 +299,18 @@ func (s *script) refuses(a args) error {
 // cut v1-1: this sidecar can't reach the control plane any more.
 func (s *script) cut(a args) error {
 	s.named(a[0], func(p *pod) { p.cut = true })
+	return nil
+}
+
+// joined v1-1: it can again, and nobody knows what it has until it says so.
+func (s *script) joined(a args) error {
+	s.named(a[0], func(p *pod) { p.cut, p.acked = false, ack{} })
+	return nil
+}
+
+// lags v2-1: this sidecar comes to a replica that has not heard that the version is tried again; lags v2-1 no: it has now.
+func (s *script) lags(a args) error {
+	s.named(a[0], func(p *pod) { p.lags = len(a) == 1 })
 	return nil
 }
 

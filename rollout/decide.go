@@ -285,17 +285,16 @@ func (p *pass) observeWeight() {
 		return
 	}
 	silent, stableAcked := p.acknowledgements()
-	limit := silentUp
-	if p.s.Weight < p.s.WeightInForce {
+	limit, falls := silentUp, p.s.Weight < p.s.WeightInForce
+	if falls {
 		limit = silentDown
 	}
 	overdue := p.sinceWeight() >= limit
 	p.acked = stableAcked && (len(silent) == 0 || overdue)
 	// Downwards nobody is waited for longer than the limit, not even if no sidecar answers at all.
-	if p.acked || (overdue && p.s.Weight < p.s.WeightInForce) {
-		p.s.WeightInForce = p.s.Weight
-		slices.Sort(silent)
-		p.s.Unacknowledged = firstN(silent, 10)
+	if p.acked || (overdue && falls) {
+		out := p.leftOut(silent, falls)
+		p.s.WeightInForce, p.s.Unacknowledged = p.s.Weight, firstN(out, 10)
 	}
 	p.noteWeight()
 }
@@ -304,16 +303,18 @@ func (p *pass) observeWeight() {
 // a promotion, which may be one for each pod.
 const maxWeights = 64
 
-// noteWeight keeps since when what has been in force, for whoever looks back. Where there is no room the newest takes the
-// place of the one before it: the steps matter most.
+// noteWeight keeps since when what has been in force, and for which step, for whoever looks back. Where there is no room the newest
+// takes the place of the one before it: the steps matter most.
 func (p *pass) noteWeight() {
-	var last v1alpha1.WeightRecord
-	if n := len(p.s.Weights); n > 0 {
-		last = p.s.Weights[n-1]
+	now := v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: StepInForce(p.s), Weight: p.s.WeightInForce}
+	kept := p.s.Weights
+	if n := len(kept); n > 0 && kept[n-1].Since.Equal(&now.Since) { // the step begins in the pass that sees its weight in force
+		kept = kept[:n-1]
 	}
-	if last.Step != p.s.Step || last.Weight != p.s.WeightInForce {
-		p.s.Weights = append(firstN(p.s.Weights, maxWeights-1), v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: p.s.Step, Weight: p.s.WeightInForce})
+	if n := len(kept); n == 0 || kept[n-1].Step != now.Step || kept[n-1].Weight != now.Weight {
+		kept = append(firstN(kept, maxWeights-1), now)
 	}
+	p.s.Weights = kept
 }
 
 // maxServices is how many Services and ports are kept of stable (the CRD refuses more).
@@ -342,13 +343,40 @@ func (p *pass) acknowledgements() (silent []string, stableAcked bool) {
 		if !sc.Connected || (sc.Revision != p.s.Stable.Hash && sc.Revision != p.s.Candidate.Hash) {
 			continue
 		}
-		if sc.Candidate != p.s.Candidate.Hash || sc.Weight != p.s.Weight {
+		if !p.hasAcknowledged(sc) {
 			silent = append(silent, sc.Pod)
 			continue
 		}
 		stableAcked = stableAcked || sc.Revision == p.s.Stable.Hash
 	}
 	return silent, stableAcked
+}
+
+// hasAcknowledged: the connected sidecar has what it should have.
+func (p *pass) hasAcknowledged(sc Sidecar) bool {
+	return sc.Candidate == p.s.Candidate.Hash && sc.Weight == p.s.Weight &&
+		(sc.Revision != p.s.Candidate.Hash || sc.HandsOn == Over(p.s))
+}
+
+// leftOut names who may go on with another than the wanted weight: who is silent, and stable's pods whose sidecars are not
+// connected when it falls, or have not been since. (That a sidecar is not connected at another time means nothing: it has
+// what it was told. Nor does it in a quarantine that one is silent for a moment, because it has just come back.)
+func (p *pass) leftOut(silent []string, falls bool) (names []string) {
+	named := func(pod string) bool { return slices.Contains(p.s.Unacknowledged, pod) }
+	for _, pod := range silent {
+		if p.s.Phase != v1alpha1.PhaseQuarantined || p.sinceWeight() < 2*silentUp || named(pod) {
+			names = append(names, pod)
+		}
+	}
+	falls = falls || p.s.Phase == v1alpha1.PhaseRollingBack
+	for _, sc := range p.o.Sidecars {
+		serves := func(pod Pod) bool { return pod.Name == sc.Pod && pod.Ready }
+		if !sc.Connected && slices.ContainsFunc(p.stable.Pods, serves) && (falls || named(sc.Pod)) {
+			names = append(names, sc.Pod)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (p *pass) sinceWeight() time.Duration {

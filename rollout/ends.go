@@ -139,7 +139,9 @@ func (p *pass) begin(template string) {
 	p.s.StartedAt = micro(p.o.Now)
 	p.s.Replicas = p.o.Deployment.Replicas
 	p.s.Autoscaled = p.o.Autoscaled
-	p.s.Policy = snapshot(p.policy)
+	if p.s.Policy = ""; p.given != nil { // else it is looked for while the candidate starts
+		p.s.Policy = snapshot(p.policy)
+	}
 	p.setWeight(0)
 	if r := p.s.Rejected; r != nil && r.Template == template && p.o.Now.Before(r.Until.Time) && !retry {
 		p.quarantineAgain(r)

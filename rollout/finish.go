@@ -5,6 +5,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -230,8 +231,13 @@ func (p *pass) failureMessage() string {
 		m = fmt.Sprintf("%s (%s): %s", rolledBack, v.Cause, v.Message)
 	}
 	serves := "Stable serves all requests"
-	if p.fromPromotion() {
+	switch {
+	case p.fromPromotion():
 		serves = "The stable version is put back"
+	case slices.ContainsFunc(p.o.Sidecars, func(sc Sidecar) bool {
+		return sc.Revision == p.s.Stable.Hash && slices.Contains(p.s.Unacknowledged, sc.Pod)
+	}):
+		serves += ", but perhaps some that reach pods whose sidecars have not confirmed weight 0 (the Rollout's status.unacknowledged)"
 	}
 	return "headgate: " + m + ". " + serves + ". Look: kubectl describe rollouts.headgate.dev; undo: kubectl rollout undo"
 }

@@ -16,8 +16,9 @@ func (p *pass) steps() []v1alpha1.Step {
 }
 
 // EffectiveSteps are a policy's steps for a workload of n replicas: all of them, or, under an
-// autoscaler, those whose weight the few candidate pods it allows can carry. Never empty: when none
-// fits, it is the first one with as much weight as they can carry.
+// autoscaler, those whose weight the few candidate pods it allows can carry, and those at which the user wants to be asked, or to
+// wait, with as much weight as they can carry. Never empty, and never without requests where the policy has some: then it is the
+// first step that has, with as much weight as they can carry.
 func EffectiveSteps(policy *v1alpha1.RolloutPolicySpec, n int32, autoscaled bool) []v1alpha1.Step {
 	all := policy.EffectiveSteps()
 	if !autoscaled {
@@ -29,16 +30,27 @@ func EffectiveSteps(policy *v1alpha1.RolloutPolicySpec, n int32, autoscaled bool
 		// More pods than the weight needs are a wish that the autoscaler overrules; fewer are the
 		// user's word that they can carry it.
 		byWeight := v1alpha1.Step{Weight: s.Weight}
-		if min(byWeight.CandidateReplicas(n, false), s.CandidateReplicas(n, false)) <= k {
+		switch fits := min(byWeight.CandidateReplicas(n, false), s.CandidateReplicas(n, false)) <= k; {
+		case fits:
 			kept = append(kept, s)
+		case s.Approval || s.MinDuration != nil:
+			kept = append(kept, lighter(s, k, n))
 		}
 	}
+	hasRequests := func(s v1alpha1.Step) bool { return s.Weight > 0 }
+	if at := slices.IndexFunc(all, hasRequests); at >= 0 && !slices.ContainsFunc(kept, hasRequests) {
+		kept = append(kept, lighter(all[at], k, n))
+	}
 	if len(kept) == 0 {
-		first := all[0]
-		first.Weight = carries(k, n)
-		kept = append(kept, first)
+		kept = append(kept, lighter(all[0], k, n))
 	}
 	return kept
+}
+
+// lighter is a step with no more weight than k of n pods can carry.
+func lighter(s v1alpha1.Step, k, n int32) v1alpha1.Step {
+	s.Weight = min(s.Weight, carries(k, n))
+	return s
 }
 
 // carries is the weight that k of n pods can carry: one that makes none of them busier than the others.

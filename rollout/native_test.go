@@ -226,7 +226,7 @@ func (w *world) acknowledge() {
 			}
 			wanted := ack{}
 			if s := w.status; s.Candidate.Hash != "" && (v.name == s.Stable.Hash || v.name == s.Candidate.Hash) {
-				wanted = ack{s.Candidate.Hash, s.Weight}
+				wanted = ack{s.Candidate.Hash, s.Weight, v.name == s.Candidate.Hash && (rollout.Over(&s) || p.lags)}
 			}
 			if p.silent && p.acked != wanted {
 				wanted = ack{}

@@ -143,6 +143,9 @@ type Sidecar struct {
 	// empty at rest (everything local), and while another weight than the last acknowledged may be in force.
 	Candidate string
 	Weight    int32
+	// HandsOn: it is the candidate's, and gives what sidecars of stable send it to one of stable's pods, as those of a
+	// rejected candidate do. They count the answers as the candidate's.
+	HandsOn bool
 	// Rejected is Envoy's own words when the sidecar refused its configuration; empty otherwise.
 	Rejected string
 }

@@ -35,6 +35,10 @@ func (c *oracle) weights(before status, o rollout.Observation, d rollout.Decisio
 	if s.Phase == v1alpha1.PhaseStepping && s.Weight > 0 && (s.Weight > before.Weight || !sameRollout) && readyButGate(o, s.Candidate.Hash) == 0 {
 		return "weight is given to a candidate without a pod that is ready"
 	}
+	handsOn := func(sc rollout.Sidecar) bool { return sc.Connected && sc.Revision == s.Candidate.Hash && sc.HandsOn }
+	if s.Phase == v1alpha1.PhaseStepping && s.Weight > 0 && slices.ContainsFunc(o.Sidecars, handsOn) {
+		return "a candidate is judged whose requests stable answers"
+	}
 	return ""
 }
 

@@ -22,6 +22,7 @@ var deeds = []string{
 	"update v2", "update v2", "update v3", "update v4", "undo", "bypass v2", "bypass v5", "slip v3", "slip v1",
 	"pause", "pause", "resume", "resume", "resume", "scale 0", "scale 1", "scale 3", "scale 4", "scale 10",
 	"promote", "approve", "retry", "wipe", "open v2", "silent v1-1", "silent v2-1",
+	"cut v1-1", "cut v2-1", "joined v1-1", "joined v2-1", "lags v2-1", "lags v2-1 no",
 	"verdict Pass", "verdict Pass", "verdict Fail ErrorRate errors", "verdict Hold Blind", "verdict Hold NotBetter", "verdict Inconclusive", "verdict none",
 	"pods v2 crash", "pods v2 unready", "pods v2 quota", "pods v2 noroom", "pods v2 ok", "pods v1 unready", "pods v1 ok", "pods v1-1 nodelost",
 	"down webhook", "up webhook", "down podwebhook", "up podwebhook", "down xds", "up xds", "down native", "up native",
@@ -100,7 +101,7 @@ func comesToRest(s *script, o *oracle) string {
 	for _, v := range w.versions {
 		v.trouble = ""
 		for _, p := range v.pods {
-			p.trouble, p.silent = "", false
+			p.trouble, p.silent, p.cut, p.lags = "", false, false, false
 		}
 	}
 	if w.paused {

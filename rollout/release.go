@@ -106,6 +106,12 @@ func (p *pass) failedBefore() bool {
 	return p.s.Phase == v1alpha1.PhaseRollingBack || p.s.Phase == v1alpha1.PhaseQuarantined
 }
 
+// Over says that the candidate was rejected and no request is meant for it any more: its sidecars hand on to stable what they
+// are still sent. In every other phase it is judged, or about to be, or goes out, and answers.
+func Over(s *v1alpha1.RolloutStatus) bool {
+	return s.Weight == 0 && (s.Phase == v1alpha1.PhaseRollingBack || s.Phase == v1alpha1.PhaseQuarantined)
+}
+
 // policyGone does not fire while the user has paused: nothing may change then, and the candidate is
 // still judged. Only an uninstall can't wait: nothing of Headgate may stay.
 func (p *pass) policyGone() bool {
@@ -145,9 +151,11 @@ func (p *pass) weightIsGone() bool {
 	return p.noWeight()
 }
 
-// stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back.
+// stableDown: stable has served nobody for a while, and the candidate can, or nothing brings stable back. One that has failed does
+// not go out for that: stable's pods come back as they would without a rollout, and it would be stable for good.
 func (p *pass) stableDown() bool {
-	return (p.stableDownLong() || p.stableLeftOut() || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
+	down := p.stableDownLong() && (!p.failedBefore() || !p.stableIsKept())
+	return (down || p.stableLeftOut() || p.rescued()) && p.o.Deployment.Hold != nil && p.s.Phase != v1alpha1.PhasePromoting && !p.fromPromotion() &&
 		(p.candidate.readyButGate() > 0 || !p.stableIsKept())
 }
 

@@ -186,7 +186,7 @@ func describe(before status, o rollout.Observation, d rollout.Decision) decision
 	if r := d.Status.Rejected; r != nil && (before.Rejected == nil || *r != *before.Rejected) {
 		say("rejected", "%s, %d time(s), until [%s]", r.Template, r.Times, r.Until.Sub(start)-2*time.Second)
 	}
-	if d.Failure != "" && o.Deployment.FailureShown == "" {
+	if d.Failure != "" && o.Deployment.FailureShown != d.Failure {
 		say("failure", "%s", d.Failure)
 	}
 	if d.Failure == "" && o.Deployment.FailureShown != "" {

@@ -47,33 +47,41 @@ func podSignals(o *Observation, stable, candidate Revision) *v1alpha1.Verdict {
 		if p.Terminating || !p.NodeReady {
 			continue
 		}
-		if v := podSignal(o.Now, p); v != nil && !stableShows(stable, v.Cause, p.ProblemSince) {
+		if v := podSignal(o.Now, p); v != nil && !stableShows(o.Now, stable, v.Cause, p) {
 			return v
 		}
-		if lost := p.LostReadySince; !lost.IsZero() && o.Now.Sub(lost) >= readinessLostFor && !stableShows(stable, v1alpha1.CauseReadinessLost, lost) {
+		// Where nothing of stable is left, late in a promotion, there is nobody to compare with.
+		if lost := p.LostReadySince; !lost.IsZero() && o.Now.Sub(lost) >= readinessLostFor && stable.alive() > 0 && !stableShows(o.Now, stable, v1alpha1.CauseReadinessLost, p) {
 			return fail(v1alpha1.CauseReadinessLost, "pod %s was ready and is no longer, while stable pods stay ready", p.Name)
 		}
 	}
 	return nil
 }
 
-// stableShows: some stable pod has the same trouble, since about the same time as the candidate. An OOM
+// stableShows: some stable pod has the same trouble, since about the same time as the candidate's. An OOM
 // kill and a loss of readiness are moments: one of last week (a pod that is broken by itself) must not
-// hide the candidate's of today. The other problems last as long as they are shown. When it began may be
-// unknown: then it is the same.
-func stableShows(stable Revision, cause string, since time.Time) bool {
-	near := func(t time.Time) bool { return t.IsZero() || since.IsZero() || t.Sub(since).Abs() < sameWindow }
+// hide the candidate's of today, but an app that is killed, or ends, every few hours does so in a rollout over night, too. The
+// other problems last as long as they are shown. When it began may be unknown: then it is the same.
+func stableShows(now time.Time, stable Revision, cause string, of Pod) bool {
+	near := func(t, since time.Time) bool { return t.IsZero() || since.IsZero() || t.Sub(since).Abs() < sameWindow }
 	return stable.count(func(p Pod) bool {
 		switch {
 		case p.Terminating:
 			return false
 		case cause == v1alpha1.CauseReadinessLost:
-			return !p.LostReadySince.IsZero() && near(p.LostReadySince)
+			return !p.LostReadySince.IsZero() && near(p.LostReadySince, of.LostReadySince)
 		case cause == v1alpha1.CauseOOMKilled:
-			return p.Problem == ProblemOOMKilled && near(p.ProblemSince)
+			return p.Problem == ProblemOOMKilled && (near(p.ProblemSince, of.ProblemSince) || restartsAsOften(now, p, of))
+		case cause == v1alpha1.CauseCrashLoop && restartsAsOften(now, p, of):
+			return true
 		}
 		return string(p.Problem) == cause
 	}) > 0
+}
+
+// restartsAsOften: p's containers have restarted as often as those of another pod, for how old they are.
+func restartsAsOften(now time.Time, p, other Pod) bool {
+	return p.Restarts > 0 && float64(p.Restarts)*float64(now.Sub(other.CreatedAt)) >= float64(max(other.Restarts, 1))*float64(now.Sub(p.CreatedAt))
 }
 
 // wake: while Headgate was away, the API server refused the candidate's pods, and its ReplicaSet waits longer and longer
@@ -209,12 +217,23 @@ func (r Revision) noSidecar() *v1alpha1.Verdict {
 	return nil
 }
 
-// whySilent is why sidecars have not acknowledged what they should.
-func (p *pass) whySilent() string {
+// refusal is why a sidecar refuses what it is told; empty: none does.
+func (p *pass) refusal() string {
 	for _, sc := range p.o.Sidecars {
 		if sc.Rejected != "" {
 			return fmt.Sprintf("the sidecar of pod %s refuses what Headgate tells it%s", sc.Pod, because(sc.Rejected))
 		}
+	}
+	return ""
+}
+
+// whySilent is why sidecars have not acknowledged what they should.
+func (p *pass) whySilent() string {
+	if why := p.refusal(); why != "" {
+		return why
+	}
+	if pod := p.handingOn(); pod != "" {
+		return fmt.Sprintf("the sidecar of pod %s still hands its requests to stable, as it was told when this version was rejected", pod)
 	}
 	return "their sidecars did not reach Headgate before the progress deadline; a NetworkPolicy in the way is the likely cause"
 }

@@ -17,6 +17,9 @@ func (p *pass) starting() {
 	if p.pauseIfAsked() {
 		return
 	}
+	if p.s.Policy == "" && p.given != nil { // it was away when the rollout began
+		p.s.Policy = snapshot(p.given)
+	}
 	p.s.CandidateReplicas = p.k(0)
 	p.d.Requeue = tick
 	if v := p.startSignals(); v != nil {
@@ -26,6 +29,10 @@ func (p *pass) starting() {
 	ready, k := p.candidate.readyButGate(), p.s.CandidateReplicas
 	if ready < k {
 		p.because(fmt.Sprintf("%d of %d candidate pods are ready but for the gate", ready, k))
+		return
+	}
+	if p.given == nil && p.s.Policy == "" {
+		p.because("waiting for a policy: none selects this Deployment any more")
 		return
 	}
 	if !p.acked || !p.candidateListens() {
@@ -38,21 +45,23 @@ func (p *pass) starting() {
 	p.stepping()
 }
 
-// candidateListens: the sidecars of the candidate's pods have acknowledged too, or a request that
-// arrives there would stay there.
+// candidateListens: the sidecars of all the candidate's pods have acknowledged too, or a request that
+// arrives there would stay there; or, where this version was rejected before, go to stable, whose answer would count as the
+// candidate's.
 func (p *pass) candidateListens() bool {
 	n := int32(0)
 	for _, sc := range p.o.Sidecars {
-		if sc.Revision == p.s.Candidate.Hash && sc.Connected && sc.Candidate == p.s.Candidate.Hash && sc.Weight == p.s.Weight {
+		if sc.Revision == p.s.Candidate.Hash && sc.Connected && p.hasAcknowledged(sc) {
 			n++
 		}
 	}
-	return n >= min(p.s.CandidateReplicas, p.candidate.readyButGate())
+	return n >= p.candidate.readyButGate()
 }
 
 // stepping keeps the step's weight and k in force and moves on by evidence.
 func (p *pass) stepping() {
 	p.d.Requeue = tick
+	p.noteUnconfirmed()
 	if p.failed() || p.pauseIfAsked() {
 		return
 	}
@@ -63,16 +72,15 @@ func (p *pass) stepping() {
 		p.promote()
 		return
 	}
+	if p.s.Weight > 0 && p.handingOn() != "" {
+		p.beginAgain()
+	}
 	if weight := p.weightOf(step); p.s.Weight != weight || p.isNewStep() {
 		p.enterWeight(weight)
 		return
 	}
-	if p.s.StepSince == nil {
-		if !p.acked {
-			p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
-			return
-		}
-		p.s.StepSince = micro(p.o.Now)
+	if p.s.StepSince == nil && !p.comesInForce() {
+		return
 	}
 	if p.o.Now.Equal(p.s.StepSince.Time) {
 		// The verdict seen now was made before the weight was in force: it is about the step before.
@@ -82,13 +90,65 @@ func (p *pass) stepping() {
 	p.judgeStep(step)
 }
 
+// comesInForce begins the step's time when its weight is acknowledged.
+func (p *pass) comesInForce() bool {
+	if p.acked {
+		p.s.StepSince = micro(p.o.Now)
+		p.noteWeight()
+		return true
+	}
+	p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
+	if v := p.o.Verdict; v.Result == v1alpha1.ResultHold && IsBlind(v.Cause) {
+		p.hold(v)
+	}
+	return false
+}
+
+// handingOn is a pod of the candidate whose sidecar gives its requests to stable; empty: none does. So does one that is
+// connected to a replica of Headgate that has not heard yet that this version is tried again. What is counted meanwhile says
+// nothing about the candidate.
+func (p *pass) handingOn() string {
+	for _, sc := range p.o.Sidecars {
+		if sc.Revision == p.s.Candidate.Hash && sc.Connected && sc.HandsOn {
+			return sc.Pod
+		}
+	}
+	return ""
+}
+
+// noteUnconfirmed makes a want of data of it when the step's weight does not come in force: what the analysis says then is
+// about the weight before. A Fail is one all the same. It is told as late as any other want of data, and onBlind says what
+// becomes of it. While the candidate starts, stable's sidecars that are not connected let it out (releaseUnsplit); here it is
+// half judged, and goes no further without a verdict.
+func (p *pass) noteUnconfirmed() {
+	why, lasts := p.whyUnconfirmed()
+	if lasts < BlindAfter || p.o.Verdict.Result == v1alpha1.ResultFail {
+		return
+	}
+	v := &p.o.Verdict
+	v.Result, v.Cause, v.Message = v1alpha1.ResultHold, CauseBlind, why
+}
+
+// whyUnconfirmed is why the step's weight has not come in force, and for how long that has been so.
+func (p *pass) whyUnconfirmed() (why string, lasts time.Duration) {
+	if p.s.StepSince != nil || p.acked || p.isNewStep() || p.s.Weight != p.weightOf(p.currentStep()) {
+		return "", 0
+	}
+	why = p.refusal()
+	if why == "" {
+		why = "they are not connected to Headgate, or do not answer; a NetworkPolicy in the way, or another CA of Headgate's than theirs, is the likely cause"
+	}
+	return fmt.Sprintf("no sidecar of stable's pods has confirmed %d %%: %s", p.s.Weight, why), p.sinceWeight()
+}
+
 // isNewStep: the step has begun, or goes on after a pause, and its weight was not entered since. The step before may have
 // had the same one, with fewer pods.
 func (p *pass) isNewStep() bool {
 	return p.s.StepSince == nil && (p.s.WeightSince == nil || p.s.WeightSince.Before(p.s.PhaseSince))
 }
 
-// enterWeight brings the step's weight in force, once all k pods can take their part of it.
+// enterWeight brings the step's weight in force, once all k pods can take their part of it. Where the candidate had none, their
+// sidecars must have said so, as when it starts: in the meantime they may have been told that it is over.
 func (p *pass) enterWeight(weight int32) {
 	if p.s.StepSince != nil {
 		// It was in force before and was taken away (scaled to zero and back): its clocks start again.
@@ -96,17 +156,36 @@ func (p *pass) enterWeight(weight int32) {
 		p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
 		p.enter(v1alpha1.PhaseStepping)
 	}
-	if ready := p.candidate.readyButGate(); ready < p.s.CandidateReplicas {
+	if why := p.notYet(weight); why != "" {
+		p.because(fmt.Sprintf("step %d: %s", p.s.Step, why))
 		if v := p.startSignals(); v != nil {
 			p.rollBack(v)
-			return
 		}
-		p.because(fmt.Sprintf("step %d: %d of %d candidate pods are ready but for the gate", p.s.Step, ready, p.s.CandidateReplicas))
 		return
 	}
 	p.setWeight(weight)
 	p.s.WeightSince = micro(p.o.Now)
 	p.because(fmt.Sprintf("step %d: weight goes to %d %%", p.s.Step, weight))
+}
+
+// StepInForce is the step that a judge is to look at: the one before the current one while that one's weight, or its pods, are not there
+// yet. Nothing that is seen then says anything about it.
+func StepInForce(s *v1alpha1.RolloutStatus) int32 {
+	if s.StepSince == nil {
+		return max(0, s.Step-1)
+	}
+	return s.Step
+}
+
+// notYet is what the weight waits for; empty: nothing.
+func (p *pass) notYet(weight int32) string {
+	switch ready := p.candidate.readyButGate(); {
+	case ready < p.s.CandidateReplicas:
+		return fmt.Sprintf("%d of %d candidate pods are ready but for the gate", ready, p.s.CandidateReplicas)
+	case p.s.Weight == 0 && weight > 0 && !p.candidateListens():
+		return "waiting for the sidecars to acknowledge the candidate"
+	}
+	return ""
 }
 
 func (p *pass) currentStep() v1alpha1.Step {
@@ -136,9 +215,11 @@ func (p *pass) spent() time.Duration {
 func (p *pass) judgeStep(step v1alpha1.Step) {
 	p.because(fmt.Sprintf("step %d: judging at %d %%", p.s.Step, p.s.Weight))
 	switch {
+	case p.nobodyThere() && p.o.Verdict.Result == v1alpha1.ResultHold:
+		p.judgeAgain()
 	case !p.accepted():
 		return
-	case p.candidate.readyButGate() == 0:
+	case p.nobodyThere():
 		p.judgeAgain()
 	case step.MinDuration != nil && p.spent() < step.MinDuration.Duration:
 		p.because(fmt.Sprintf("step %d: accepted, its minimum time is not over", p.s.Step))
@@ -153,13 +234,22 @@ func (p *pass) judgeStep(step v1alpha1.Step) {
 	}
 }
 
-// judgeAgain: what was accepted is a version of which nothing runs any more (its pods were deleted, and no new one can be
-// made). What was seen of it says nothing about pods that nobody has seen.
+// nobodyThere: no pod of the candidate could answer a request.
+func (p *pass) nobodyThere() bool { return p.candidate.readyButGate() == 0 }
+
+// judgeAgain: what was judged is a version of which nothing runs any more (its pods were deleted, and no new one can be
+// made; or they hang since they were started anew). What was seen of it says nothing about pods that nobody has seen, and those
+// have as long to be ready as at the start.
 func (p *pass) judgeAgain() {
+	p.beginAgain()
+	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
+}
+
+// beginAgain takes the weight away until the step's pods can take their part of it.
+func (p *pass) beginAgain() {
 	p.s.StepSince, p.s.PausedFor = nil, metav1.Duration{}
 	p.enter(v1alpha1.PhaseStepping)
 	p.setWeight(0)
-	p.because(fmt.Sprintf("step %d: no candidate pod is ready any more; it is judged again when one is", p.s.Step))
 }
 
 // accepted follows the verdict; a Fail has been dealt with before.
@@ -173,15 +263,21 @@ func (p *pass) accepted() bool {
 	case v1alpha1.ResultInconclusive:
 		return p.acceptedInconclusive(v)
 	case v1alpha1.ResultHold:
-		p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
-		if p.heldTooLong(v.Cause) {
-			if IsBlind(v.Cause) {
-				v.Message += notTheVersion
-			}
-			p.rollBack(failAs(v.Cause, v))
-		}
+		p.hold(v)
 	}
 	return false
+}
+
+// hold waits, as long as that may last.
+func (p *pass) hold(v v1alpha1.Verdict) {
+	p.because(fmt.Sprintf("step %d: on hold: %s", p.s.Step, v.Cause))
+	if !p.heldTooLong(v.Cause) {
+		return
+	}
+	if IsBlind(v.Cause) {
+		v.Message += notTheVersion
+	}
+	p.rollBack(failAs(v.Cause, v))
 }
 
 // acceptedInconclusive follows the policy where the step's time is up and nothing is known.
@@ -236,7 +332,7 @@ func IsBlind(cause string) bool { return cause == CauseBlind || cause == CauseNo
 func (p *pass) noteBlind() {
 	switch v := p.o.Verdict; {
 	case v.Result == "": // nobody has looked yet, after a restart
-	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause):
+	case v.Result != v1alpha1.ResultHold || !IsBlind(v.Cause) || p.nobodyThere():
 		p.s.PausedFor.Duration += p.inStep(p.s.BlindSince, p.pausedSince())
 		p.s.BlindSince = nil
 	case p.s.BlindSince == nil:
@@ -295,12 +391,9 @@ func (p *pass) approved() bool {
 
 // advance goes to the next step, or to the end.
 func (p *pass) advance() {
-	ended := "accepted"
-	if p.o.Verdict.Result == v1alpha1.ResultInconclusive {
-		ended = "ended without a verdict"
-		p.event(false, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know; the policy says advance", p.s.Step))
-	}
-	if int(p.s.Step) == len(p.steps())-1 {
+	reason, message := p.endOfStep()
+	p.event(false, reason, message)
+	if p.isLastStep() {
 		p.promote()
 		return
 	}
@@ -309,10 +402,27 @@ func (p *pass) advance() {
 	p.s.Step++
 	p.s.StepSince = nil
 	p.enter(v1alpha1.PhaseStepping)
-	step := p.currentStep()
 	p.s.CandidateReplicas = p.k(p.s.Step)
-	p.event(false, "StepAccepted", fmt.Sprintf("Step %d %s; next is %d %% with %s", p.s.Step-1, ended, step.Weight, number(p.s.CandidateReplicas, "pod")))
 	p.because(fmt.Sprintf("step %d begins", p.s.Step))
+}
+
+func (p *pass) isLastStep() bool { return int(p.s.Step) == len(p.steps())-1 }
+
+// endOfStep says how the current step ended, by what evidence, and what comes next.
+func (p *pass) endOfStep() (reason, message string) {
+	reason, ended, v := "StepAccepted", "is accepted", p.o.Verdict
+	if v.Result == v1alpha1.ResultInconclusive {
+		reason, ended = "StepInconclusive", "ended without a verdict, and the policy says advance"
+	}
+	next := "it was the last one"
+	if !p.isLastStep() {
+		next = fmt.Sprintf("next is %d %% with %s", p.steps()[p.s.Step+1].Weight, number(p.k(p.s.Step+1), "pod"))
+	}
+	message = fmt.Sprintf("Step %d %s; %s", p.s.Step, ended, next)
+	if v.Message != "" && p.currentStep().Weight > 0 {
+		message += ": " + v.Message
+	}
+	return reason, message
 }
 
 // failed rolls back when the analysis or the pods say so.
@@ -334,14 +444,27 @@ func (p *pass) failed() bool {
 		p.rollBack(p.o.Verdict.DeepCopy())
 		return true
 	}
-	if p.waitsForSomebody(p.o.Verdict) && !p.waitsForSomebody(p.verdict()) {
-		p.event(true, "StepInconclusive", fmt.Sprintf("Step %d had too little traffic to know, and the policy says hold: promote it (the Rollout's spec.promote), or kubectl rollout undo", p.s.Step))
-	}
+	p.tellWaiting(p.o.Verdict, p.verdict())
 	// What promoted it stays on record; after that only a Fail is news.
 	if p.o.Verdict.Result != "" && p.s.Phase != v1alpha1.PhasePromoting {
 		p.s.Verdict = clip(p.o.Verdict.DeepCopy())
 	}
 	return false
+}
+
+// tellWaiting says once that a step does not go on, and why; noteBlind does where nothing is known.
+func (p *pass) tellWaiting(v, before v1alpha1.Verdict) {
+	switch {
+	case p.waitsForSomebody(v) && !p.waitsForSomebody(before):
+		p.event(true, "StepInconclusive", fmt.Sprintf("Step %d ended without a verdict, and the policy says hold: promote it (the Rollout's spec.promote), or kubectl rollout undo; %s", p.s.Step, v.Message))
+	case p.onHold(v) && !p.onHold(before):
+		p.event(true, "StepHeld", fmt.Sprintf("Step %d is on hold (%s), and rolled back if it stays so: %s", p.s.Step, v.Cause, v.Message))
+	}
+}
+
+// onHold: there is data, and it does not speak for the candidate.
+func (p *pass) onHold(v v1alpha1.Verdict) bool {
+	return v.Result == v1alpha1.ResultHold && !IsBlind(v.Cause) && p.s.Phase == v1alpha1.PhaseStepping
 }
 
 // waitsForSomebody: the step's time is up, nothing is known, and the policy leaves the decision to people.

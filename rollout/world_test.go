@@ -73,12 +73,14 @@ type pod struct {
 	silent    bool
 	refuses   string // why it refuses what it is told; empty: it does not
 	cut       bool   // its sidecar is not connected
+	lags      bool   // its sidecar is told by a replica that still believes that the candidate was rejected
 	acked     ack
 }
 
 type ack struct {
 	candidate string
 	weight    int32
+	handsOn   bool
 }
 
 // start is when all stories begin.
@@ -260,7 +262,7 @@ func (w *world) observe() rollout.Observation {
 			if p.injected {
 				o.Sidecars = append(o.Sidecars, rollout.Sidecar{
 					Pod: p.Name, Revision: v.name, Connected: !w.xdsDown && !p.cut && !p.startedAt.IsZero(),
-					Candidate: p.acked.candidate, Weight: p.acked.weight, Rejected: p.refuses,
+					Candidate: p.acked.candidate, Weight: p.acked.weight, HandsOn: p.acked.handsOn, Rejected: p.refuses,
 				})
 			}
 		}

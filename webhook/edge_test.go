@@ -218,6 +218,7 @@ func unready(d time.Duration) func(*corev1.Pod) {
 }
 
 func bare(p *corev1.Pod)        { p.Labels, p.Annotations = nil, nil }
+func evicted(p *corev1.Pod)     { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted" }
 func terminating(p *corev1.Pod) { p.DeletionTimestamp = ptr(metav1.NewTime(noon)) }
 func on(node string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Spec.NodeName = node }
@@ -271,7 +272,9 @@ func TestStableDown(t *testing.T) {
 		"all on a lost node":                  {[]corev1.Pod{stablePod("a", on("n2"), unready(time.Minute))}, nil},
 		"not scheduled":                       {[]corev1.Pod{stablePod("a", on(""), unready(time.Minute))}, nil},
 		"no node has room":                    {[]corev1.Pod{stablePod("a", on(""), unready(time.Minute), noRoom)}, ptr(noon.Add(-time.Minute))},
-		"the one that serves is ending":       {[]corev1.Pod{stablePod("a", terminating), stablePod("b", unready(time.Minute))}, ptr(noon.Add(-time.Minute))},
+		"the one that serves is ending":       {[]corev1.Pod{stablePod("a", terminating), stablePod("b", unready(time.Minute))}, ptr(noon)},
+		"one that did not serve is ending":    {[]corev1.Pod{stablePod("a", terminating, unready(time.Hour)), stablePod("b", unready(time.Minute))}, ptr(noon.Add(-time.Minute))},
+		"evicted hours ago, the others drain": {[]corev1.Pod{stablePod("a", evicted, unready(5*time.Hour)), stablePod("b", terminating), stablePod("c", on(""))}, nil},
 		"never ready":                         {[]corev1.Pod{stablePod("a", func(p *corev1.Pod) { p.Status.Conditions = nil })}, ptr(noon.Add(-time.Hour))},
 		"no pods":                             {nil, nil},
 	}

@@ -42,7 +42,7 @@ func (s SplitState) to(candidate SplitState) SplitState {
 
 // SplitFromPods judges by the pods of the stable revision: all that are ready must be injected, with a
 // sidecar that is ready and captures a port. If none is ready, all that exist are judged, so that a
-// stable revision in trouble does not count as one without sidecars. Terminating pods never count.
+// stable revision in trouble does not count as one without sidecars. Pods that have Ended never count.
 func SplitFromPods(stable []corev1.Pod) SplitState {
 	judged := selectPods(stable, func(p *corev1.Pod) bool { return podReady(p) })
 	if len(judged) == 0 {
@@ -92,8 +92,8 @@ func SplitToCandidate(t *corev1.PodTemplateSpec, cfg InjectConfig) SplitState {
 }
 
 // StableDown says since when no pod of the stable revision is available on a ready node; nil while one
-// is. Pods on nodes that are not ready, and terminating ones, are no evidence, nor are those that no node was looked
-// for yet: without any other pod nothing is known, and the answer is nil too.
+// is. Pods on nodes that are not ready, and those that end or have ended, are no evidence, nor are those that no node was looked
+// for yet: without any other pod nothing is known, and the answer is nil too. One that ends says until when it was available.
 func StableDown(stable []corev1.Pod, nodeReady func(name string) bool) *time.Time {
 	var since *time.Time
 	tells := func(p *corev1.Pod) bool {
@@ -103,12 +103,33 @@ func StableDown(stable []corev1.Pod, nodeReady func(name string) bool) *time.Tim
 		if podReady(p) {
 			return nil
 		}
-		t := unreadySince(p)
-		if since == nil || t.After(*since) {
-			since = &t
+		since = latest(since, unreadySince(p))
+	}
+	for i := range stable {
+		if p := &stable[i]; since != nil && p.DeletionTimestamp != nil {
+			since = latest(since, servedUntil(p))
 		}
 	}
 	return since
+}
+
+func latest(a *time.Time, b time.Time) *time.Time {
+	if a == nil || b.After(*a) {
+		return &b
+	}
+	return a
+}
+
+// servedUntil is when a pod that is on its way out ceased to be available: when it was deleted, unless it was not ready by then.
+func servedUntil(p *corev1.Pod) time.Time {
+	deleted := p.DeletionTimestamp.Time
+	if grace := p.DeletionGracePeriodSeconds; grace != nil {
+		deleted = deleted.Add(-time.Duration(*grace) * time.Second)
+	}
+	if since := unreadySince(p); !podReady(p) && since.Before(deleted) {
+		return since
+	}
+	return deleted
 }
 
 // Unschedulable is the condition by which the scheduler says that no node has room for the pod; nil where it does not.
@@ -131,10 +152,16 @@ func unreadySince(p *corev1.Pod) time.Time {
 	return p.CreationTimestamp.Time
 }
 
+// Ended says that a pod ends or has ended. One that was evicted, or whose node was shut down, stays as an object for days, and tells
+// no more than one that is gone.
+func Ended(p *corev1.Pod) bool {
+	return p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodFailed || p.Status.Phase == corev1.PodSucceeded
+}
+
 func selectPods(pods []corev1.Pod, want func(*corev1.Pod) bool) []*corev1.Pod {
 	var out []*corev1.Pod
 	for i := range pods {
-		if pods[i].DeletionTimestamp == nil && want(&pods[i]) {
+		if !Ended(&pods[i]) && want(&pods[i]) {
 			out = append(out, &pods[i])
 		}
 	}

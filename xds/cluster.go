@@ -153,7 +153,10 @@ func endpoints(w *Workload, p Port) *endpointv3.ClusterLoadAssignment {
 		return out
 	}
 	means := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-		metadataKey: {Fields: map[string]*structpb.Value{"port": structpb.NewStringValue(strconv.Itoa(int(p.Peer)))}},
+		metadataKey: {Fields: map[string]*structpb.Value{
+			"port": structpb.NewStringValue(strconv.Itoa(int(p.Peer))),
+			"for":  structpb.NewStringValue(w.identity(w.Split.Peer)),
+		}},
 	}}
 	l := &endpointv3.LocalityLbEndpoints{}
 	for _, ip := range w.Split.Endpoints {
@@ -202,7 +205,8 @@ func soMany(n uint32) func(*upstreamsv3.HttpProtocolOptions) {
 	}
 }
 
-// unreachedIsAnError, and nothing else is, to the outlier detection. (Without a matcher each status of 500 and more is.)
+// unreachedIsAnError, and nothing else is, to the outlier detection. (Without a matcher each status of 500 and more is. It is
+// asked about no answer to what Envoy's router takes for gRPC, so the router takes nothing for that: see lateMutation.)
 func unreachedIsAnError(o *upstreamsv3.HttpProtocolOptions) {
 	o.OutlierDetection = &upstreamsv3.HttpProtocolOptions_OutlierDetection{ErrorMatcher: &matcherv3.MatchPredicate{
 		Rule: &matcherv3.MatchPredicate_HttpResponseHeadersMatch{HttpResponseHeadersMatch: &matcherv3.HttpHeadersMatch{

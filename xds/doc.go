@@ -15,13 +15,14 @@
 //	                                     ├── 2. if that can't be reached ──> local|8080
 //	                                     │ 1.                                 └──> the pod's own address, port 8080
 //	                                     v
-//	                                peerconn|8080|<rev>, adds x-headgate-port
+//	                                peerconn|8080|<rev>, adds x-headgate-port and -for
 //	                                     │
 //	   other revision's pod:15601 <──────┘
 //	            └─nftables──> :15600, chain of destination 15601
-//	                             │ routes "peers", by x-headgate-port
+//	                             │ routes "peers", by x-headgate-port; what is for another is refused
 //	                             v
 //	                          in|8080 (inonce|8080 while that pod ends) ──> that pod's own address, port 8080
+//	                          peerconn|8080|<stable> where that revision is over ──> a pod of stable, in|8080
 //
 // Vocabulary. A hop is the role of a cluster: local, peer, peerconn, in. At rest a workload has only
 // local and in, and its configuration holds no address at all. The weight of a peer is in its routes, its

@@ -44,6 +44,9 @@ func AnyWorkload(r *rand.Rand) Workload {
 	}
 	if r.IntN(4) > 0 {
 		w.Split = &Split{Peer: fmt.Sprintf("r%d", 1+r.IntN(2)), PeerWeight: uint32(r.IntN(101)), PeerIsStable: r.IntN(2) == 0}
+		if w.Split.PeerIsStable && r.IntN(3) == 0 {
+			w.Split.PeerWeight, w.Split.Over = 100, true
+		}
 		for n := range r.IntN(3) {
 			w.Split.Endpoints = append(w.Split.Endpoints, fmt.Sprintf("10.0.0.%d", 1+n))
 		}

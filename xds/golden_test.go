@@ -64,7 +64,10 @@ func asYAML(t *testing.T, rs []Resource) []byte {
 func TestGolden(t *testing.T) {
 	ipv6 := web(100, "10.0.0.1", "fd00::1")
 	ipv6.IPv6 = true
+	over := web(100, "10.0.0.1")
+	over.Split.PeerIsStable, over.Split.Over = true, true
 	for name, w := range map[string]Workload{
+		"over":          over,
 		"at-rest":       atRest(web(0)),
 		"weight-25":     web(25, "10.0.0.1", "10.0.0.2"),
 		"weight-100-v6": ipv6,

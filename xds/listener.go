@@ -32,7 +32,7 @@ const sniffTimeout = 2 * time.Second
 // capture is the one listener for inbound traffic. nftables redirects to it, and the original
 // destination chooses the chain:
 //
-//	15601           -> HTTP from a sidecar of the other revision: local, never split again
+//	15601           -> HTTP from a sidecar of the other revision: local, never split again (or handed on to stable)
 //	an Auto port    -> HTTP: split by its routes; other bytes (TLS too): local
 //	an HTTP port    -> TLS: local; all else: split by its routes
 //	a TCP port      -> local

@@ -25,8 +25,14 @@ const (
 // the way to a peer, and remove it from what clients send.
 const PortHeader = "x-headgate-port"
 
+// forHeader names the workload and the revision that a peer means (see Workload.identity). Addresses of pods are used again,
+// and a sidecar that is cut off, or slow to hear, knows the old ones. Added and removed as PortHeader is; a sidecar with a
+// configuration from before this header says nothing, and is answered.
+const forHeader = "x-headgate-for"
+
 // unreachedHeader tells the sidecar of the other revision that its request has reached nobody, because the pod is
-// ending and its app has ended already: it may be answered elsewhere.
+// ending and its app has ended already, because nobody was there to hand it on to, or because it was meant for another: it
+// may be answered elsewhere.
 const unreachedHeader = "x-headgate-unreached"
 
 // LeavingKey is the runtime key of Envoy that says that its pod is ending: 100, or absent.
@@ -42,11 +48,15 @@ const BufferedStat = "downstream_cx_tx_bytes_buffered"
 // ending: 100, or absent.
 func EndedKey(port uint32) string { return "headgate.ended." + strconv.Itoa(int(port)) }
 
-// metadataKey is where a peer's address carries the port that PortHeader names.
+// metadataKey is where a peer's address carries what PortHeader and forHeader say, and a request its content-type if it is
+// a gRPC call.
 const metadataKey = "headgate"
 
 // forwardedProtoHeader carries a client's x-forwarded-proto past Envoy, which would overwrite it.
 const forwardedProtoHeader = "x-headgate-forwarded-proto"
+
+// contentTypeHeader carries the content-type of a gRPC call past Envoy's router (see lateMutation).
+const contentTypeHeader = "x-headgate-content-type"
 
 // Names of resources that exist once.
 const (
@@ -84,6 +94,11 @@ func peerConnCluster(port uint32, revision string) string {
 }
 
 func captureRoutes(port uint32) string { return fmt.Sprintf("capture|%d", port) }
+
+// identity is a revision of the workload among all that may be met at an address.
+func (w *Workload) identity(revision string) string {
+	return w.Namespace + "/" + w.Name + "/" + revision
+}
 
 // statName is the alt_stat_name from which the bootstrap's tag rules make labels. The separator is a
 // bar because names of workloads may contain dots.

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -92,21 +93,50 @@ func onlyPeers(s *Split) bool {
 }
 
 // peerRouteConfig takes requests from sidecars of the other revision. Only captured ports can be meant;
-// anything else is 404. There is no split here, so a request makes one hop at most.
+// anything else is 404. There is no split here, so a request makes one hop at most; or two, where what arrives is handed
+// on to stable, whose sidecars do not hand on.
 func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
-	var routes []*routev3.Route
+	routes := []*routev3.Route{notHere(w)}
 	for _, p := range w.Ports {
+		if handsOn(w, p) {
+			// The request keeps the header that names the port: unreached knows by it what was handed on.
+			routes = append(routes, &routev3.Route{
+				Name: peerConnCluster(p.Number, w.Split.Peer), Match: meantFor(p),
+				Action: forward(toOneOfPeers(peerConnCluster(p.Number, w.Split.Peer))),
+			})
+			continue
+		}
 		ending := meantFor(p)
 		ending.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{}, RuntimeKey: LeavingKey}
 		for _, r := range []*routev3.Route{
 			{Name: inOnceCluster(p.Number), Match: ending, Action: forward(to(inOnceCluster(p.Number)))},
 			{Name: inCluster(p.Number), Match: meantFor(p), Action: forward(to(inCluster(p.Number)))},
 		} {
-			r.RequestHeadersToRemove = []string{PortHeader}
+			r.RequestHeadersToRemove = []string{PortHeader, forHeader}
+			r.ResponseHeadersToRemove = []string{unreachedHeader} // the app may not say that; what Envoy answers itself keeps it
 			routes = append(routes, r)
 		}
 	}
 	return routeConfig(peerRoutes, routes...)
+}
+
+// notHere answers what is meant for another workload or revision, which has had this pod's address before. Its sender sends
+// it elsewhere, as long as it has all of it yet: of a body of more than a megabyte it may not when the answer comes, and its
+// client gets 503, or 507 (half of those of 8 MiB did). After one such answer it leaves this address out for a while.
+func notHere(w *Workload) *routev3.Route {
+	m, another := everything(), header(forHeader, exactly(w.identity(w.Revision)))
+	another.InvertMatch = true
+	m.Headers = []*routev3.HeaderMatcher{present(forHeader), another}
+	return &routev3.Route{
+		Name: "not-here", Match: m, ResponseHeadersToAdd: []*corev3.HeaderValueOption{saysUnreached()},
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusServiceUnavailable}},
+	}
+}
+
+// handsOn: what sidecars of stable still send here is for stable. Without any stable pod somebody must answer, and there
+// is only this one.
+func handsOn(w *Workload, p Port) bool {
+	return splits(w, p) && w.Split.Over && onlyPeers(w.Split)
 }
 
 // toPeer tries somebody else, too, when the peer says that its app has seen nothing of the request.
@@ -118,10 +148,10 @@ func toPeer(cluster string) *routev3.RouteAction {
 }
 
 // isUnreached matches an answer that says that the request has reached nobody.
-func isUnreached() *routev3.HeaderMatcher {
-	return &routev3.HeaderMatcher{
-		Name: unreachedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
-	}
+func isUnreached() *routev3.HeaderMatcher { return present(unreachedHeader) }
+
+func present(name string) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
 }
 
 func routeConfig(name string, routes ...*routev3.Route) *routev3.RouteConfiguration {
@@ -140,9 +170,7 @@ func everything() *routev3.RouteMatch {
 // meantFor matches what a peer sends to p.
 func meantFor(p Port) *routev3.RouteMatch {
 	m := everything()
-	m.Headers = []*routev3.HeaderMatcher{header(PortHeader, &matcherv3.StringMatcher{
-		MatchPattern: &matcherv3.StringMatcher_Exact{Exact: strconv.Itoa(int(p.Number))},
-	})}
+	m.Headers = []*routev3.HeaderMatcher{header(PortHeader, exactly(strconv.Itoa(int(p.Number))))}
 	return m
 }
 

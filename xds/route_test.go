@@ -32,6 +32,9 @@ func evaluate(t *testing.T, r Resources, routes string, q request) string {
 	}
 	for _, route := range rc.GetVirtualHosts()[0].GetRoutes() {
 		if matches(t, route.GetMatch(), q) {
+			if route.GetDirectResponse() != nil {
+				return route.GetName()
+			}
 			return choose(t, route.GetRoute(), q.roll)
 		}
 	}
@@ -48,6 +51,12 @@ func matches(t *testing.T, m *routev3.RouteMatch, q request) bool {
 	}
 	for _, h := range m.GetHeaders() {
 		value, present := q.headers[h.GetName()]
+		if h.GetPresentMatch() {
+			if !present {
+				return false
+			}
+			continue
+		}
 		var ok bool
 		switch p := h.GetStringMatch().GetMatchPattern().(type) {
 		case *matcherv3.StringMatcher_Exact:
@@ -57,7 +66,7 @@ func matches(t *testing.T, m *routev3.RouteMatch, q request) bool {
 		default:
 			t.Fatalf("the evaluator does not know %T", p)
 		}
-		if !present || !ok {
+		if !present || ok == h.GetInvertMatch() {
 			return false
 		}
 	}
@@ -88,10 +97,11 @@ func choose(t *testing.T, a *routev3.RouteAction, roll uint32) string {
 
 func TestWhereRequestsGo(t *testing.T) {
 	split, candidate := web(25, "10.0.0.1"), web(75, "10.0.0.1")
-	unjudged, alone := web(100, "10.0.0.1"), web(100)
-	for _, w := range []Workload{candidate, unjudged, alone} {
+	unjudged, alone, over, overAlone := web(100, "10.0.0.1"), web(100), web(100, "10.0.0.1"), web(100)
+	for _, w := range []Workload{candidate, unjudged, alone, over, overAlone} {
 		w.Split.PeerIsStable = true
 	}
+	over.Split.Over, overAlone.Split.Over = true, true
 	host := func(h string) map[string]string { return map[string]string{":authority": h} }
 	for name, tc := range map[string]struct {
 		w      Workload
@@ -120,6 +130,15 @@ func TestWhereRequestsGo(t *testing.T) {
 		"from a peer, a captured port":                    {split, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"from a peer, a captured port for bytes":          {split, "peers", request{map[string]string{PortHeader: "9000"}, 0}, "in|9000"},
 		"from a peer, while the pod ends":                 {split, "peers", request{map[string]string{PortHeader: "8080", LeavingKey: "100"}, 0}, "inonce|8080"},
+		"from a peer that means this revision":            {split, "peers", request{map[string]string{PortHeader: "8080", forHeader: "shop/web.v1/6d4b75cb6d"}, 0}, "in|8080"},
+		"from a peer that means another revision":         {split, "peers", request{map[string]string{PortHeader: "8080", forHeader: "shop/web.v1/7f9c6d5b4"}, 0}, "not-here"},
+		"from a peer that means another workload":         {split, "peers", request{map[string]string{PortHeader: "8080", forHeader: "shop/web/6d4b75cb6d"}, 0}, "not-here"},
+		"to one that is over, but means another":          {over, "peers", request{map[string]string{PortHeader: "8080", forHeader: "shop/web/6d4b75cb6d"}, 0}, "not-here"},
+		"to a candidate of weight 0 that is judged":       {unjudged, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
+		"to one that is over":                             {over, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "peerconn|8080|7f9c6d5b4"},
+		"to one that is over, while its pod ends":         {over, "peers", request{map[string]string{PortHeader: "8080", LeavingKey: "100"}, 0}, "peerconn|8080|7f9c6d5b4"},
+		"to one that is over, a port that stable lacks":   {over, "peers", request{map[string]string{PortHeader: "9102"}, 0}, "in|9102"},
+		"to one that is over, without any stable pod":     {overAlone, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"from a peer, any other port":                     {split, "peers", request{map[string]string{PortHeader: "22"}, 0}, "404"},
 		"from a peer, the sidecar's admin port":           {split, "peers", request{map[string]string{PortHeader: "15602"}, 0}, "404"},
 		"from a stranger without the header":              {split, "peers", request{host("10.0.0.9"), 0}, "404"},

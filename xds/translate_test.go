@@ -51,7 +51,7 @@ func FuzzTranslate(f *testing.F) {
 		w := Workload{
 			Namespace: namespace, Name: name, Revision: revision, IPv6: flags&1 != 0,
 			Ports: []Port{{Number: port, Protocol: Protocol(flags>>1&1 + flags>>4&1), Peer: peerPort}, {Number: 60000}},
-			Split: &Split{Peer: peer, PeerWeight: weight, PeerIsStable: flags&4 != 0, Endpoints: []string{endpoint}},
+			Split: &Split{Peer: peer, PeerWeight: weight, PeerIsStable: flags&4 != 0, Over: flags&32 != 0, Endpoints: []string{endpoint}},
 		}
 		if flags&8 != 0 {
 			w.Split = nil

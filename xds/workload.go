@@ -65,6 +65,11 @@ type Split struct {
 	Endpoints []string
 	// PeerWeight is the share of requests for the other revision, 0 to 100.
 	PeerWeight uint32
+	// Over says that this was the candidate, and that nobody's requests are meant for it any more: it was rejected, or
+	// another one is tried. A sidecar of stable that is cut off from the control plane has not heard that, and goes on
+	// sending its share here: it is handed on to one of stable's pods. That sidecar counts the answers as this
+	// revision's, so this must not be so while it is judged. Requires that all requests are for stable.
+	Over bool
 }
 
 const maxPort = 1<<16 - 1
@@ -131,12 +136,21 @@ func (s *Split) validate(revision string) error {
 	if s.PeerWeight > 100 {
 		errs = append(errs, fmt.Errorf("peer weight %d is over 100", s.PeerWeight))
 	}
-	for _, e := range s.Endpoints {
+	if s.Over && (!s.PeerIsStable || s.PeerWeight != fullWeight) {
+		errs = append(errs, errors.New("what is over leaves stable less than all requests"))
+	}
+	errs = append(errs, validateEndpoints(s.Endpoints))
+	return errors.Join(errs...)
+}
+
+func validateEndpoints(endpoints []string) error {
+	var errs []error
+	for _, e := range endpoints {
 		if a, err := netip.ParseAddr(e); err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 			errs = append(errs, fmt.Errorf("endpoint %q is no address of a pod", e))
 		}
 	}
-	if !slices.IsSorted(s.Endpoints) || len(slices.Compact(slices.Clone(s.Endpoints))) != len(s.Endpoints) {
+	if !slices.IsSorted(endpoints) || len(slices.Compact(slices.Clone(endpoints))) != len(endpoints) {
 		errs = append(errs, errors.New("endpoints are not sorted without duplicates"))
 	}
 	return errors.Join(errs...)

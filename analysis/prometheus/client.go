@@ -106,6 +106,8 @@ func New(c Config) (*Client, error) {
 	}
 	out := &Client{counters: counters, share: share, metrics: metrics, config: c}
 	out.memory.room = int(c.MaxCounters / seriesSize)
+	// Of two answers each may be StaleAfter old.
+	out.memory.lag = 2 * c.StaleAfter
 	return out, nil
 }
 
@@ -130,7 +132,7 @@ func (c *Client) Looks(ctx context.Context, at time.Time, targets []Target) ([]a
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(targets) == 0 {
-		c.memory, c.users = memory{room: c.memory.room}, users{}
+		c.memory, c.users = c.memory.forgotten(), users{}
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.BatchTimeout)

@@ -22,6 +22,10 @@ type Target struct {
 	Created map[string]time.Time
 	// Sidecars has the addresses (host:port) where the pods' sidecars expose their counters, by pod. Only Sidecars.Looks needs them.
 	Sidecars map[string]string
+	// CandidatePods is how many pods of the candidate get requests; 0: not known.
+	CandidatePods int
+	// Paused says that nothing of the time is the step's.
+	Paused bool
 	// NoLatency says that latencies are not asked for: nobody judges them, and they are half of the series.
 	NoLatency bool
 	// Metrics are the users' metrics.
@@ -50,6 +54,7 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 	known := make([]bool, len(targets))
 	present := make([]bool, len(targets))
 	splits := make([]bool, len(targets)) // stable's own sidecars
+	own := make(replies)
 	for _, s := range a.samples {
 		if i, ok := index[s.workload]; ok {
 			present[i] = true
@@ -68,8 +73,13 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 				continue
 			}
 			add(&out[i], targets[i], inc)
+			own.note(inc)
 		}
 	}
+	own.settle(func(of series) map[string]analysis.Counts {
+		i := index[of.workload]
+		return countsOf(&out[i], targets[i], of.Revision)
+	})
 	for i, t := range targets {
 		capErrors(out[i].Candidate)
 		capErrors(out[i].Stable)
@@ -97,15 +107,57 @@ func whyMissing(a answer, t Target, present, splits, known bool, stale time.Dura
 	return ""
 }
 
+// reply is how many answers of a sidecar were of class 5, and how many had gRPC's status for that.
+type reply struct{ class5, unavailable uint64 }
+
+// replies are by pod, hop, port and revision; the series have no name and no code.
+type replies map[series]reply
+
+// note takes in an increment of one of the two.
+func (own replies) note(inc increment) {
+	of := inc.series
+	of.Name, of.Code = "", ""
+	r := own[of]
+	switch _, failed := inc.counts(); {
+	case failed && inc.Name == requestsName:
+		r.class5 += inc.count()
+	case failed && inc.Name == grpcName && inc.Code == grpcUnavailable:
+		r.unavailable += inc.count()
+	default:
+		return
+	}
+	own[of] = r
+}
+
+// settle takes what was counted as both from the errors: what a sidecar answers itself to a gRPC call (the app has reset it, or can't
+// be reached) is UNAVAILABLE with the class of a 503. Where a port has both kinds of requests, some of the one may be taken for the
+// other's.
+func (own replies) settle(counts func(of series) map[string]analysis.Counts) {
+	for of, r := range own {
+		arm := counts(of)
+		if c, ok := arm[of.Pod]; ok {
+			c.Errors -= min(c.Errors, r.class5, r.unavailable)
+			arm[of.Pod] = c
+		}
+	}
+}
+
+// countsOf is the revision's part of a look; nil for a revision that the rollout is not about.
+func countsOf(l *analysis.Look, t Target, revision string) map[string]analysis.Counts {
+	switch revision {
+	case t.Stable:
+		return l.Stable
+	case t.Candidate:
+		return l.Candidate
+	}
+	return nil
+}
+
 // add counts one increment for the revision that it was meant for.
 func add(l *analysis.Look, t Target, inc increment) {
 	requests, errors := inc.counts()
-	arm := l.Stable
-	switch inc.Revision {
-	case t.Stable:
-	case t.Candidate:
-		arm = l.Candidate
-	default: // a revision that this rollout is not about
+	arm := countsOf(l, t, inc.Revision)
+	if arm == nil {
 		return
 	}
 	if !requests && !errors && !inc.started() {

@@ -75,6 +75,11 @@ func TestLooks(t *testing.T) {
 				requests("a", "local", "old", "5"): 3, requests("a", "local", "old", "1"): 50},
 			candidate: arm{}, stable: arm{"a": {Requests: 16, Errors: 3}},
 		},
+		"what a sidecar answers itself to gRPC is one error, in a class and a status": {
+			answer: map[string]float64{requests("a", "local", "old", "2"): 90, requests("a", "local", "old", "5"): 10, grpc("a", "local", "old", "14"): 10,
+				requests("a", "peer", "new", "2"): 20, requests("a", "peer", "new", "5"): 3, grpc("a", "peer", "new", "14"): 5, grpc("a", "peer", "new", "13"): 1},
+			candidate: arm{"a": {Requests: 23, Errors: 6}}, stable: arm{"a": {Requests: 100, Errors: 10}},
+		},
 		"hop in would count twice": {
 			answer:    map[string]float64{requests("c", "in", "new", "2"): 25, requests("a", "local", "old", "2"): 1},
 			candidate: arm{}, stable: arm{"a": {Requests: 1}},
@@ -236,5 +241,34 @@ func TestNumber(t *testing.T) {
 				t.Errorf("got %v, %v; want %v, %v", got, err, tc.want, tc.err)
 			}
 		})
+	}
+}
+
+// In how many series a sidecar keeps what it counted says nothing: ports, classes of answers, the port's protocol.
+func TestOverHowManySeriesCountsAreSplitChangesNothing(t *testing.T) {
+	target := Target{Namespace: "shop", Workload: "web", Candidate: "new", Stable: "old", Weight: 25}
+	one := map[string]float64{
+		requests("a", "local", "old", "2"): 60, requests("a", "local", "old", "5"): 6, requests("a", "peer", "new", "2"): 20, requests("a", "peer", "new", "5"): 4,
+		requests("b", "local", "old", "2"): 30, requests("b", "peer", "new", "2"): 10,
+	}
+	many := map[string]float64{}
+	for name, n := range one {
+		other := strings.Replace(name, "hg_port=8080", "hg_port=9090", 1)
+		many[name], many[other] = n/2, n-n/2
+		if strings.HasSuffix(name, "class=2}") {
+			many[name], many[strings.Replace(name, "class=2}", "class=3}", 1)] = n/2-1, 1
+		}
+	}
+	look := func(values map[string]float64) analysis.Look {
+		zero, now := model.Vector{}, model.Vector{}
+		for name, n := range values {
+			zero, now = append(zero, element(t, name, 0)), append(now, element(t, name, n))
+		}
+		m, _ := memory{}.look(start, []Target{target}, parse(zero), time.Minute)
+		_, out := m.look(start.Add(5*time.Second), []Target{target}, parse(now), time.Minute)
+		return out[0]
+	}
+	if want, got := look(one), look(many); want.Missing || len(many) <= len(one) || !cmp.Equal(want, got) {
+		t.Errorf("%d series instead of %d gave another look (-few +many):\n%s", len(many), len(one), cmp.Diff(want, got))
 	}
 }

@@ -247,6 +247,9 @@ func grpcFailure(status string) bool {
 	return n < 0 || n > 16
 }
 
+// grpcUnavailable is the status of what a sidecar answers itself.
+const grpcUnavailable = "14"
+
 // usable says that v can be the value of a counter.
 func usable(v float64) bool {
 	return v >= 0 && !math.IsInf(v, 0) && !math.IsNaN(v)

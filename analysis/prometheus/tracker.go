@@ -32,6 +32,11 @@ type memory struct {
 	room int
 	// gap is how long may pass between two looks; 0: maxGap.
 	gap time.Duration
+	// lag is by how much an answer may be older than the one before, as where two Prometheuses answer in turn; 0: not at all,
+	// because who is asked is where the counters are.
+	lag time.Duration
+	// marked is when the values that counters had were marked last.
+	marked time.Time
 }
 
 // reading is the last value of a counter.
@@ -39,6 +44,10 @@ type reading struct {
 	value float64
 	// unread says that the counter was there, for the first time, with a value that no counter can have.
 	unread bool
+	// marks are values that it had: at memory.marked, and at least a lag before that; 0: it was not there.
+	marks [2]float64
+	// fell is when it first had less than value, without rising above since; zero: it has not.
+	fell time.Time
 }
 
 // increment is by how much a counter rose since it was read last.
@@ -59,10 +68,13 @@ func (m memory) knows(s source) bool {
 // fresh is the memory as it is worth something at a time: nothing after too long a gap.
 func (m memory) fresh(at time.Time) memory {
 	if at.Sub(m.at) > cmp.Or(m.gap, maxGap) {
-		return memory{room: m.room, gap: m.gap}
+		return m.forgotten()
 	}
 	return m
 }
+
+// forgotten is the memory without what was seen.
+func (m memory) forgotten() memory { return memory{room: m.room, gap: m.gap, lag: m.lag} }
 
 // asked are the workloads that a look is about, with the creation times of their pods by name.
 type asked map[workload]map[string]time.Time
@@ -72,8 +84,10 @@ func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
 
 // advance takes in the samples of one look.
 //
-//   - A counter that rose: the difference. One that fell was reset: all it has counted since. But one of no pod is a
-//     user's sum over pods, which falls when one of them goes: nothing, it is where counting starts again.
+//   - A counter that rose: the difference. One that fell was reset: all it has counted since, unless it had that value within
+//     the last lag or two. Then an older answer is likelier, and it counts nothing until it has risen above what it was, or has
+//     not for a lag: a counter that falls now and then and is always all new would be evidence without end. And one of no pod is
+//     a user's sum over pods, which falls when one of them goes: nothing, it is where counting starts again.
 //   - A new counter of a sidecar that was there before: all of it. Envoy makes a counter when it first
 //     counts, and the first error must not be lost.
 //   - A new counter of a new sidecar: all of it if the pod was created after the look before; else it
@@ -86,20 +100,28 @@ func (a asked) created(s source) time.Time { return a[s.workload][s.Pod] }
 // After too long a gap all counters are new, of sidecars never seen. m is not changed.
 func (m memory) advance(at time.Time, samples []sample, about asked) (memory, []increment) {
 	m = m.fresh(at)
-	next := memory{
-		at: at, looks: m.looks + 1, room: m.room, gap: m.gap,
-		last:    make(map[series]reading, len(samples)),
-		sources: make(map[source]int, len(m.sources)),
+	next := m.forgotten()
+	next.at, next.looks, next.marked = at, m.looks+1, m.marked
+	next.last, next.sources = make(map[series]reading, len(samples)), make(map[source]int, len(m.sources))
+	mark := at.Sub(m.marked) >= m.lag
+	if mark {
+		next.marked = at
 	}
 	for _, s := range samples {
 		next.read(s)
 	}
+	restarted := m.restarted(next)
 	increments := make([]increment, 0, len(next.last))
 	for series, now := range next.last {
 		if now.unread {
 			continue
 		}
-		if by := m.since(series, now.value, about); by > 0 {
+		now, by := m.since(series, now.value, restarted[series.source], at, about)
+		if mark {
+			now.marks = [2]float64{m.last[series].value, now.marks[0]}
+		}
+		next.last[series] = now
+		if by > 0 {
 			increments = append(increments, increment{series: series, By: by})
 		}
 	}
@@ -123,20 +145,42 @@ func (m *memory) read(s sample) {
 	}
 }
 
-// since is by how much a counter rose.
-func (m memory) since(s series, value float64, about asked) float64 {
+// restarted are the sidecars of which a counter is below what it was long ago: no answer can be that old, so all of it fell.
+func (m memory) restarted(next memory) map[source]bool {
+	out := make(map[source]bool)
+	for s, now := range next.last {
+		if before, ok := m.last[s]; ok && !now.unread && now.value < before.value && (m.lag == 0 || now.value < before.marks[1]) {
+			out[s.source] = true
+		}
+	}
+	return out
+}
+
+// since is what is remembered of a counter that has a value now, and by how much it rose.
+func (m memory) since(s series, value float64, restarted bool, at time.Time, about asked) (now reading, by float64) {
 	before, ok := m.last[s]
+	now = reading{value: value, marks: before.marks}
 	switch {
 	case before.unread:
-		return 0
+		return now, 0
 	case ok && value >= before.value:
-		return value - before.value
+		return now, value - before.value
 	case ok && s.Pod == "":
-		return 0
+		return now, 0
+	case ok && !restarted && before.isOlder(at, m.lag):
+		return before, 0
 	case ok, m.knows(s.source), m.looks > 0 && about.created(s.source).After(m.at):
-		return value
+		return reading{value: value}, value
 	}
-	return 0
+	return now, 0
+}
+
+// isOlder says that a value below the last one is from an older answer, for all that is known; it notes since when there are such.
+func (r *reading) isOlder(at time.Time, lag time.Duration) bool {
+	if r.fell.IsZero() {
+		r.fell = at
+	}
+	return at.Sub(r.fell) < lag
 }
 
 // absent is a sidecar that is remembered, with those of its counters that the newest answer lacks.

@@ -35,8 +35,7 @@ func (v values) samples() []sample {
 
 // track gives the increments of each look; pods in born were created between the looks of that index
 // and the one before.
-func track(looks []values, born map[string]int) []values {
-	var m memory
+func (m memory) track(looks []values, born map[string]int) []values {
 	var out []values
 	created := asked{web: {}}
 	for pod, at := range born {
@@ -126,7 +125,55 @@ func TestTracker(t *testing.T) {
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, track(tc.looks, tc.born)); diff != "" {
+			if diff := cmp.Diff(tc.want, memory{}.track(tc.looks, tc.born)); diff != "" {
+				t.Errorf("increments (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// times gives the same look again and again.
+func (v values) times(n int) []values {
+	out := make([]values, n)
+	for i := range out {
+		out[i] = v
+	}
+	return out
+}
+
+// Behind one address there may be two Prometheuses, which have scraped at different moments, and take turns.
+func TestAnswersThatAreOlderThanTheOneBefore(t *testing.T) {
+	const lag = 15 * time.Second
+	long := func(then ...values) []values { return append(values{"a/2": 1000, "a/5": 10}.times(8), then...) }
+	tests := map[string]struct {
+		looks []values
+		want  []values // of the last looks
+	}{
+		"what is older counts nothing, and nothing twice": {
+			looks: []values{{"a/2": 1000}, {"a/2": 1100}, {"a/2": 1040}, {"a/2": 1200}, {"a/2": 1140}, {"a/2": 1300}},
+			want:  []values{{"a/2": 100}, {}, {"a/2": 100}, {}, {"a/2": 100}},
+		},
+		"what is older than all for long is a reset": {
+			looks: long(values{"a/2": 3, "a/5": 1}, values{"a/2": 5, "a/5": 3}),
+			want:  []values{{"a/2": 3, "a/5": 1}, {"a/2": 2, "a/5": 2}},
+		},
+		"of one counter, and all of the sidecar have": {
+			looks: append(long(), values{"a/2": 1100, "a/5": 14}, values{"a/2": 1050, "a/5": 2}),
+			want:  []values{{"a/2": 100, "a/5": 4}, {"a/2": 1050, "a/5": 2}},
+		},
+		"a young counter that stays below is one, too": {
+			looks: []values{{"a/2": 100}, {"a/2": 40}, {"a/2": 45}, {"a/2": 50}, {"a/2": 55}, {"a/2": 60}},
+			want:  []values{{}, {}, {}, {"a/2": 55}, {"a/2": 5}},
+		},
+		"and counts what is beyond that where it does not": {
+			looks: []values{{"a/2": 100}, {"a/2": 40}, {"a/2": 90}, {"a/2": 130}, {"a/2": 131}},
+			want:  []values{{}, {}, {"a/2": 30}, {"a/2": 1}},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := memory{lag: lag}.track(tc.looks, nil)
+			if diff := cmp.Diff(tc.want, got[len(got)-len(tc.want):]); diff != "" {
 				t.Errorf("increments (-want +got):\n%s", diff)
 			}
 		})
@@ -205,6 +252,37 @@ func TestMemoryHasRoomForSoMuch(t *testing.T) {
 	if _, incs := m.advance(start, values{"b/2": 107}.samples(), about); len(incs) != 1 || incs[0].By != 7 {
 		t.Errorf("another namespace's sidecar, back again, counted %v; want 7", incs)
 	}
+}
+
+// FuzzTwoPrometheuses lets two answer in turn, of which one has the counters of some looks ago: what is counted is never more than what
+// happened, and all of it once the fresher one answers.
+func FuzzTwoPrometheuses(f *testing.F) {
+	f.Add([]byte{7, 1, 9, 3, 200, 2, 30, 0, 1, 1})
+	f.Fuzz(func(t *testing.T, script []byte) {
+		m := memory{lag: time.Minute}
+		values := []float64{100}
+		read := func(ago int) float64 {
+			at := start.Add(time.Duration(len(values)) * 5 * time.Second)
+			value := values[max(len(values)-1-ago, 0)]
+			var incs []increment
+			m, incs = m.advance(at, []sample{{counter("a", "2"), value}}, asked{web: nil})
+			counted := 0.0
+			for _, i := range incs {
+				counted += i.By
+			}
+			return counted
+		}
+		read(0)
+		counted := 0.0
+		for _, b := range script[:min(len(script), 200)] {
+			values = append(values, values[len(values)-1]+float64(b>>3))
+			counted += read(int(b % 6))
+		}
+		values = append(values, values[len(values)-1]+1)
+		if counted += read(0); counted != values[len(values)-1]-100 {
+			t.Errorf("counted %v of %v", counted, values[len(values)-1]-100)
+		}
+	})
 }
 
 // FuzzTracker drives two counters of one pod through rises, resets and holes, and compares with what

@@ -4,6 +4,7 @@
 package simulate
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -17,7 +18,7 @@ import (
 const (
 	maxCandidates = 10
 	defaultPods   = 10
-	// history is how long before the rollout the service is watched.
+	// history is how long before the rollout the service is watched at most.
 	history = 30 * time.Minute
 )
 
@@ -46,8 +47,9 @@ type World struct {
 	Cold float64
 	// Speed multiplies the latencies of pods, as Noise does error rates; nil is nothing.
 	Speed Maker
-	// Fresh says that there is no history.
-	Fresh bool
+	// Watched is how long before the rollout the service is watched, up to half an hour; 0 is that. Fresh says that it is not.
+	Watched time.Duration
+	Fresh   bool
 	// Interval is the time between looks; default 5 s.
 	Interval time.Duration
 }
@@ -103,7 +105,7 @@ func (w World) start(seed uint64, looks int) *service {
 		s.Pods = defaultPods
 	}
 	if !w.Fresh {
-		s.before = int(history / w.interval())
+		s.before = int(cmp.Or(w.Watched, history) / w.interval())
 	}
 	s.noise, s.speed = s.make(w.Noise, looks), s.make(w.Speed, looks)
 	for k := range maxCandidates + s.Pods {

@@ -160,7 +160,8 @@ type RolloutStatus struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Weights []WeightRecord `json:"weights,omitempty"`
-	// Unacknowledged names sidecars (pods) left out because they were silent for too long; at most 10.
+	// Unacknowledged names sidecars (pods) left out because they were silent for too long, and those of stable that were not
+	// connected when the weight fell, and have not been since: they may go on with the weight before. At most 10.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	// +optional

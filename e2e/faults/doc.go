@@ -12,6 +12,9 @@
 // These are noticed by the whole cluster, so that a case which uses them runs alone:
 //
 //	Leader, Away      the control plane, and the Prometheus that the chart brings
+//	Hurry             ends the kubelet's back-off when the control plane could not run for a while
 //	NewAPIServer      delays and refuses what the control plane asks of the API server
 //	ReplaceCA         the CA that sidecars and the API server trust
+//	ExpireCertificate a certificate that nobody accepts, until there is another one
+//	Refuse, Hang      a webhook that refuses connections, or never answers
 package faults

@@ -68,6 +68,24 @@ func AwaitReady(c *harness.Case, deployment string) {
 	}
 }
 
+// Hurry replaces the control plane's pods that the kubelet would start again only after a while, because they have ended
+// often: after an outage of a minute that is longer than anybody waits for here.
+func Hurry(c *harness.Case) {
+	c.T.Helper()
+	var pods corev1.PodList
+	of := []client.ListOption{client.InNamespace(harness.SystemNamespace), client.MatchingLabels{"app.kubernetes.io/name": ControlPlane}}
+	if err := c.Client.List(c.Ctx, &pods, of...); err != nil {
+		c.T.Fatalf("listing the control plane's pods: %v", err)
+	}
+	for i := range pods.Items {
+		for _, s := range pods.Items[i].Status.ContainerStatuses {
+			if s.State.Running == nil && s.RestartCount > 0 {
+				system(c, "delete", "pod", pods.Items[i].Name, "--wait=false")
+			}
+		}
+	}
+}
+
 // Leader waits until there is another leader than the one before (empty: any) that has a pod. It returns who that
 // is, for the next call, and its pod: the same as before, if only its process is new.
 func Leader(c *harness.Case, before string) (identity string, pod *corev1.Pod) {

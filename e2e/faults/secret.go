@@ -6,6 +6,14 @@ package faults
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,14 +32,49 @@ func RotateCertificate(c *harness.Case) {
 	replaced(c, corev1.TLSCertKey, `{"data":{"tls.crt":null,"tls.key":null}}`)
 }
 
+// ExpireCertificate puts one of the same CA in place of the server's certificate that has expired, and returns when there is
+// a new one. Until then, for a moment, calls of webhooks may fail.
+func ExpireCertificate(c *harness.Case) {
+	c.T.Helper()
+	var now corev1.Secret
+	if err := c.Client.Get(c.Ctx, client.ObjectKey{Namespace: harness.SystemNamespace, Name: secretName}, &now); err != nil {
+		c.T.Fatalf("reading the certificate: %v", err)
+	}
+	expired, err := expiredNow(now.Data)
+	if err != nil {
+		c.T.Fatalf("making an expired certificate: %v", err)
+	}
+	patch := fmt.Sprintf(`{"data":{%q:%q}}`, corev1.TLSCertKey, base64.StdEncoding.EncodeToString(expired))
+	replaced(c, corev1.TLSCertKey, patch, expired...)
+}
+
+// expiredNow is the Secret's certificate, signed again by its CA for a time that is over.
+func expiredNow(secret map[string][]byte) ([]byte, error) {
+	pair, err := tls.X509KeyPair(secret[corev1.TLSCertKey], secret[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		return nil, err
+	}
+	ca, err := tls.X509KeyPair(secret["ca.crt"], secret["ca.key"])
+	if err != nil {
+		return nil, err
+	}
+	template := *pair.Leaf
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	der, err := x509.CreateCertificate(rand.Reader, &template, ca.Leaf, pair.Leaf.PublicKey, ca.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
 // ReplaceCA takes the CA away, too. Webhook calls may fail in the moment in which the API server changes over to the new one.
 func ReplaceCA(c *harness.Case) {
 	c.T.Helper()
 	replaced(c, "ca.crt", `{"data":null}`)
 }
 
-// replaced patches the Secret and waits until this key has a new value.
-func replaced(c *harness.Case, key, patch string) {
+// replaced patches the Secret and waits until this key has a new value, other than it had and than the patch may have set.
+func replaced(c *harness.Case, key, patch string, patched ...byte) {
 	c.T.Helper()
 	var before corev1.Secret
 	if err := c.Client.Get(c.Ctx, client.ObjectKey{Namespace: harness.SystemNamespace, Name: secretName}, &before); err != nil {
@@ -42,7 +85,7 @@ func replaced(c *harness.Case, key, patch string) {
 		what := harness.Selected{List: &corev1.SecretList{}, Options: []client.ListOption{client.InNamespace(harness.SystemNamespace)}}
 		return harness.Follow(ctx, c.Client, what, func(state map[types.UID]*corev1.Secret) bool {
 			s, there := state[before.UID]
-			return there && len(s.Data[key]) > 0 && !bytes.Equal(s.Data[key], before.Data[key])
+			return there && len(s.Data[key]) > 0 && !bytes.Equal(s.Data[key], before.Data[key]) && !bytes.Equal(s.Data[key], patched)
 		})
 	})
 }

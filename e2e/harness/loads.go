@@ -4,7 +4,7 @@
 package harness
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +12,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -218,19 +217,32 @@ func (l *Load) Wait() load.Report {
 func (l *Load) logged() load.Report {
 	l.c.T.Helper()
 	lines := int64(3)
-	out, err := l.c.Kube.CoreV1().Pods(l.c.Namespace).GetLogs(l.pod, &corev1.PodLogOptions{TailLines: &lines}).DoRaw(l.c.Ctx)
-	if err != nil {
-		l.c.T.Fatalf("reading the output of client %q: %v", l.pod, err)
-	}
-	last := ""
-	for s := bufio.NewScanner(strings.NewReader(string(out))); s.Scan(); {
-		last = s.Text()
-	}
-	r := l.parse([]byte(last))
+	all := l.output(&lines)
+	r := all[len(all)-1]
 	if !r.Final {
-		l.c.T.Fatalf("client %q ended without a final report: %s", l.pod, out)
+		l.c.T.Fatalf("client %q ended without a final report: %+v", l.pod, r)
 	}
 	return r
+}
+
+// Reports are all that the client has printed: one for each second.
+func (l *Load) Reports() []load.Report {
+	l.c.T.Helper()
+	return l.output(nil)
+}
+
+// output reads the pod's last lines (nil: all), at least one.
+func (l *Load) output(last *int64) []load.Report {
+	l.c.T.Helper()
+	out, err := l.c.Kube.CoreV1().Pods(l.c.Namespace).GetLogs(l.pod, &corev1.PodLogOptions{TailLines: last}).DoRaw(l.c.Ctx)
+	if err != nil || len(out) == 0 {
+		l.c.T.Fatalf("reading the output of client %q: %v: %q", l.pod, err, out)
+	}
+	var all []load.Report
+	for line := range bytes.Lines(out) {
+		all = append(all, l.parse(line))
+	}
+	return all
 }
 
 func (l *Load) parse(line []byte) load.Report {

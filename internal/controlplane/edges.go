@@ -81,7 +81,7 @@ func (a *acks) Acks(workload types.NamespacedName, revision string) []controller
 	// While it is not known what is in force in a sidecar, its State names no peer, and so no weight of a rollout.
 	for _, ack := range server.Latest(append(a.server.Acks(key), elsewhere...)) {
 		out = append(out, controller.Ack{
-			Pod: ack.Pod, Peer: ack.State.Peer, PeerWeight: int32(ack.State.PeerWeight), Rejected: ack.Refused,
+			Pod: ack.Pod, Peer: ack.State.Peer, PeerWeight: int32(ack.State.PeerWeight), Over: ack.State.Over, Rejected: ack.Refused,
 		})
 	}
 	return out

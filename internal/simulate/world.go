@@ -152,7 +152,7 @@ func (s *sidecars) sync() {
 		}
 		ack := controller.Ack{Pod: pod.Name}
 		if x, ok := r.configs[hashOf(pod)]; ok && x.Split != nil {
-			ack.Peer, ack.PeerWeight = x.Split.Peer, int32(x.Split.PeerWeight)
+			ack.Peer, ack.PeerWeight, ack.Over = x.Split.Peer, int32(x.Split.PeerWeight), x.Split.Over
 		}
 		if s.mute[hashOf(pod)] && s.acks[pod.Name] != ack {
 			ack = controller.Ack{Pod: pod.Name}

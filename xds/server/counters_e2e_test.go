@@ -8,7 +8,6 @@ package server
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -16,57 +15,117 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/xds"
 )
 
-// A gRPC status travels in trailers, through both sidecars, and is counted for the revision that gave it; so is a number that is
-// no status.
+// answerStatus answers a call with the status that it asks for: in trailers after a message, or, as servers do where there is
+// no message, among the headers.
+func answerStatus(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/grpc")
+	if r.Header.Get("X-Message") == "" {
+		w.Header().Set("Grpc-Status", r.Header.Get("X-Status"))
+		w.Header().Set("Grpc-Message", "nothing to buy")
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+	fmt.Fprint(w, r.Header.Get("X-Message"))
+	w.Header().Set(http.TrailerPrefix+"grpc-status", r.Header.Get("X-Status"))
+}
+
+// A gRPC status travels in trailers or headers, through one or both sidecars, and is counted for the revision that gave it; so is
+// a number that is no status. Whatever it is, the other revision is asked on.
 func TestGRPCStatusIsPassedOnAndCounted(t *testing.T) {
-	statuses := []string{"13", "-1", "4711", "99999999999999999999"}
-	p := newPair(t)
-	p.appB.handle = func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/grpc")
-		w.WriteHeader(http.StatusOK)
-		fmt.Fprint(w, "message")
-		w.Header().Set(http.TrailerPrefix+"grpc-status", r.Header.Get("X-Status"))
+	statuses := []string{"14", "13", "5", "-1", "4711", "99999999999999999999"}
+	for name, tc := range map[string]struct {
+		split *xds.Split
+		hops  map[string]xds.Hop // of the revisions that may answer
+	}{
+		"at rest":                      {nil, map[string]xds.Hop{"a": xds.HopLocal}},
+		"both revisions":               {&xds.Split{PeerWeight: 50}, map[string]xds.Hop{"a": xds.HopLocal, "b": xds.HopPeer}},
+		"all to the candidate":         {&xds.Split{PeerWeight: 100}, map[string]xds.Hop{"b": xds.HopPeer}},
+		"from a candidate of weight 0": {&xds.Split{PeerWeight: 100, PeerIsStable: true}, map[string]xds.Hop{"b": xds.HopPeerConn}},
+		"most from a candidate's pod":  {&xds.Split{PeerWeight: 80, PeerIsStable: true}, map[string]xds.Hop{"a": xds.HopLocal, "b": xds.HopPeer}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			p.appA.handle, p.appB.handle = answerStatus, answerStatus
+			if tc.split != nil {
+				tc.split.Peer, tc.split.Endpoints = "b", []string{p.b.IP}
+				set(t, p.ads.Server, revisionA(tc.split))
+				p.ads.settled(t, webKey, tc.split.PeerWeight)
+			}
+			reader := prometheus.NewSidecars(p.n.Dial)
+			p.read(t, reader, 0)
+			c := p.client(true)
+			for range 20 {
+				for _, status := range statuses {
+					p.checkCall(t, c, status, "")
+					p.checkCall(t, c, status, "message")
+				}
+			}
+			if tc.split != nil && p.leftOut() {
+				t.Error("the version whose calls fail is left out, so that nobody sees them")
+			}
+			p.checkCounted(t, p.read(t, reader, 5), tc.hops)
+		})
 	}
-	p.weight(100)
-	reader := prometheus.NewSidecars(p.n.Dial)
-	p.read(t, reader, 0)
-	c := p.client(true)
-	for i := range 40 {
-		status := statuses[i%len(statuses)]
-		req, err := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/shop.Web/Buy", strings.NewReader("message"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Host = "web"
-		req.Header.Set("Content-Type", "application/grpc")
-		req.Header.Set("X-Status", status)
-		r, err := c.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(r.Body)
-		r.Body.Close()
-		if err != nil || string(body) != "message" || r.Trailer.Get("grpc-status") != status {
-			t.Fatalf("body %q, trailers %v, error %v", body, r.Trailer, err)
-		}
+}
+
+// checkCall: the client gets what the app answers to one call.
+func (p *pair) checkCall(t *testing.T, c *http.Client, status, message string) {
+	t.Helper()
+	r, err := p.call(c, http.Header{"X-Status": {status}, "X-Message": {message}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if p.leftOut() {
-		t.Error("the version whose calls fail is left out, so that nobody sees them")
+	r.header.Del("Date")
+	r.header.Del("Content-Length")
+	header, trailer := http.Header{"Content-Type": {"application/grpc"}}, http.Header{"Grpc-Status": {status}}
+	if message == "" {
+		trailer = nil
+		header.Set("Grpc-Status", status)
+		header.Set("Grpc-Message", "nothing to buy")
 	}
-	look := p.read(t, reader, 5)
-	if got := look.Candidate["a"]; got.Requests != 40 || got.Errors != 40 || len(look.Stable) > 0 {
-		t.Errorf("read from the sidecar: %+v, want 40 errors of 40 requests to the candidate", look)
+	if diff := cmp.Diff(header, r.header); r.body != message || diff != "" {
+		t.Fatalf("status %s: body %q, headers (-want +got):\n%s", status, r.body, diff)
 	}
+	if diff := cmp.Diff(trailer, r.trailer); diff != "" {
+		t.Fatalf("status %s: trailers (-want +got):\n%s", status, diff)
+	}
+}
+
+// checkCounted: for each revision as many calls and statuses are counted as its app has seen.
+func (p *pair) checkCounted(t *testing.T, look analysis.Look, hops map[string]xds.Hop) {
+	t.Helper()
 	_, stats := p.a.Admin(http.MethodGet, "/stats/prometheus")
-	for _, status := range statuses {
-		want := `envoy_cluster_grpc{grpc_status="` + status + `",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="peer",hg_revision="b"} 10`
-		if !strings.Contains(stats, want) {
-			t.Errorf("no line %s in:\n%s", want, stats)
+	got := map[string]analysis.Counts{"a": look.Stable["a"], "b": look.Candidate["a"]}
+	for _, app := range []*app{p.appA, p.appB} {
+		seen, statuses := app.taken(), map[string]int{}
+		for _, r := range seen {
+			statuses[r.Header.Get("X-Status")]++
+		}
+		hop, may := hops[app.revision]
+		if may == (len(seen) == 0) {
+			t.Errorf("the app of revision %s saw %d calls", app.revision, len(seen))
+		}
+		for status, n := range statuses {
+			want := fmt.Sprintf(`envoy_cluster_grpc{grpc_status="%s",hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop="%s",hg_revision="%s"} %d`+"\n",
+				status, hop, app.revision, n)
+			if !strings.Contains(stats, want) {
+				t.Errorf("no line %s in:\n%s", want, stats)
+			}
+		}
+		// NotFound (5) is no error. A request that comes to a candidate by itself is none that was meant for it.
+		n, failed := uint64(len(seen)), uint64(len(seen)-statuses["5"])
+		if hop == xds.HopPeerConn {
+			n, failed = 0, 0
+		}
+		if c := got[app.revision]; c.Requests != n || c.Errors != failed {
+			t.Errorf("read of revision %s: %+v, want %d requests, %d errors", app.revision, c, n, failed)
 		}
 	}
 }

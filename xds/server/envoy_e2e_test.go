@@ -8,6 +8,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -158,6 +159,43 @@ func do(c *http.Client, req *http.Request) string {
 		return fmt.Sprintf("%d %s", r.StatusCode, b)
 	}
 	return string(b)
+}
+
+// called is the answer to a gRPC call.
+type called struct {
+	header, trailer http.Header
+	body            string
+}
+
+// call makes a gRPC call of pod a under the name web, over HTTP/2, with these headers and some more. It returns the answer
+// and its body, of which the trailers have been read.
+func (p *pair) call(c *http.Client, header http.Header) (called, error) {
+	req, err := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/shop.Web/Buy", strings.NewReader("message"))
+	if err != nil {
+		return called{}, err
+	}
+	req.Host, req.GetBody = "web", nil // the client must not send it again
+	maps.Copy(req.Header, header)
+	req.Header.Set("Content-Type", "application/grpc")
+	r, err := c.Do(req)
+	if err != nil {
+		return called{}, err
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	return called{r.Header, r.Trailer, string(body)}, err
+}
+
+// answered is a call's status where the answer is one without a message, else what the app has written.
+func (p *pair) answered(c *http.Client) string {
+	r, err := p.call(c, nil)
+	if err != nil {
+		return err.Error()
+	}
+	if status := r.header.Get("Grpc-Status"); status != "" {
+		return "status " + status
+	}
+	return r.body
 }
 
 // many sends n requests over 8 connections and counts the answers.

@@ -100,6 +100,8 @@ type State struct {
 	Peer string `json:"peer,omitempty"`
 	// PeerWeight is the share of requests for it, 0 to 100.
 	PeerWeight uint32 `json:"peerWeight"`
+	// Over says that what peers still send is handed on to them.
+	Over bool `json:"over,omitempty"`
 }
 
 // StateOf is what w means.
@@ -107,7 +109,7 @@ func StateOf(w xds.Workload) State {
 	if w.Split == nil {
 		return State{}
 	}
-	return State{Peer: w.Split.Peer, PeerWeight: w.Split.PeerWeight}
+	return State{Peer: w.Split.Peer, PeerWeight: w.Split.PeerWeight, Over: w.Split.Over}
 }
 
 // New makes a server whose streams end when ctx does.

@@ -27,6 +27,7 @@ func sections() []section {
 		{"margin", "The price of a margin", margins},
 		{"peers", "Other tools at the same looks", peers},
 		{"noisy", "Healthy candidates in noisy services", noisy},
+		{"history", "How long a history must be", histories},
 	}
 }
 

@@ -228,3 +228,22 @@ func noisy(runs int) string {
 	fmt.Fprintf(b, "\nShare of healthy candidates rolled back within half an hour at 10 %%; 200 requests per second, one candidate pod, ten stable pods, %d rollouts each.\n", runs)
 	return b.String()
 }
+
+// watched are how long a service may have been watched before a rollout; 0 is not at all.
+var watched = []time.Duration{0, time.Minute, 3 * time.Minute, 10 * time.Minute, 30 * time.Minute}
+
+func histories(runs int) string {
+	b := table("service", "no history", "1 min", "3 min", "10 min", "30 min")
+	for _, n := range simulate.NoisyWorlds() {
+		cells := []string{n.Says}
+		for _, d := range watched {
+			progress("%s: history of %v", n.Says, d)
+			w := simulate.World{RPS: 200, Base: 0.01, Noise: n.Noise, Watched: d, Fresh: d == 0}
+			all := simulate.Plan{Weights: []int{10}, Lasts: fixedFor}.Many(w, runs)
+			cells = append(cells, percent(simulate.Share(all, simulate.RolledBack)))
+		}
+		b.WriteString(row(cells...))
+	}
+	fmt.Fprintf(b, "\nShare of healthy candidates rolled back within half an hour at 10 %%; stable fails 1 %%, 200 requests per second, one candidate pod, ten stable pods, %d rollouts each.\n", runs)
+	return b.String()
+}
