@@ -163,8 +163,8 @@ func (p *pod) serve(address, body string) *http.Server {
 	return s
 }
 
-// large is more than the kernel's buffers of a connection take, and less than those and Envoy's.
-const large = 2 << 20
+// large is more than what the buffers on the way of an answer take.
+const large = 8 << 20
 
 // echo sends back whatever arrives.
 func (p *pod) echo(address string) {
