@@ -45,7 +45,7 @@ func (st *State) numbers(s Settings, e evidence) Evidence {
 		out.Rates[i] = RateEvidence{
 			Name: r.Name, Total: r.Total, Step: r.StepTotal, Share: r.Share,
 			Harm: r.harm(st.Injected), Acceptance: r.Acceptance.value(),
-			Phi: max(1, r.Baseline.Phi, r.Noise.phi(st.Pods.busy())), DryRun: r.DryRun,
+			Phi: r.phi(st.Pods.busy()), DryRun: r.DryRun,
 			Missing: st.missingRate(r),
 		}
 	}
@@ -133,7 +133,7 @@ func tooLittle(s Settings, st *State) string {
 	}
 	r := st.hindmost()
 	text := "the step's time is up and there was too little data to know: " + r.text(s, r.StepTotal)
-	if phi := max(r.Baseline.Phi, r.Noise.phi(st.Pods.busy())); phi >= worthTelling {
+	if phi := r.phi(st.Pods.busy()); phi >= worthTelling {
 		text += fmt.Sprintf("; stable's pods differ so much among themselves that it counts %.0f times less", phi)
 	}
 	return text

@@ -188,7 +188,7 @@ func (st *State) meet(served map[string]Served) (requests uint64) {
 	known := st.Fresh // sorted by name
 	for name, c := range served {
 		requests = addSaturating(requests, c.Requests)
-		_, ok := slices.BinarySearchFunc(known, name, func(p Pod, name string) int { return cmp.Compare(p.Name, name) })
+		_, ok := find(known, name)
 		if c.Requests > 0 && !ok && len(st.Fresh) < maxFresh {
 			st.Fresh = append(st.Fresh, Pod{Name: name})
 		}
@@ -202,12 +202,13 @@ func (st *State) meet(served map[string]Served) (requests uint64) {
 // warming says that a pod of the candidate has not had requests for long enough to be judged by its
 // latency.
 func (st *State) warming(s Settings, name string) bool {
-	for i := range st.Fresh {
-		if st.Fresh[i].Name == name {
-			return st.Fresh[i].Age+s.Interval/2 < s.WarmUp
-		}
-	}
-	return true
+	at, ok := find(st.Fresh, name)
+	return !ok || st.Fresh[at].Age+s.Interval/2 < s.WarmUp
+}
+
+// find looks for a pod among those that are sorted by name.
+func find(pods []Pod, name string) (at int, ok bool) {
+	return slices.BinarySearchFunc(pods, name, func(p Pod, name string) int { return cmp.Compare(p.Name, name) })
 }
 
 // unlisted is how many more of the candidate's pods have requests than are told apart.
@@ -216,7 +217,7 @@ func (st *State) unlisted(served map[string]Served) (n int) {
 		return 0
 	}
 	for name, c := range served {
-		if c.Requests > 0 && !slices.ContainsFunc(st.Fresh, func(p Pod) bool { return p.Name == name }) {
+		if _, listed := find(st.Fresh, name); c.Requests > 0 && !listed {
 			n++
 		}
 	}

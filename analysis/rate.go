@@ -111,7 +111,7 @@ func (r *Rate) update(s *Settings, o *observation) {
 		compared, pi = r.Stratum.add(o.arms)
 	}
 	r.Noise.follow(&o.pods, o.span)
-	phi := max(1, r.Baseline.Phi, r.Noise.phi(o.slots), o.phi)
+	phi := max(r.phi(o.slots), o.phi)
 	inflate := inflation(max(r.Baseline.Sigma, r.Sigma), o.candidates, o.stables)
 	harm, acceptance := r.margins(s)
 	harm, acceptance = harm.inflated(inflate), acceptance.inflated(inflate)
@@ -134,6 +134,9 @@ func (r *Rate) update(s *Settings, o *observation) {
 		r.see(&o.pods, o.look, o.slots)
 	}
 }
+
+// phi is by how much the rate's evidence is tempered, as far as stable's pods, of which so many are told apart, say.
+func (r *Rate) phi(slots int) float64 { return max(1, r.Baseline.Phi, r.Noise.phi(slots)) }
 
 // sigmaLooks is every how many looks the lasting difference between pods is estimated anew where no
 // history tells: it takes as long as all the rest, and does not change fast.

@@ -102,14 +102,16 @@ func (p *pass) noteOnce(cause, message string, warning bool) {
 }
 
 // failedBefore: the candidate was rejected; it gets no request any more.
-func (p *pass) failedBefore() bool {
-	return p.s.Phase == v1alpha1.PhaseRollingBack || p.s.Phase == v1alpha1.PhaseQuarantined
+func (p *pass) failedBefore() bool { return rejected(p.s) }
+
+func rejected(s *v1alpha1.RolloutStatus) bool {
+	return s.Phase == v1alpha1.PhaseRollingBack || s.Phase == v1alpha1.PhaseQuarantined
 }
 
 // Over says that the candidate was rejected and no request is meant for it any more: its sidecars hand on to stable what they
 // are still sent. In every other phase it is judged, or about to be, or goes out, and answers.
 func Over(s *v1alpha1.RolloutStatus) bool {
-	return s.Weight == 0 && (s.Phase == v1alpha1.PhaseRollingBack || s.Phase == v1alpha1.PhaseQuarantined)
+	return s.Weight == 0 && rejected(s)
 }
 
 // policyGone does not fire while the user has paused: nothing may change then, and the candidate is

@@ -16,17 +16,6 @@ import (
 	"github.com/headgate/headgate/xds"
 )
 
-// connect is a connection from outside the pod.
-func (p *pod) connect(address string) net.Conn {
-	p.t.Helper()
-	c, err := p.client.Transport.(*http.Transport).DialContext(p.t.Context(), "tcp", address)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() { c.Close() })
-	return c
-}
-
 // ask sends a request with these headers on a connection, and returns the status of the answer.
 func ask(c net.Conn, headers string) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
@@ -78,10 +67,7 @@ func TestSilentClientsAreHungUpOn(t *testing.T) {
 	if !inPod(t) {
 		return
 	}
-	p := newPod(t)
-	newControlPlane(t, &p.cfg)
-	p.run(logContext(t))
-	eventually(t, "ready", 15*time.Second, p.ready)
+	p := runningPod(t)
 	conns := p.silent(25)
 	if err := Drain(t.Context()); err != nil {
 		t.Fatal(err)
@@ -99,10 +85,7 @@ func TestASlowClientGetsItsAnswer(t *testing.T) {
 	if !inPod(t) {
 		return
 	}
-	p := newPod(t)
-	newControlPlane(t, &p.cfg)
-	p.run(logContext(t))
-	eventually(t, "ready", 15*time.Second, p.ready)
+	p := runningPod(t)
 	c := p.connect(podIP + ":8080")
 	if err := c.(*net.TCPConn).SetReadBuffer(32 << 10); err != nil { // so that what it doesn't read stays in Envoy
 		t.Fatal(err)
@@ -143,10 +126,7 @@ func TestSilentClientsAreHungUpOnBesideAPeer(t *testing.T) {
 	if !inPod(t) {
 		return
 	}
-	p := newPod(t)
-	newControlPlane(t, &p.cfg)
-	p.run(logContext(t))
-	eventually(t, "ready", 15*time.Second, p.ready)
+	p := runningPod(t)
 	conns, peer := p.silent(25), p.connect(podIP+":15601")
 	if got, err := ask(peer, meantFor8080); got != http.StatusOK {
 		t.Fatal(got, err)
@@ -194,10 +174,7 @@ func TestClientsAreHungUpOnWhileTheAppFinishes(t *testing.T) {
 	if !inPod(t) {
 		return
 	}
-	p := newPod(t)
-	newControlPlane(t, &p.cfg)
-	p.run(logContext(t))
-	eventually(t, "ready", 15*time.Second, p.ready)
+	p := runningPod(t)
 	conns := p.silent(25)
 	upload := p.connect(podIP + ":8080")
 	if _, err := fmt.Fprint(upload, "POST / HTTP/1.1\r\nHost: web.shop.svc\r\nContent-Length: 2\r\n\r\n1"); err != nil {

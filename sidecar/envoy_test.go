@@ -152,10 +152,7 @@ func TestStopWaitsForRequestsUnderWay(t *testing.T) {
 	if !inPod(t) {
 		return
 	}
-	p := newPod(t)
-	newControlPlane(t, &p.cfg)
-	p.run(logContext(t))
-	eventually(t, "ready", 15*time.Second, p.ready)
+	p := runningPod(t)
 	if err := Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -170,11 +167,7 @@ func TestStopWaitsForRequestsUnderWay(t *testing.T) {
 	if !resp.Close || resp.StatusCode != http.StatusOK {
 		t.Errorf("after drain: status %d, connection closed: %t; want 200, true", resp.StatusCode, resp.Close)
 	}
-	connection, err := p.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", podIP+":9000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer connection.Close()
+	connection := p.connect(podIP + ":9000")
 	talk := func() {
 		t.Helper()
 		if _, err := connection.Write([]byte("x")); err != nil {
@@ -221,13 +214,8 @@ func TestWhoStillComesIsAnsweredOrRefused(t *testing.T) {
 	if !inPod(t) {
 		return
 	}
-	p := newPod(t)
-	newControlPlane(t, &p.cfg)
-	p.run(logContext(t))
-	eventually(t, "ready", 15*time.Second, p.ready)
-	dial := func() (net.Conn, error) {
-		return p.client.Transport.(*http.Transport).DialContext(t.Context(), "tcp", podIP+":15601")
-	}
+	p := runningPod(t)
+	dial := func() (net.Conn, error) { return p.dial(podIP + ":15601") }
 	taken, err := dial()
 	if err != nil {
 		t.Fatal(err)

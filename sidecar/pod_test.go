@@ -133,6 +133,31 @@ func newPod(t *testing.T) *pod {
 	return p
 }
 
+// runningPod is one whose sidecar is ready, beside a control plane that says nothing yet.
+func runningPod(t *testing.T) *pod {
+	t.Helper()
+	p := newPod(t)
+	newControlPlane(t, &p.cfg)
+	p.run(logContext(t))
+	eventually(t, "ready", 15*time.Second, p.ready)
+	return p
+}
+
+// connect is a connection from outside the pod.
+func (p *pod) connect(address string) net.Conn {
+	p.t.Helper()
+	c, err := p.dial(address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func (p *pod) dial(address string) (net.Conn, error) {
+	return p.client.Transport.(*http.Transport).DialContext(p.t.Context(), "tcp", address)
+}
+
 func (p *pod) ip(args ...string) {
 	p.t.Helper()
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {

@@ -210,8 +210,7 @@ func (s *supervisor) stop(ctx context.Context, envoy *os.Process, ended <-chan e
 
 // needed says that somebody would miss Envoy.
 func (s *supervisor) needed(ctx context.Context) bool {
-	active, err := s.admin.active(ctx)
-	return err == nil && active > 0 || s.hasPeers(ctx) || s.hasBuffered(ctx)
+	return s.hasActive(ctx) || s.hasPeers(ctx) || s.hasBuffered(ctx)
 }
 
 // drain waits until nobody needs Envoy. It is true when Envoy ended meanwhile.
@@ -227,12 +226,8 @@ func (s *supervisor) drain(ctx context.Context, ended <-chan error) bool {
 // waitUntilSent waits, but not for ever, until clients have the answers that the app has given. They may read slowly, or have
 // gone without a word. It is true when Envoy ended meanwhile.
 func (s *supervisor) waitUntilSent(ctx context.Context, ended <-chan error) bool {
-	for deadline := time.Now().Add(slowReaders); s.hasBuffered(ctx) && time.Now().Before(deadline); {
-		if wait(50*time.Millisecond, ended) {
-			return true
-		}
-	}
-	return false
+	deadline := time.Now().Add(slowReaders)
+	return waitWhile(func() bool { return s.hasBuffered(ctx) && time.Now().Before(deadline) }, 50*time.Millisecond, ended)
 }
 
 func (s *supervisor) hasBuffered(ctx context.Context) bool {
@@ -271,18 +266,22 @@ func wait(d time.Duration, ended <-chan error) bool {
 
 // waitUntilIdle waits until Envoy forwards nothing, or does not say. It is true when Envoy ended meanwhile.
 func (s *supervisor) waitUntilIdle(ctx context.Context, ended <-chan error) bool {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if n, err := s.admin.active(ctx); err != nil || n == 0 {
-			return false
-		}
-		select {
-		case <-tick.C:
-		case <-ended:
+	return waitWhile(func() bool { return s.hasActive(ctx) }, 100*time.Millisecond, ended)
+}
+
+func (s *supervisor) hasActive(ctx context.Context) bool {
+	n, err := s.admin.active(ctx)
+	return err == nil && n > 0
+}
+
+// waitWhile asks now and then whether Envoy is still busy. It is true when Envoy ended meanwhile.
+func waitWhile(busy func() bool, every time.Duration, ended <-chan error) bool {
+	for busy() {
+		if wait(every, ended) {
 			return true
 		}
 	}
+	return false
 }
 
 // raiseFileLimit lets Envoy use as many file descriptors as the container may: each connection takes
