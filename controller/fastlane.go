@@ -74,7 +74,6 @@ func (l *Looks) lookFast(ctx context.Context, now time.Time, all map[string]work
 	}
 	looks, err := l.FastLane.Looks(ctx, now, targets)
 	for i, r := range rollouts {
-		looks[i].CandidatePods, looks[i].Paused = targets[i].CandidatePods, targets[i].Paused
 		if key := (types.NamespacedName{Namespace: r.Namespace, Name: r.Name}); l.judgeFast(key, &r.Status, looks[i]) {
 			l.Wake(key)
 		}

@@ -115,7 +115,7 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 	}
 	looks := make([]analysis.Look, len(targets))
 	for i, t := range targets {
-		looks[i] = analysis.Look{Time: now, Step: t.Step, Weight: t.Weight, Missing: true, Reason: cmp.Or(prom.missing, "no Prometheus is configured")}
+		looks[i] = t.MissingLook(now, cmp.Or(prom.missing, "no Prometheus is configured"))
 	}
 	var err error
 	if prom.client != nil {
@@ -128,9 +128,8 @@ func (l *Looks) batch(ctx context.Context, now time.Time, prom server, rollouts 
 			looks[i].Reason = "no answer from Prometheus at " + shorten(prometheus.Shown(prom.url), maxAddress) + why
 		}
 		if !json.Valid([]byte(r.Status.Policy)) { // who knows what was to be judged
-			looks[i] = analysis.Look{Time: now, Step: looks[i].Step, Weight: looks[i].Weight, Missing: true, Reason: "the policy that this rollout began with is not in its record"}
+			looks[i] = targets[i].MissingLook(now, "the policy that this rollout began with is not in its record")
 		}
-		looks[i].CandidatePods, looks[i].Paused = targets[i].CandidatePods, targets[i].Paused
 		key := types.NamespacedName{Namespace: r.Namespace, Name: r.Name}
 		l.judge(key, &r.Status, looks[i])
 		l.Wake(key)

@@ -40,10 +40,8 @@ func (c counters) Looks(_ context.Context, at time.Time, targets []prometheus.Ta
 	}
 	out := make([]analysis.Look, len(targets))
 	for i, t := range targets {
-		out[i] = analysis.Look{
-			Time: at, Step: t.Step, Weight: t.Weight,
-			Candidate: map[string]analysis.Counts{"s1": c.candidate}, Stable: map[string]analysis.Counts{"s1": c.stable},
-		}
+		out[i] = t.Look(at)
+		out[i].Candidate, out[i].Stable = map[string]analysis.Counts{"s1": c.candidate}, map[string]analysis.Counts{"s1": c.stable}
 	}
 	return out, nil
 }

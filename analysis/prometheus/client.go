@@ -159,7 +159,7 @@ func (c *Client) count(ctx context.Context, at time.Time, targets []Target) (out
 	}
 	for i, t := range targets {
 		if why, ok := unknown[t.Namespace]; ok {
-			out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Missing: true, Reason: missing(why)}
+			out[i] = t.MissingLook(at, missing(why))
 		}
 	}
 	return out, moment, err

@@ -32,6 +32,18 @@ type Target struct {
 	Metrics []Query
 }
 
+// Look is one at the target at which nothing was counted yet.
+func (t Target) Look(at time.Time) analysis.Look {
+	return analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Paused: t.Paused, CandidatePods: t.CandidatePods}
+}
+
+// MissingLook is one without data, and why.
+func (t Target) MissingLook(at time.Time, reason string) analysis.Look {
+	l := t.Look(at)
+	l.Missing, l.Reason = true, reason
+	return l
+}
+
 func (t Target) key() workload { return workload{t.Namespace, t.Workload} }
 
 // look takes in an answer, and makes one Look per target, in their order. m is not changed.
@@ -47,7 +59,7 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 	index := make(map[workload]int, len(targets))
 	for i, t := range targets {
 		index[t.key()] = i
-		out[i] = analysis.Look{Time: at, Step: t.Step, Weight: t.Weight}
+		out[i] = t.Look(at)
 		out[i].Candidate, out[i].Stable = map[string]analysis.Counts{}, map[string]analysis.Counts{}
 	}
 	times := make([]timings, len(targets))
