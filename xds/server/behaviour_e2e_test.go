@@ -698,13 +698,16 @@ func TestChangesUnderLoadLoseNothing(t *testing.T) {
 	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); changes += 5 {
 		p.rest()
 		time.Sleep(750 * time.Millisecond) // long enough that the clusters go
-		p.weight(10)
-		p.weight(90)
-		set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 90}))
-		p.ads.settled(t, webKey, 90)
-		set(t, p.ads.Server, revisionA(&xds.Split{Peer: "c", PeerWeight: 50, Endpoints: []string{p.b.IP}}))
-		p.ads.settled(t, webKey, 50)
-		time.Sleep(50 * time.Millisecond) // let requests meet each configuration
+		for _, s := range []*xds.Split{
+			{Peer: "b", PeerWeight: 10, Endpoints: []string{p.b.IP}},
+			{Peer: "b", PeerWeight: 90, Endpoints: []string{p.b.IP}},
+			{Peer: "b", PeerWeight: 90},
+			{Peer: "c", PeerWeight: 50, Endpoints: []string{p.b.IP}}, // c had this address, and b says that it is not c
+		} {
+			set(t, p.ads.Server, revisionA(s))
+			p.ads.settled(t, webKey, s.PeerWeight)
+			time.Sleep(20 * time.Millisecond) // let requests meet each configuration
+		}
 	}
 	close(stop)
 	for range 8 {
@@ -717,8 +720,9 @@ func TestChangesUnderLoadLoseNothing(t *testing.T) {
 			failed[r]++
 		}
 	}
-	t.Logf("%d requests, %d changes, failed %v", sent, changes, failed)
-	if len(failed) > 0 || sent < 1200 || len(p.appB.taken()) == 0 {
+	fromB := len(p.appB.taken())
+	t.Logf("%d requests, %d of them answered by b, %d changes, failed %v", sent, fromB, changes, failed)
+	if len(failed) > 0 || sent < 1200 || fromB == 0 {
 		t.Errorf("%d requests, failed: %v", sent, failed)
 	}
 }
