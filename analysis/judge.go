@@ -29,10 +29,10 @@ func Judge(s Settings, st State, l Look) (State, Verdict) {
 	switch {
 	case st.isNew(l.Time):
 		st.look(s, l)
-	case l.Step != st.Step || l.Weight != st.Weight:
+	case st.isAnother(l):
 		// By a clock that is behind the one of the look before. What is known is about another step.
 		st.restart()
-		st.Step, st.Weight = l.Step, l.Weight
+		st.Step, st.Weight, st.Since = l.Step, l.Weight, l.Since
 	}
 	v := conclude(s, &st)
 	if v.Result == Fail && st.Failed == nil {
@@ -47,6 +47,11 @@ func (st *State) isNew(at time.Time) bool {
 	return st.Last.IsZero() || at.After(st.Last) || st.Last.Sub(at) > clockStep
 }
 
+// isAnother says that the look is about another step than the one before, or about the same that has begun again.
+func (st *State) isAnother(l Look) bool {
+	return l.Step != st.Step || l.Weight != st.Weight || !l.Since.Equal(st.Since)
+}
+
 // look takes in one look that was not counted yet.
 func (st *State) look(s Settings, l Look) {
 	dt := min(max(l.Time.Sub(st.Last), 0), maxGap)
@@ -54,11 +59,11 @@ func (st *State) look(s Settings, l Look) {
 	if first {
 		dt = s.Interval
 	}
-	if first || l.Step != st.Step || l.Weight != st.Weight {
+	if first || st.isAnother(l) {
 		st.restart()
 		dt = min(dt, s.Interval)
 	}
-	st.Version, st.Last, st.Step, st.Weight = stateVersion, l.Time, l.Step, l.Weight
+	st.Version, st.Last, st.Step, st.Weight, st.Since = stateVersion, l.Time, l.Step, l.Weight, l.Since
 	if !l.Paused {
 		st.InStep = min(st.InStep+dt, maxDuration)
 	}
@@ -121,7 +126,7 @@ func (st *State) before(s Settings, l Look, dt time.Duration) {
 // restart begins a step, or a step again at another weight.
 func (st *State) restart() {
 	st.InStep, st.StepLooks, st.StepTotal = 0, 0, Totals{}
-	st.Share, st.Latency.Share = Window{}, Window{}
+	st.Share, st.Latency.Share, st.Split, st.Unsplit = Window{}, Window{}, fineSplit(), Totals{}
 	for i := range st.Rates {
 		st.Rates[i].StepTotal, st.Rates[i].Stratum = Tally{}, Stratum{}
 		st.Rates[i].Acceptance.restart()

@@ -17,6 +17,8 @@ type Look struct {
 	Step int
 	// Weight is the share of requests meant for the candidate, in percent. At 0 nothing is compared.
 	Weight int
+	// Since is when the step's weight came into force; the zero time where nobody says. The step is judged anew when it changes.
+	Since time.Time
 	// Paused says that the rollout waits for its user: what is counted is evidence, but the time is none of the step's.
 	Paused bool
 	// Missing says that the counters could not be read. Candidate and Stable are then ignored, and the

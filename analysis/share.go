@@ -151,6 +151,12 @@ func (p *Split) clean() {
 	}
 }
 
+// fineSplit is one against which nothing speaks.
+func fineSplit() (p Split) {
+	p.clean()
+	return p
+}
+
 func (p *Split) broken() bool {
 	return mean(p[:]) >= splitThreshold
 }

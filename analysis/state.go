@@ -26,6 +26,8 @@ type State struct {
 	// Step and Weight are those of that look.
 	Step   int `json:"step"`
 	Weight int `json:"weight"`
+	// Since is the look's, too.
+	Since time.Time `json:"since,omitzero"`
 	// InStep is for how long Step has been judged at Weight: looks at which something was missing for that are left out.
 	InStep time.Duration `json:"inStep"`
 	// Looks and StepLooks count looks with data; the latter since Step or Weight changed.

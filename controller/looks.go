@@ -149,6 +149,9 @@ func (l *Looks) target(ctx context.Context, r *v1alpha1.Rollout) prometheus.Targ
 		Namespace: r.Namespace, Workload: r.Name, Candidate: s.Candidate.Hash, Stable: s.Stable.Hash,
 		Step: int(rollout.StepInForce(s)), Weight: int(s.WeightInForce), Paused: s.Phase == v1alpha1.PhasePaused, Created: map[string]time.Time{}, Sidecars: map[string]string{},
 	}
+	if s.StepSince != nil {
+		t.Since = s.StepSince.Time
+	}
 	judged := &recordedPolicy(s).Analysis
 	t.NoLatency = judged.Latency.Disabled
 	for i := range judged.Metrics {
@@ -273,7 +276,8 @@ func (l *Looks) Verdict(key types.NamespacedName, s *v1alpha1.RolloutStatus) (v1
 	if known.state.Looks > 0 { // what was before the rollout is long, and can be asked for again
 		text = stateText(known.state)
 	}
-	if known.step != s.Step && known.verdict.Result != v1alpha1.ResultFail {
+	before := known.step != s.Step || s.StepSince != nil && !known.looked.After(s.StepSince.Time) // the step began, or began again
+	if before && known.verdict.Result != v1alpha1.ResultFail {
 		return v1alpha1.Verdict{}, text
 	}
 	return known.verdict, text

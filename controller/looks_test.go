@@ -169,6 +169,28 @@ func TestAPauseIsNotTheStepsTime(t *testing.T) {
 	}
 }
 
+// The step began again between two looks, with other pods: what was accepted before is not it.
+func TestAStepThatBeginsAgainIsJudgedAgain(t *testing.T) {
+	r := record()
+	r.Status.StepSince = &metav1.MicroTime{Time: at(1)}
+	l, _ := watching(t, healthy, r)
+	lookFrom(t, l, 5, 20)
+	again := r.Status.DeepCopy()
+	again.StepSince = &metav1.MicroTime{Time: at(101)}
+	if v, _ := l.Verdict(webKey, again); v.Result != "" {
+		t.Errorf("before anybody has looked again it is %q: %s", v.Result, v.Message)
+	}
+	next := stored(t, l.Client.(client.Client), record())
+	next.Status.StepSince = again.StepSince
+	if err := l.Client.(client.Client).Status().Update(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	lookFrom(t, l, 105, 1)
+	if v, _ := l.Verdict(webKey, again); v.Result != v1alpha1.ResultUndecided || l.judged[webKey].state.StepLooks != 1 {
+		t.Errorf("after one look it is %q, by %d looks", v.Result, l.judged[webKey].state.StepLooks)
+	}
+}
+
 func TestWithoutAnalysisNothingIsSaid(t *testing.T) {
 	var l *Looks
 	s := record().Status

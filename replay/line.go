@@ -30,7 +30,7 @@ type line struct {
 	Step    float64  `json:"step"`
 	Missing bool     `json:"missing,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
-	// CandidatePods is how many pods the candidate has; 0: as many as answered. nil: those of Candidate or, where a pod's Served
+	// CandidatePods is how many of the candidate's pods get requests; 0: as many as answered. nil: those of Candidate or, where a pod's Served
 	// says that they are others than those that answered, as many as answered.
 	CandidatePods *float64       `json:"candidatePods,omitempty"`
 	Candidate     map[string]pod `json:"candidate,omitzero"`

@@ -83,12 +83,14 @@ func Run(ctx context.Context, cfg Config) error {
 		g.Stop()
 		<-served
 	}()
+	watched, stopWatching := context.WithCancel(ctx)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		clients.watch(ctx, leaving)
+		clients.watch(watched, leaving)
 	}()
 	defer func() {
+		stopWatching()
 		leaving.Close()
 		<-watching
 	}()

@@ -121,7 +121,7 @@ func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 }
 
 // notHere answers what is meant for another workload or revision, which has had this pod's address before. Its sender sends
-// it elsewhere, as long as it has all of it yet: of a body of more than a megabyte it may not when the answer comes, and its
+// it elsewhere, as long as it has all of it yet: of a body of more than keptBody it may not when the answer comes, and its
 // client gets 503, or 507 (half of those of 8 MiB did). After one such answer it leaves this address out for a while.
 func notHere(w *Workload) *routev3.Route {
 	m, another := everything(), header(forHeader, exactly(w.identity(w.Revision)))

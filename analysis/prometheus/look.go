@@ -24,7 +24,8 @@ type Target struct {
 	Sidecars map[string]string
 	// CandidatePods is how many pods of the candidate get requests; 0: not known.
 	CandidatePods int
-	// Paused says that nothing of the time is the step's.
+	// Since and Paused are the look's, too.
+	Since  time.Time
 	Paused bool
 	// NoLatency says that latencies are not asked for: nobody judges them, and they are half of the series.
 	NoLatency bool
@@ -34,7 +35,7 @@ type Target struct {
 
 // Look is one at the target at which nothing was counted yet.
 func (t Target) Look(at time.Time) analysis.Look {
-	return analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Paused: t.Paused, CandidatePods: t.CandidatePods}
+	return analysis.Look{Time: at, Step: t.Step, Weight: t.Weight, Since: t.Since, Paused: t.Paused, CandidatePods: t.CandidatePods}
 }
 
 // MissingLook is one without data, and why.

@@ -103,8 +103,7 @@ func (m memory) advance(at time.Time, samples []sample, about asked) (memory, []
 	next := m.forgotten()
 	next.at, next.looks, next.marked = at, m.looks+1, m.marked
 	next.last, next.sources = make(map[series]reading, len(samples)), make(map[source]int, len(m.sources))
-	mark := at.Sub(m.marked) >= m.lag
-	if mark {
+	if m.marks(at) {
 		next.marked = at
 	}
 	for _, s := range samples {
@@ -117,9 +116,6 @@ func (m memory) advance(at time.Time, samples []sample, about asked) (memory, []
 			continue
 		}
 		now, by := m.since(series, now.value, restarted[series.source], at, about)
-		if mark {
-			now.marks = [2]float64{m.last[series].value, now.marks[0]}
-		}
 		next.last[series] = now
 		if by > 0 {
 			increments = append(increments, increment{series: series, By: by})
@@ -156,9 +152,15 @@ func (m memory) restarted(next memory) map[source]bool {
 	return out
 }
 
+// marks says that it is time to mark the values that counters have.
+func (m memory) marks(at time.Time) bool { return at.Sub(m.marked) >= m.lag }
+
 // since is what is remembered of a counter that has a value now, and by how much it rose.
 func (m memory) since(s series, value float64, restarted bool, at time.Time, about asked) (now reading, by float64) {
 	before, ok := m.last[s]
+	if m.marks(at) {
+		before.marks = [2]float64{before.value, before.marks[0]}
+	}
 	now = reading{value: value, marks: before.marks}
 	switch {
 	case before.unread:

@@ -157,6 +157,10 @@ func TestAnswersThatAreOlderThanTheOneBefore(t *testing.T) {
 			looks: long(values{"a/2": 3, "a/5": 1}, values{"a/2": 5, "a/5": 3}),
 			want:  []values{{"a/2": 3, "a/5": 1}, {"a/2": 2, "a/5": 2}},
 		},
+		"what a counter had before a reset is forgotten": { // at a look at which values are marked, too
+			looks: append(values{"a/2": 1000}.times(9), values{"a/2": 3}, values{"a/2": 10}, values{"a/2": 20}, values{"a/2": 30}, values{"a/2": 25}, values{"a/2": 40}),
+			want:  []values{{"a/2": 3}, {"a/2": 7}, {"a/2": 10}, {"a/2": 10}, {}, {"a/2": 10}},
+		},
 		"of one counter, and all of the sidecar have": {
 			looks: append(long(), values{"a/2": 1100, "a/5": 14}, values{"a/2": 1050, "a/5": 2}),
 			want:  []values{{"a/2": 100, "a/5": 4}, {"a/2": 1050, "a/5": 2}},

@@ -56,6 +56,8 @@ const (
 	early = time.Second
 	// rateRoom is how many counters of a rate are remembered that are gone.
 	rateRoom = 1000
+	// rateLag is by how much an answer may be older than the one before, see memory.lag.
+	rateLag = time.Minute
 	// late is how much after its time a metric may be asked for: when looks are on time again.
 	late = 30 * time.Second
 )
@@ -194,7 +196,7 @@ func (u *users) value(at time.Time, t Target, q Query, r reads) analysis.MetricV
 	}
 	key := t.metric(q)
 	before := u.rates[key]
-	before.room, before.gap = rateRoom, rateGap(q.Interval)
+	before.room, before.gap, before.lag = rateRoom, rateGap(q.Interval), rateLag
 	next, increments := before.advance(at, r.samples, about([]Target{t}))
 	if next.looks == 1 { // where counting starts: what it says is known at the next look
 		u.rates[key] = rateMemory{memory: next, pairs: newPairs(at, t.Weight)}

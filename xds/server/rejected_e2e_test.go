@@ -51,7 +51,7 @@ func (endless) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-const large = 4 << 20 // more than Envoy keeps of a request to send it again
+const large = 8 << 20 // more than Envoy keeps of a request to send it again
 
 // crowd are clients that never stop, some with large bodies, over HTTP/1.1 and HTTP/2.
 type crowd struct {
