@@ -188,7 +188,8 @@ func (r *Reconciler) gatherAutoscaler(ctx context.Context, w *workload) error {
 
 func (r *Reconciler) gatherNodes(ctx context.Context, w *workload) error {
 	var list corev1.NodeList
-	if err := r.Client.List(ctx, &list); err != nil {
+	// Each pass reads all nodes, and a node is large: they are only looked at.
+	if err := r.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("listing nodes: %w", err)
 	}
 	w.nodesReady = map[string]bool{}

@@ -221,11 +221,17 @@ func (p *pair) trustedByAll(c *admissionregistrationv1.MutatingWebhookConfigurat
 	return true
 }
 
-// trustedBy says whether the certificate was issued by a CA of the bundle, at the time that it was issued.
+// trustedBy says whether the certificate was issued by a CA of the bundle, or by one that it brings along and which that has
+// issued, at the time that it was issued.
 func (p *pair) trustedBy(bundle []byte) bool {
-	roots := x509.NewCertPool()
+	roots, brought := x509.NewCertPool(), x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	_, err := p.certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: p.certificate.Leaf.NotBefore})
+	for _, der := range p.certificate.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			brought.AddCert(c)
+		}
+	}
+	_, err := p.certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: brought, CurrentTime: p.certificate.Leaf.NotBefore})
 	return err == nil
 }
 

@@ -253,3 +253,43 @@ func TestClientsTrustTheCAAndTheNameAlone(t *testing.T) {
 		t.Errorf("a server of another name: %v", err)
 	}
 }
+
+// issued is a certificate of a CA (nil: its own), and its key.
+func issued(t *testing.T, name string, by *x509.Certificate, byKey *ecdsa.PrivateKey, isCA bool) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{serverName},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: isCA, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	if by == nil {
+		by, byKey = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, by, &key.PublicKey, byKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, key
+}
+
+// An issuer of cert-manager may be a CA below another: the certificate brings along what is between it and the root, which alone
+// is in ca.crt.
+func TestACertificateOfACABelowTheRootIsTrusted(t *testing.T) {
+	root, rootKey := issued(t, "root", nil, nil, true)
+	below, belowKey := issued(t, "below", root, rootKey, true)
+	leaf, _ := issued(t, "leaf", below, belowKey, false)
+	bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+	chain := &pair{certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw, below.Raw}, Leaf: leaf}}
+	alone := &pair{certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, Leaf: leaf}}
+	if !chain.trustedBy(bundle) || alone.trustedBy(bundle) {
+		t.Errorf("with the CA between: trusted %t; without it: %t", chain.trustedBy(bundle), alone.trustedBy(bundle))
+	}
+}
