@@ -27,7 +27,8 @@ check "generated code is" "make generate" api
 check "the chart's definitions are" "make generate" charts/headgate/crds
 check "the copy of a definition is" "make generate" replay/headgate.dev_rolloutpolicies.yaml
 
-if unformatted=$(git -C "$root" ls-files --cached --others --exclude-standard '*.go' | (cd "$root" && xargs -r ls 2>/dev/null | xargs -r gofmt -l)) && [[ -n $unformatted ]]; then
+unformatted=$(find . -name '*.go' -not -path './.cache/*' -print0 | xargs -0r gofmt -l)
+if [[ -n $unformatted ]]; then
   printf 'verify: not formatted; run: make fmt\n%s\n' "$unformatted" >&2
   status=1
 fi
