@@ -32,6 +32,8 @@ type Reconciler struct {
 	Events events.EventRecorder
 	// Namespace is Headgate's own, Deployment the control plane's name in it.
 	Namespace, Deployment string
+	// Deleted are the policies that may be about to come back; nil: what is deleted counts no more.
+	Deleted *webhook.DeletedPolicies
 	// Now is the clock.
 	Now func() time.Time
 	// Sidecars tells what sidecars acknowledged.

@@ -47,6 +47,8 @@ type Config struct {
 	CA func() string
 	// Releasing says that every hold is to end: then no policy counts. Nil: never.
 	Releasing func(context.Context) bool
+	// Deleted are the policies that may be about to come back; nil: what is deleted counts no more.
+	Deleted *DeletedPolicies
 	// Registerer takes the metrics; nil: the default one.
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -73,7 +75,7 @@ func Register(mgr ctrl.Manager, cfg Config) error {
 // Handlers are the webhooks by their paths. cache answers by OwnerIndex; live asks the API server, for what
 // is too new to be in the cache.
 func Handlers(cache, live client.Reader, cfg Config) (map[string]admission.Handler, error) {
-	e, err := newEdge(gatherer{cache: cache, live: live}, cfg)
+	e, err := newEdge(gatherer{cache: cache, live: live, deleted: cfg.Deleted}, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput,
 	if err != nil {
 		return in, err
 	}
-	selection, err := e.policy(ctx, req.Namespace, in.New.Labels)
+	selection, err := e.policy(ctx, req.Namespace, in.New.Labels, in.Now)
 	if err != nil {
 		return in, err
 	}
