@@ -375,7 +375,7 @@ func (s *script) verdict(a args) error {
 func (s *script) away(a args) error {
 	s.w.podWebhookDown = true
 	err := s.unseen(a)
-	s.w.podWebhookDown = false
+	s.w.podWebhookDown, s.w.seenSince = false, s.w.now
 	if !s.w.downSince.IsZero() {
 		s.w.downSince = s.w.now // a control plane that has just started does not know since when
 	}

@@ -16,6 +16,8 @@ import (
 type Observation struct {
 	// Now is the only clock there is.
 	Now time.Time
+	// SeenSince is since when this controller has looked at the workload; zero: always. It has heard of no acknowledgement before.
+	SeenSince time.Time
 	// PolicyGoneSince is when it was first seen that no policy selects the workload; zero while one does.
 	// Zero without a policy: every hold must end now (uninstall).
 	PolicyGoneSince time.Time

@@ -97,6 +97,10 @@ func (p *pass) comesInForce() bool {
 		p.noteWeight()
 		return true
 	}
+	if p.nobodyThere() {
+		p.judgeAgain()
+		return false
+	}
 	p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
 	if v := p.o.Verdict; v.Result == v1alpha1.ResultHold && IsBlind(v.Cause) {
 		p.hold(v)
@@ -138,7 +142,8 @@ func (p *pass) whyUnconfirmed() (why string, lasts time.Duration) {
 	if why == "" {
 		why = "they are not connected to Headgate, or do not answer; a NetworkPolicy in the way, or another CA of Headgate's than theirs, is the likely cause"
 	}
-	return fmt.Sprintf("no sidecar of stable's pods has confirmed %d %%: %s", p.s.Weight, why), p.sinceWeight()
+	lasts = min(p.sinceWeight(), p.o.Now.Sub(p.o.SeenSince)) // before that nobody was there to hear of it
+	return fmt.Sprintf("no sidecar of stable's pods has confirmed %d %%: %s", p.s.Weight, why), lasts
 }
 
 // isNewStep: the step has begun, or goes on after a pause, and its weight was not entered since. The step before may have
@@ -504,6 +509,11 @@ func (p *pass) pauseIfAsked() bool {
 func (p *pass) paused() {
 	p.d.Requeue = tick
 	if p.failed() {
+		return
+	}
+	if p.s.Weight > 0 && p.handingOn() != "" { // what was accepted, if it was, may have been stable's answers
+		p.beginAgain()
+		p.because(fmt.Sprintf("step %d: %s", p.s.Step, p.notYet(p.weightOf(p.currentStep()))))
 		return
 	}
 	if p.s.AwaitingApproval && !p.o.Deployment.Paused {
