@@ -125,7 +125,7 @@ func (w weight) same(o weight) bool {
 	return w == o
 }
 
-// hadFailed says whether a version was one that had been rolled back, a second before a time and ever since. The caller holds mu.
+// hadFailed says whether a version was one that had been rolled back, a second before a time. The caller holds mu.
 func (s *seen) hadFailed(version string, at time.Time) bool {
 	for _, w := range slices.Backward(s.weights) {
 		if w.at.Before(at.Add(-time.Second)) {
