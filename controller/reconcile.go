@@ -160,6 +160,20 @@ type memory struct {
 	mu    sync.Mutex
 	times map[types.NamespacedName]map[string]time.Time
 	last  map[types.NamespacedName]any
+	// templates are those that a workload had in the last pass.
+	templates map[types.NamespacedName]string
+}
+
+// newTemplate says whether the workload had another template in the last pass, or none is known.
+func (m *memory) newTemplate(key types.NamespacedName, digest string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.templates == nil {
+		m.templates = map[types.NamespacedName]string{}
+	}
+	before := m.templates[key]
+	m.templates[key] = digest
+	return before != digest
 }
 
 // since is when this was first said, now if it is the first time.
@@ -208,6 +222,7 @@ func (m *memory) forget(key types.NamespacedName) {
 	defer m.mu.Unlock()
 	delete(m.times, key)
 	delete(m.last, key)
+	delete(m.templates, key)
 }
 
 func (m *memory) changed(key types.NamespacedName, v any) bool {

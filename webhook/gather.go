@@ -6,6 +6,7 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -109,6 +110,16 @@ func (g gatherer) pods(ctx context.Context, rs *appsv1.ReplicaSet) ([]corev1.Pod
 	var list corev1.PodList
 	err := g.list(ctx, &list, rs.Namespace, client.MatchingFields{OwnerIndex: string(rs.UID)})
 	return list.Items, err
+}
+
+// livePods is pods, but asks the API server.
+func (g gatherer) livePods(ctx context.Context, rs *appsv1.ReplicaSet) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := g.live.List(ctx, &list, client.InNamespace(rs.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: hashOf(rs)})
+	if err != nil {
+		return nil, fmt.Errorf("listing pods of %s live: %w", rs.Name, err)
+	}
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return !metav1.IsControlledBy(&p, rs) }), nil
 }
 
 // autoscaler is a HorizontalPodAutoscaler that targets the Deployment; nil when there is none.

@@ -194,7 +194,7 @@ func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *Hol
 		return err
 	}
 	in.Autoscaled = hpa != nil
-	stable, err := e.gatherer.pods(ctx, StableReplicaSet(in.Old, in.Record, in.ReplicaSets))
+	stable, err := e.stablePods(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -210,6 +210,17 @@ func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *Hol
 	}
 	in.Split = splitFrom(in, stable).to(SplitToCandidate(&in.New.Spec.Template, cfg))
 	return nil
+}
+
+// stablePods are the pods of stable, read live where those of the cache would let the update out unjudged: a watch that stands still,
+// as it may for the better part of a minute, still shows an outage that is over.
+func (e *edge) stablePods(ctx context.Context, in *HoldInput) ([]corev1.Pod, error) {
+	rs := StableReplicaSet(in.Old, in.Record, in.ReplicaSets)
+	cached, err := e.gatherer.pods(ctx, rs)
+	if err != nil || rs == nil || splitFrom(in, cached).Possible && !stableIsDownSince(StableDown(cached, e.nodeReady(ctx)), in.Now) {
+		return cached, err
+	}
+	return e.livePods(ctx, rs)
 }
 
 // seeInstead looks at another revision where stable has no pods, or none that serves for so long that nothing would be held
