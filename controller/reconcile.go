@@ -120,6 +120,7 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 	now := r.Now().Truncate(time.Microsecond)
 	o := w.observe(now)
 	o.Sidecars = r.sidecars(w, key)
+	o.Unheard = r.Sidecars.Unheard()
 	o.SeenSince = r.memory.since(key, "seen", now)
 	if s := w.splitState(); !s.Possible {
 		o.NoSplit = s.Reason

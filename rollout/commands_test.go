@@ -336,6 +336,11 @@ func (s *script) turn(part string, down bool) error {
 		s.w.xdsDown = down
 	case "native":
 		s.w.asleep = down
+	case "replica":
+		s.w.unheard = ""
+		if down {
+			s.w.unheard = "10.0.0.9:15610: connection refused"
+		}
 	case "annotations":
 		s.w.dropped = down
 	case "services":

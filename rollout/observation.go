@@ -27,6 +27,9 @@ type Observation struct {
 	Revisions []Revision
 	// Sidecars are the injected pods' sidecars, with what each has acknowledged.
 	Sidecars []Sidecar
+	// Unheard says which replicas of Headgate the leader can't ask what their sidecars acknowledged, and why; empty: none. Those
+	// sidecars count as not connected.
+	Unheard string
 	// Verdict is what the analysis says at this look about the current candidate and step; the zero
 	// value is Undecided.
 	Verdict v1alpha1.Verdict

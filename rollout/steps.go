@@ -140,6 +140,9 @@ func (p *pass) whyUnconfirmed() (why string, lasts time.Duration) {
 	}
 	why = p.refusal()
 	if why == "" {
+		why = p.o.whyNotConnected()
+	}
+	if why == "" {
 		why = "they are not connected to Headgate, or do not answer; a NetworkPolicy in the way, or another CA of Headgate's than theirs, is the likely cause"
 	}
 	lasts = min(p.sinceWeight(), p.o.Now.Sub(p.o.SeenSince)) // before that nobody was there to hear of it
