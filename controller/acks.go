@@ -30,6 +30,8 @@ type Ack struct {
 // and what they acknowledged.
 type Sidecars interface {
 	Acks(workload types.NamespacedName, revision string) []Ack
+	// Unheard says which replicas can't be asked, and why; empty: all can. Their sidecars are not among the Acks.
+	Unheard() string
 }
 
 // sidecars are the injected pods of the stable and candidate revisions with their acknowledgements.

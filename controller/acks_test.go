@@ -17,6 +17,8 @@ import (
 // acknowledged is what sidecars acknowledged, by revision.
 type acknowledged map[string][]Ack
 
+func (a acknowledged) Unheard() string { return "" }
+
 func (a acknowledged) Acks(_ types.NamespacedName, revision string) []Ack { return a[revision] }
 
 func TestSidecarsSpeakOfTheCandidate(t *testing.T) {

@@ -186,9 +186,14 @@ func (r *Reconciler) openGates(ctx context.Context, w *workload, d rollout.Decis
 }
 
 func (r *Reconciler) setGate(ctx context.Context, pod *corev1.Pod, status corev1.ConditionStatus) error {
-	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.PodCondition{{
-		Type: v1alpha1.GateCondition, Status: status, Reason: "Rollout", LastTransitionTime: metav1.NewTime(r.Now()),
-	}}}})
+	// About the pod as it was seen: a leader of the past, which writes no record where its status stays the same, must not close
+	// what its successor has opened.
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": pod.ResourceVersion},
+		"status": map[string]any{"conditions": []corev1.PodCondition{{
+			Type: v1alpha1.GateCondition, Status: status, Reason: "Rollout", LastTransitionTime: metav1.NewTime(r.Now()),
+		}}},
+	})
 	if err != nil {
 		return fmt.Errorf("encoding the gate of %s: %w", pod.Name, err)
 	}

@@ -281,6 +281,20 @@ func TestGatesAreSetOnlyWhereNeeded(t *testing.T) {
 	}
 }
 
+// A leader of the past still sees the pod as it was; its successor has opened the gate since.
+func TestAGateIsSetOnThePodThatWasSeen(t *testing.T) {
+	r, w, _ := worldOf(t, record(), replicaSet(candidateHash, "v2", 1), podOf(candidateHash, "c1", "", gateOpen))
+	fresh := w.pods[candidateHash][0].DeepCopy()
+	set(corev1.PodReady, corev1.ConditionTrue, 7)(fresh)
+	if err := r.Client.Status().Update(t.Context(), fresh); err != nil {
+		t.Fatal(err)
+	}
+	err := r.openGates(t.Context(), w, decided(w, func(d *rollout.Decision) { d.CloseGates = []string{candidateHash} }))
+	if !conflict(err) || !conditionTrue(stored(t, r.Client, podOf(candidateHash, "c1", "")), v1alpha1.GateCondition) {
+		t.Errorf("the gate was closed on a pod that is another by now: %v", err)
+	}
+}
+
 func TestGoneObjectsAreNoErrors(t *testing.T) {
 	r, w, _ := worldOf(t, record(), replicaSet(candidateHash, "v2", 0), podOf(candidateHash, "c1", ""))
 	for _, o := range []client.Object{w.pods[candidateHash][0], w.replicaSets[0]} {

@@ -6,6 +6,7 @@ package controller
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/rollout"
@@ -27,9 +28,11 @@ func (r *Reconciler) emit(w *workload, d rollout.Decision) {
 }
 
 // emitUnheld reports an update that goes out without having been held: no bypass is silent. before is the
-// record as it was, so that each update is reported once.
+// record as it was, so that each update is reported once, by whichever leader; until it is complete, a change of N or a pause
+// is another generation, and no other update.
 func (r *Reconciler) emitUnheld(w *workload, before *v1alpha1.RolloutStatus) {
-	if why := whyUnheld(w.deployment, before); why != "" {
+	isNew := r.memory.newTemplate(client.ObjectKeyFromObject(w.deployment), webhook.TemplateDigest(w.deployment.Spec.Template))
+	if why := whyUnheld(w.deployment, before); why != "" && isNew {
 		r.Events.Eventf(w.deployment, w.record, corev1.EventTypeWarning, "UpdateNotHeld", "Rollout",
 			"This update goes out at once, not as a rollout: %s", why)
 	}

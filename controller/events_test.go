@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/webhook"
@@ -61,5 +62,31 @@ func TestWhyUnheld(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// An autoscaler changes N while an update goes out: that is another generation, and the same update.
+func TestAnUpdateIsReportedOnce(t *testing.T) {
+	web := deployment()
+	web.Annotations = map[string]string{v1alpha1.GateAnnotation: string(v1alpha1.GateOpen), v1alpha1.GateTemplateAnnotation: webhook.TemplateDigest(web.Spec.Template),
+		v1alpha1.GateReasonAnnotation: "the new version can't have a sidecar"}
+	r := reconciler(cluster(t, web).Build())
+	recorder := events.NewFakeRecorder(10)
+	r.Events = recorder
+	before := &v1alpha1.RolloutStatus{DeploymentUID: web.UID, Stable: v1alpha1.Revision{Template: "old"}}
+	w := &workload{deployment: web, record: record()}
+	report := func(image string) {
+		web.Spec.Template = template(image)
+		web.Annotations[v1alpha1.GateTemplateAnnotation] = webhook.TemplateDigest(web.Spec.Template)
+		before.DeploymentGeneration, web.Generation = web.Generation, web.Generation+1
+		r.emitUnheld(w, before)
+	}
+	for _, image := range []string{"v2", "v3"} {
+		report(image)
+		report(image)
+		report(image)
+	}
+	if n := len(recorder.Events); n != 2 {
+		t.Errorf("two updates, in three generations each, were reported %d times", n)
 	}
 }

@@ -39,12 +39,12 @@ type Feeder struct {
 	Reconciler *Reconciler
 	Sink       Configurations
 
-	fed map[types.NamespacedName]map[string]bool // revisions fed; one worker owns it
+	fed map[types.NamespacedName]map[string]types.UID // revisions fed, with their ReplicaSets' uids; one worker owns it
 }
 
 // Reconcile feeds one workload's revisions.
 func (f *Feeder) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	w, err := f.Reconciler.gather(ctx, req.NamespacedName)
+	w, ending, err := f.gather(ctx, req.NamespacedName)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -52,11 +52,14 @@ func (f *Feeder) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	if err := f.Reconciler.Client.List(ctx, &services, client.InNamespace(req.Namespace)); err != nil {
 		return ctrl.Result{}, fmt.Errorf("listing services of %q: %w", req.Namespace, err)
 	}
-	now := map[string]bool{}
+	now := map[string]types.UID{}
 	var errs []error
 	if w != nil {
 		for _, x := range w.configurations(services.Items) {
-			now[x.Revision] = true
+			now[x.Revision] = f.fed[req.NamespacedName][x.Revision]
+			if rs := w.replicaSet(x.Revision); rs != nil {
+				now[x.Revision] = rs.UID
+			}
 			// A revision that can't be configured must not keep another from its weight 0.
 			if err := f.Sink.Set(x); err != nil {
 				errs = append(errs, fmt.Errorf("configuring revision %s: %w", x.Revision, err))
@@ -67,24 +70,49 @@ func (f *Feeder) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	if err := errors.Join(errs...); err != nil {
 		return ctrl.Result{}, err
 	}
-	if w != nil && w.awaitsNode() {
-		return ctrl.Result{RequeueAfter: lookAtNodes}, nil
+	if ending || w != nil && w.awaitsNode() {
+		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
 	return ctrl.Result{}, nil
 }
 
-// lookAtNodes is how often nodes are looked at again while one keeps a pod from requests: nothing tells the Feeder that
-// a node is back, or that a new one has come into the cache after its pod.
-const lookAtNodes = time.Second
+// lookAgain is how often it is looked again while a node keeps a pod from requests, or pods end without their ReplicaSet:
+// nothing tells the Feeder that a node is back, that a new one has come into the cache after its pod, or that such a pod is gone.
+const lookAgain = time.Second
 
-func (f *Feeder) forgetGone(key types.NamespacedName, now map[string]bool) {
+// gather adds to what the Reconciler sees the pods that are on their way out while their ReplicaSet is gone, and says whether
+// there are any: that of a candidate which never was stable is deleted as soon as its last pod begins to end. What their sidecars
+// were told holds to their end.
+func (f *Feeder) gather(ctx context.Context, key types.NamespacedName) (w *workload, ending bool, err error) {
+	if w, err = f.Reconciler.gather(ctx, key); err != nil || w == nil {
+		return nil, false, err
+	}
+	for hash, uid := range f.fed[key] {
+		if uid == "" || w.replicaSet(hash) != nil {
+			continue
+		}
+		var list corev1.PodList
+		if err := f.Reconciler.Client.List(ctx, &list, client.InNamespace(key.Namespace), client.MatchingFields{webhook.OwnerIndex: string(uid)}); err != nil {
+			return nil, false, fmt.Errorf("listing pods of revision %s, which is gone: %w", hash, err)
+		}
+		for i := range list.Items {
+			if pod := &list.Items[i]; pod.DeletionTimestamp != nil {
+				w.pods[hash] = append(w.pods[hash], pod)
+				ending = true
+			}
+		}
+	}
+	return w, ending, nil
+}
+
+func (f *Feeder) forgetGone(key types.NamespacedName, now map[string]types.UID) {
 	for revision := range f.fed[key] {
-		if !now[revision] {
+		if _, fed := now[revision]; !fed {
 			f.Sink.Forget(key.Namespace, key.Name, revision)
 		}
 	}
 	if f.fed == nil {
-		f.fed = map[types.NamespacedName]map[string]bool{}
+		f.fed = map[types.NamespacedName]map[string]types.UID{}
 	}
 	f.fed[key] = now
 	if len(now) == 0 {

@@ -388,6 +388,50 @@ func TestFeederTellsAndForgets(t *testing.T) {
 	}
 }
 
+// An update is taken back: the candidate's ReplicaSet is deleted as soon as its pod begins to end, and the pod is asked to its end.
+func TestPodsThatEndAreToldToTheEnd(t *testing.T) {
+	back := record()
+	back.Status.Phase, back.Status.Candidate, back.Status.Weight = v1alpha1.PhaseIdle, v1alpha1.Revision{}, 0
+	gone, ends := replicaSet(candidateHash, "v2", 0), podOf(candidateHash, "c1", "10.0.0.2", terminating)
+	web := deployment()
+	web.Spec.Template = template("v1")
+	c := cluster(t, namespace("shop", true), web, back, replicaSet(stableHash, "v1", 4), gone, podOf(stableHash, "s1", "10.0.0.1"), ends).Build()
+	s := &sink{told: map[string]xds.Workload{}}
+	f := &Feeder{Reconciler: reconciler(c), Sink: s}
+	feed := func() ctrl.Result {
+		t.Helper()
+		result, err := f.Reconcile(t.Context(), ctrl.Request{NamespacedName: webKey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result
+	}
+	feed()
+	want := s.told[candidateHash]
+	if want.Split == nil || !want.Split.Over {
+		t.Fatalf("while its ReplicaSet is there it is told %+v", want)
+	}
+	if err := c.Delete(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if again := feed(); again.RequeueAfter == 0 {
+			t.Error("nobody looks when it is gone")
+		}
+	}
+	if d := cmp.Diff(want, s.told[candidateHash]); d != "" {
+		t.Errorf("without its ReplicaSet it is told (-want +got):\n%s", d)
+	}
+	ends.Finalizers = nil
+	if err := c.Update(t.Context(), ends); err != nil {
+		t.Fatal(err)
+	}
+	feed()
+	if _, told := s.told[candidateHash]; told || len(f.fed[webKey]) != 1 {
+		t.Errorf("the pod is gone, and the feeder remembers %v", f.fed)
+	}
+}
+
 // A machine fails: its node is not ready, then gone, and the candidate's pod on it says that it is ready all the while.
 func TestAPodWhoseNodeIsGoneGetsNoRequests(t *testing.T) {
 	lost := node("n2", corev1.ConditionTrue)
@@ -407,9 +451,9 @@ func TestAPodWhoseNodeIsGoneGetsNoRequests(t *testing.T) {
 		looked time.Duration // again
 	}{
 		{"the node is ready", func() error { return nil }, []string{"10.0.0.2"}, 0},
-		{"it is not ready", func() error { return turn(corev1.ConditionUnknown) }, nil, lookAtNodes},
+		{"it is not ready", func() error { return turn(corev1.ConditionUnknown) }, nil, lookAgain},
 		{"it is back", func() error { return turn(corev1.ConditionTrue) }, []string{"10.0.0.2"}, 0},
-		{"it is deleted", func() error { return c.Delete(t.Context(), lost) }, nil, lookAtNodes},
+		{"it is deleted", func() error { return c.Delete(t.Context(), lost) }, nil, lookAgain},
 		{"the pod is collected", func() error { return c.Delete(t.Context(), podOf(candidateHash, "c1", "")) }, nil, 0},
 	} {
 		if err := step.do(); err != nil {

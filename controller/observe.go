@@ -77,8 +77,8 @@ func (r *Reconciler) gatherPolicy(ctx context.Context, w *workload) error {
 	if err := r.Client.List(ctx, &cluster); err != nil {
 		return fmt.Errorf("listing cluster policies: %w", err)
 	}
-	selected := webhook.SelectPolicy(namespaced.Items, cluster.Items, w.deployment.Labels)
-	if selected.Spec == nil {
+	selected := r.Deleted.Select(ns.Name, namespaced.Items, cluster.Items, w.deployment.Labels, r.Now())
+	if selected.Spec == nil || selected.Deleted { // what is about to come back is waited for: a rollout is judged by one policy to its end
 		return nil
 	}
 	home := ns.Name

@@ -285,3 +285,23 @@ func TestNoHoldWithoutRoomForIt(t *testing.T) {
 		t.Errorf("%q, want that there is no room", why)
 	}
 }
+
+// A namespace's policy is deleted and created again, as kubectl replace --force does it, beside one of the cluster. A rollout that
+// begins in between would be judged by the cluster's to its end, and lose its approvals.
+func TestAPolicyThatComesBackIsWaitedFor(t *testing.T) {
+	own := &v1alpha1.RolloutPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
+	c := cluster(t, namespace("shop", true), deployment(), &v1alpha1.ClusterRolloutPolicy{ObjectMeta: metav1.ObjectMeta{Name: "default"}}).Build()
+	r := reconciler(c)
+	r.Deleted = &webhook.DeletedPolicies{}
+	r.Deleted.Deleted(own, at(90))
+	for seconds, want := range map[int]bool{100: false, 119: false, 120: true} {
+		r.Now = func() time.Time { return at(seconds) }
+		w, err := r.gather(t.Context(), webKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen := w.policy != nil; seen != want {
+			t.Errorf("%d s after the policy was deleted the cluster's counts: %t", seconds-90, seen)
+		}
+	}
+}

@@ -273,6 +273,8 @@ func manager(b *testing.B, objects []client.Object) ctrl.Manager {
 // obedient sidecars have acknowledged what the record says.
 type obedient struct{ client.Reader }
 
+func (o obedient) Unheard() string { return "" }
+
 func (o obedient) Acks(key types.NamespacedName, revision string) []Ack {
 	var r v1alpha1.Rollout
 	if err := o.Get(context.Background(), key, &r); err != nil || r.Status.Candidate.Hash == "" {

@@ -32,6 +32,8 @@ type Reconciler struct {
 	Events events.EventRecorder
 	// Namespace is Headgate's own, Deployment the control plane's name in it.
 	Namespace, Deployment string
+	// Deleted are the policies that may be about to come back; nil: what is deleted counts no more.
+	Deleted *webhook.DeletedPolicies
 	// Now is the clock.
 	Now func() time.Time
 	// Sidecars tells what sidecars acknowledged.
@@ -118,6 +120,8 @@ func (r *Reconciler) completeObservation(ctx context.Context, w *workload, key t
 	now := r.Now().Truncate(time.Microsecond)
 	o := w.observe(now)
 	o.Sidecars = r.sidecars(w, key)
+	o.Unheard = r.Sidecars.Unheard()
+	o.SeenSince = r.memory.since(key, "seen", now)
 	if s := w.splitState(); !s.Possible {
 		o.NoSplit = s.Reason
 	} else {
@@ -157,6 +161,20 @@ type memory struct {
 	mu    sync.Mutex
 	times map[types.NamespacedName]map[string]time.Time
 	last  map[types.NamespacedName]any
+	// templates are those that a workload had in the last pass.
+	templates map[types.NamespacedName]string
+}
+
+// newTemplate says whether the workload had another template in the last pass, or none is known.
+func (m *memory) newTemplate(key types.NamespacedName, digest string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.templates == nil {
+		m.templates = map[types.NamespacedName]string{}
+	}
+	before := m.templates[key]
+	m.templates[key] = digest
+	return before != digest
 }
 
 // since is when this was first said, now if it is the first time.
@@ -205,6 +223,7 @@ func (m *memory) forget(key types.NamespacedName) {
 	defer m.mu.Unlock()
 	delete(m.times, key)
 	delete(m.last, key)
+	delete(m.templates, key)
 }
 
 func (m *memory) changed(key types.NamespacedName, v any) bool {

@@ -214,6 +214,8 @@ func reconciler(c client.Client) *Reconciler {
 
 type noSidecars struct{}
 
+func (noSidecars) Unheard() string { return "" }
+
 func (noSidecars) Acks(types.NamespacedName, string) []Ack { return nil }
 
 // stored reads an object back.

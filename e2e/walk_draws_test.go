@@ -140,14 +140,14 @@ func (w *walk) recreate(what string) {
 	}
 }
 
-// rollAgain takes Recreate back. What a hold has can't be told from no change, so both fields have values that no hold has, and
-// that mean what the workload was created with.
+// rollAgain takes Recreate back. What a hold has can't be told from no change, so one field has a value that no hold has; the other
+// has the hold's. Both mean what the workload was created with.
 func (w *walk) rollAgain() bool {
 	if !w.wantsRecreate() {
 		return true // it was created again meanwhile
 	}
-	surge, unavailable := intstr.FromString("34%"), intstr.FromString("1%")
-	patch := fmt.Sprintf(`{"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":%q,"maxUnavailable":%q}}}}`, surge.String(), unavailable.String())
+	surge, unavailable := intstr.FromString("34%"), intstr.FromInt32(0)
+	patch := fmt.Sprintf(`{"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":%q,"maxUnavailable":%s}}}}`, surge.String(), unavailable.String())
 	if !w.try("strategy RollingUpdate", "patch", "deployment", harness.Name, "-p", patch) {
 		return false
 	}

@@ -190,7 +190,7 @@ func (w *walk) settle() {
 }
 
 // requireNoLeak checks that no pod of a version that fails was ready before anybody had let it out. Where nobody had served
-// for long, the controller does: it can only help then.
+// for long, the controller does: it can only help then. One that has failed already it does not.
 func (w *walk) requireNoLeak() {
 	w.T.Helper()
 	nobody := w.seen.nobody()
@@ -202,6 +202,7 @@ func (w *walk) requireNoLeak() {
 	for _, p := range w.seen.ready {
 		since, out := w.out[p.version]
 		helps := slices.ContainsFunc(nobody, func(i interval) bool { return p.at.Sub(i.to).Abs() < time.Second && i.to.Sub(i.from) > 20*time.Second })
+		helps = helps && !w.seen.hadFailed(p.version, p.at)
 		if !helps && (!out || p.at.Before(since)) {
 			w.T.Fatalf("pod %s of version %s was ready at %4.0fs, and nobody has let that version out", p.name, p.version, p.at.Sub(w.start).Seconds())
 		}

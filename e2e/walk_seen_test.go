@@ -31,7 +31,7 @@ type seen struct {
 	known map[types.UID]bool
 	// serving are the changes of how many pods were ready.
 	serving []serving
-	// weights are the changes of which revision was to get what share of requests.
+	// weights are the changes of which revision was to get what share of requests, and whether it had failed.
 	weights []weight
 	errs    []error
 }
@@ -50,6 +50,7 @@ type weight struct {
 	at       time.Time
 	revision string
 	percent  int32
+	failed   bool
 }
 
 // fails says whether a version is one that nobody may let out but the walk itself, or a rule.
@@ -110,9 +111,26 @@ func (s *seen) rollouts(all map[types.UID]*v1alpha1.Rollout) bool {
 	w := weight{at: time.Now()}
 	for _, r := range all {
 		w.revision, w.percent = r.Status.Candidate.Hash, max(r.Status.Weight, r.Status.WeightInForce)
+		w.failed = r.Status.Phase == v1alpha1.PhaseRollingBack || r.Status.Phase == v1alpha1.PhaseQuarantined
 	}
-	if n := len(s.weights); n == 0 || s.weights[n-1].revision != w.revision || s.weights[n-1].percent != w.percent {
-		s.weights = append(s.weights, w)
+	if n := len(s.weights); n > 0 && s.weights[n-1].same(w) {
+		return false
+	}
+	s.weights = append(s.weights, w)
+	return false
+}
+
+func (w weight) same(o weight) bool {
+	w.at = o.at
+	return w == o
+}
+
+// hadFailed says whether a version was one that had been rolled back, a second before a time. The caller holds mu.
+func (s *seen) hadFailed(version string, at time.Time) bool {
+	for _, w := range slices.Backward(s.weights) {
+		if w.at.Before(at.Add(-time.Second)) {
+			return w.failed && s.version[w.revision] == version
+		}
 	}
 	return false
 }

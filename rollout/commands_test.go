@@ -336,6 +336,11 @@ func (s *script) turn(part string, down bool) error {
 		s.w.xdsDown = down
 	case "native":
 		s.w.asleep = down
+	case "replica":
+		s.w.unheard = ""
+		if down {
+			s.w.unheard = "10.0.0.9:15610: connection refused"
+		}
 	case "annotations":
 		s.w.dropped = down
 	case "services":
@@ -375,7 +380,7 @@ func (s *script) verdict(a args) error {
 func (s *script) away(a args) error {
 	s.w.podWebhookDown = true
 	err := s.unseen(a)
-	s.w.podWebhookDown = false
+	s.w.podWebhookDown, s.w.seenSince = false, s.w.now
 	if !s.w.downSince.IsZero() {
 		s.w.downSince = s.w.now // a control plane that has just started does not know since when
 	}

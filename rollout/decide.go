@@ -294,18 +294,24 @@ func (p *pass) observeWeight() {
 	// Downwards nobody is waited for longer than the limit, not even if no sidecar answers at all.
 	if p.acked || (overdue && falls) {
 		out := p.leftOut(silent, falls)
-		p.s.WeightInForce, p.s.Unacknowledged = p.s.Weight, firstN(out, 10)
+		p.s.WeightInForce, p.s.Unacknowledged = p.s.Weight, firstN(out, maxUnacknowledged)
 	}
 	p.noteWeight()
 }
+
+// maxUnacknowledged is how many sidecars are named (the CRD refuses more).
+const maxUnacknowledged = 10
 
 // maxWeights is how many weights are kept of a rollout (the CRD refuses more): two for each of twenty steps, and those of
 // a promotion, which may be one for each pod.
 const maxWeights = 64
 
 // noteWeight keeps since when what has been in force, and for which step, for whoever looks back. Where there is no room the newest
-// takes the place of the one before it: the steps matter most.
+// takes the place of the one before it: the steps matter most. One that is about to be taken from a step which begins again is that step's.
 func (p *pass) noteWeight() {
+	if p.s.StepSince == nil && p.s.Weight < p.s.WeightInForce {
+		return
+	}
 	now := v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: StepInForce(p.s), Weight: p.s.WeightInForce}
 	kept := p.s.Weights
 	if n := len(kept); n > 0 && kept[n-1].Since.Equal(&now.Since) { // the step begins in the pass that sees its weight in force
@@ -359,10 +365,13 @@ func (p *pass) hasAcknowledged(sc Sidecar) bool {
 }
 
 // leftOut names who may go on with another than the wanted weight: who is silent, and stable's pods whose sidecars are not
-// connected when it falls, or have not been since. (That a sidecar is not connected at another time means nothing: it has
+// connected when it falls, or have not been since. Where more are than the record names, each counts of which that is not known
+// to be otherwise. (That a sidecar is not connected at another time means nothing: it has
 // what it was told. Nor does it in a quarantine that one is silent for a moment, because it has just come back.)
 func (p *pass) leftOut(silent []string, falls bool) (names []string) {
-	named := func(pod string) bool { return slices.Contains(p.s.Unacknowledged, pod) }
+	named := func(pod string) bool {
+		return slices.Contains(p.s.Unacknowledged, pod) || len(p.s.Unacknowledged) >= maxUnacknowledged
+	}
 	for _, pod := range silent {
 		if p.s.Phase != v1alpha1.PhaseQuarantined || p.sinceWeight() < 2*silentUp || named(pod) {
 			names = append(names, pod)

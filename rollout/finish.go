@@ -34,6 +34,7 @@ func (p *pass) promoting() {
 	if !p.released() && p.failed() {
 		return
 	}
+	p.notePause(held)
 	ready, k := p.candidate.ready(), min(p.s.CandidateReplicas, max(1, dep.Replicas))
 	if held && !dep.Paused && ready < k && p.inPhase() >= p.policy.EffectiveProgressDeadline() {
 		p.rollBack(fail(v1alpha1.CauseProgressDeadline, "candidate pods did not become ready after their gates were opened"))
@@ -42,6 +43,16 @@ func (p *pass) promoting() {
 	p.openGates(p.candidate)
 	p.setWeight(max(p.s.Weight, p.capacityShare()))
 	p.releaseWhenReady(ready, k)
+}
+
+// notePause: the deadline does not run while the user has paused and the hold is on; it begins again when he resumes.
+func (p *pass) notePause(held bool) {
+	switch {
+	case held && p.o.Deployment.Paused:
+		p.s.ResumePhase = v1alpha1.PhasePromoting
+	case p.s.ResumePhase != "":
+		p.enter(v1alpha1.PhasePromoting)
+	}
 }
 
 // releaseWhenReady gives the user's fields back once k candidate pods are ready, and says what the promotion

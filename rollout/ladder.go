@@ -58,8 +58,8 @@ func carries(k, n int32) int32 {
 	return int32(min(100, 100*int64(k)/int64(max(1, n))))
 }
 
-// k is the number of candidate pods for a step: it follows N, but under an autoscaler it is fixed at the
-// start, or the candidate would feed back into the arithmetic that N comes from.
+// k is the number of candidate pods for a step: it follows N, and under an autoscaler is no more than that allows. There it
+// doesn't fall below what it was at the start, so that the candidate does not feed back into the arithmetic that N comes from.
 func (p *pass) k(step int32) int32 {
 	if p.mixed() {
 		return 1
@@ -67,9 +67,19 @@ func (p *pass) k(step int32) int32 {
 	steps := p.steps()
 	s, n := steps[max(0, min(int(step), len(steps)-1))], p.o.Deployment.Replicas
 	if p.s.Autoscaled {
-		return min(s.CandidateReplicas(p.s.Replicas, true), max(1, n))
+		return min(max(s.CandidateReplicas(p.s.Replicas, true), s.CandidateReplicas(n, true)), max(1, n))
 	}
 	return s.CandidateReplicas(n, false)
+}
+
+// kNow is k for the current step, which has so many pods already. An autoscaler that wavers about a multiple of ten must not have
+// the last of them made and taken away each minute: it goes when there are more than twice as many as are allowed.
+func (p *pass) kNow() int32 {
+	k := p.k(p.s.Step)
+	if was := p.s.CandidateReplicas; p.s.Autoscaled && !p.mixed() && was > k && was <= min(2*k, p.o.Deployment.Replicas) {
+		return was
+	}
+	return k
 }
 
 // mixed: some third revision serves beside stable, because its promotion was under way when the
@@ -80,11 +90,31 @@ func (p *pass) mixed() bool {
 	})
 }
 
-// weightOf is the step's weight, or as much of it as one pod on top of a mix can carry. That is not nothing, however
-// many pods there are: without requests the step would never be judged.
+// weightOf is the current step's weight, or as much of it as the candidate's pods can carry: see lightened. Each change makes the
+// step begin again, and an autoscaler changes N each minute: one that has fallen stays.
 func (p *pass) weightOf(step v1alpha1.Step) int32 {
-	if p.mixed() {
-		return min(step.Weight, max(1, carries(1, p.o.Deployment.Replicas)))
+	if was := p.s.Weight; p.s.Autoscaled && was > 0 && was < step.Weight && !p.isNewStep() {
+		step.Weight = was
+	}
+	return p.lightened(step, p.s.CandidateReplicas)
+}
+
+// lightened is a step's weight, or as much of it as its pods can carry: one on top of a mix, or the k that an autoscaler allows
+// where N has grown since the steps were chosen. That is not nothing, however many pods there are: without requests the step
+// would never be judged. Fewer pods than the weight needs are the user's word that they can carry it.
+func (p *pass) lightened(step v1alpha1.Step, k int32) int32 {
+	n := p.o.Deployment.Replicas
+	switch {
+	case p.mixed():
+		return min(step.Weight, max(1, carries(1, n)))
+	case p.s.Autoscaled && overloads(step.Weight, k, n) && (step.Replicas == nil || k < step.CandidateReplicas(n, false)):
+		return max(1, carries(k, n))
 	}
 	return step.Weight
+}
+
+// overloads: each of k candidate pods would have more than one and a half times the requests of one of n pods. What is less is
+// not worth that the step begins again.
+func overloads(weight, k, n int32) bool {
+	return 2*int64(weight)*int64(n) > 300*int64(k)
 }

@@ -16,6 +16,8 @@ import (
 type Observation struct {
 	// Now is the only clock there is.
 	Now time.Time
+	// SeenSince is since when this controller has looked at the workload; zero: always. It has heard of no acknowledgement before.
+	SeenSince time.Time
 	// PolicyGoneSince is when it was first seen that no policy selects the workload; zero while one does.
 	// Zero without a policy: every hold must end now (uninstall).
 	PolicyGoneSince time.Time
@@ -25,6 +27,9 @@ type Observation struct {
 	Revisions []Revision
 	// Sidecars are the injected pods' sidecars, with what each has acknowledged.
 	Sidecars []Sidecar
+	// Unheard says which replicas of Headgate the leader can't ask what their sidecars acknowledged, and why; empty: none. Those
+	// sidecars count as not connected.
+	Unheard string
 	// Verdict is what the analysis says at this look about the current candidate and step; the zero
 	// value is Undecided.
 	Verdict v1alpha1.Verdict

@@ -32,7 +32,7 @@ func (c *oracle) weights(before status, o rollout.Observation, d rollout.Decisio
 	if s.WeightInForce > was && !acked {
 		return "a weight is in force that no sidecar of stable has acknowledged"
 	}
-	if s.Phase == v1alpha1.PhaseStepping && s.Weight > 0 && (s.Weight > before.Weight || !sameRollout) && readyButGate(o, s.Candidate.Hash) == 0 {
+	if (s.Phase == v1alpha1.PhaseStepping || s.Phase == v1alpha1.PhasePaused) && s.Weight > 0 && (s.Weight > before.Weight || !sameRollout) && readyButGate(o, s.Candidate.Hash) == 0 {
 		return "weight is given to a candidate without a pod that is ready"
 	}
 	handsOn := func(sc rollout.Sidecar) bool { return sc.Connected && sc.Revision == s.Candidate.Hash && sc.HandsOn }

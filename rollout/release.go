@@ -226,7 +226,19 @@ func (p *pass) unconnected() bool {
 func (p *pass) releaseUnsplit() {
 	p.deleteUngated()
 	p.d.Requeue = tick
+	why := p.o.whyNotConnected()
+	if why == "" {
+		why = "a NetworkPolicy or the pods' dnsPolicy in the way is the likely cause"
+	}
 	p.noteOnce(v1alpha1.CauseSidecarSilent, "Most of the stable pods' sidecars are not connected to Headgate, so requests can't be split: "+
-		"this version goes out at once, not as a rollout. A NetworkPolicy or the pods' dnsPolicy in the way is the likely cause", true)
+		"this version goes out at once, not as a rollout; "+why, true)
 	p.endHold(v1alpha1.ReleaseForward, "stable's sidecars are not connected: the candidate is released")
+}
+
+// whyNotConnected is why sidecars may count as not connected which are; empty: nothing is known of that.
+func (o *Observation) whyNotConnected() string {
+	if o.Unheard == "" {
+		return ""
+	}
+	return "those of a replica that Headgate's leader can't ask count as not connected; a NetworkPolicy within Headgate's namespace, or certificates that differ, is the likely cause" + because(o.Unheard)
 }

@@ -66,13 +66,13 @@ func (p *pass) stepping() {
 		return
 	}
 	step := p.currentStep()
-	p.s.CandidateReplicas = p.k(p.s.Step)
+	p.s.CandidateReplicas = p.kNow()
 	if p.promotable() {
 		p.event(false, "PromotedByUser", "Promotion was asked for; the remaining steps are skipped")
 		p.promote()
 		return
 	}
-	if p.s.Weight > 0 && p.handingOn() != "" {
+	if p.s.Weight > 0 && p.handingOn() != "" || p.s.Weight > p.weightOf(step) {
 		p.beginAgain()
 	}
 	if weight := p.weightOf(step); p.s.Weight != weight || p.isNewStep() {
@@ -96,6 +96,10 @@ func (p *pass) comesInForce() bool {
 		p.s.StepSince = micro(p.o.Now)
 		p.noteWeight()
 		return true
+	}
+	if p.nobodyThere() {
+		p.judgeAgain()
+		return false
 	}
 	p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
 	if v := p.o.Verdict; v.Result == v1alpha1.ResultHold && IsBlind(v.Cause) {
@@ -136,9 +140,13 @@ func (p *pass) whyUnconfirmed() (why string, lasts time.Duration) {
 	}
 	why = p.refusal()
 	if why == "" {
+		why = p.o.whyNotConnected()
+	}
+	if why == "" {
 		why = "they are not connected to Headgate, or do not answer; a NetworkPolicy in the way, or another CA of Headgate's than theirs, is the likely cause"
 	}
-	return fmt.Sprintf("no sidecar of stable's pods has confirmed %d %%: %s", p.s.Weight, why), p.sinceWeight()
+	lasts = min(p.sinceWeight(), p.o.Now.Sub(p.o.SeenSince)) // before that nobody was there to hear of it
+	return fmt.Sprintf("no sidecar of stable's pods has confirmed %d %%: %s", p.s.Weight, why), lasts
 }
 
 // isNewStep: the step has begun, or goes on after a pause, and its weight was not entered since. The step before may have
@@ -416,7 +424,8 @@ func (p *pass) endOfStep() (reason, message string) {
 	}
 	next := "it was the last one"
 	if !p.isLastStep() {
-		next = fmt.Sprintf("next is %d %% with %s", p.steps()[p.s.Step+1].Weight, number(p.k(p.s.Step+1), "pod"))
+		k := p.k(p.s.Step + 1)
+		next = fmt.Sprintf("next is %d %% with %s", p.lightened(p.steps()[p.s.Step+1], k), number(k, "pod"))
 	}
 	message = fmt.Sprintf("Step %d %s; %s", p.s.Step, ended, next)
 	if v.Message != "" && p.currentStep().Weight > 0 {
@@ -505,13 +514,23 @@ func (p *pass) paused() {
 	if p.failed() {
 		return
 	}
+	if p.s.Weight > 0 && p.handingOn() != "" { // what was accepted, if it was, may have been stable's answers
+		p.beginAgain()
+		p.because(fmt.Sprintf("step %d: %s", p.s.Step, p.notYet(p.weightOf(p.currentStep()))))
+		return
+	}
+	if p.s.AwaitingApproval && !p.o.Deployment.Paused {
+		p.s.CandidateReplicas = p.kNow() // N may change while somebody makes up his mind
+	}
+	if weight := p.weightOf(p.currentStep()); weight < p.s.Weight {
+		p.setWeight(weight) // what was accepted, or is judged, stays so
+	}
 	switch {
 	case p.o.Deployment.Paused:
 		p.because("paused by the user")
 	case p.s.AwaitingApproval && p.promotable():
 		p.leavePause()
 	case p.s.AwaitingApproval && !p.approved():
-		p.s.CandidateReplicas = p.k(p.s.Step) // N may change while somebody makes up his mind
 		p.because(fmt.Sprintf("step %d: waiting for approval", p.s.Step))
 	case p.s.AwaitingApproval:
 		p.leavePause()

@@ -44,6 +44,8 @@ type world struct {
 	versions  []*version
 	stableWas []string // versions that have been stable, for row 5
 	downSince time.Time
+	unheard   string    // why another replica can't be asked; empty: it can
+	seenSince time.Time // since when the controller is there; zero: always
 	// leftOutSince is since when no Service leads to stable's pods.
 	leftOutSince time.Time
 
@@ -234,7 +236,7 @@ func (w *world) leftOut() string {
 // observe is what the controller would see now.
 func (w *world) observe() rollout.Observation {
 	o := rollout.Observation{
-		Now: w.now, Verdict: w.verdict, Wishes: w.wishes, Autoscaled: w.autoscaled, NoSplit: w.noSplit,
+		Now: w.now, SeenSince: w.seenSince, Unheard: w.unheard, Verdict: w.verdict, Wishes: w.wishes, Autoscaled: w.autoscaled, NoSplit: w.noSplit,
 		StableDownSince: w.downSince, StableLeftOut: w.leftOut(), StableLeftOutSince: w.leftOutSince,
 		Deployment: rollout.Deployment{
 			UID: w.uid, Generation: w.generation, Replicas: w.n, Paused: w.paused,

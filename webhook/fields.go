@@ -69,8 +69,12 @@ func mergeWishes(written v1alpha1.UserFields, recorded v1alpha1.UserFields, rend
 		}
 	}
 	if !seen.surge || !seen.unavailable {
-		// He who writes parameters of a rolling update wants one, even if he wanted Recreate before.
+		// He who writes parameters of a rolling update wants one, even if he wanted Recreate before. Then he wrote all of them:
+		// nothing is noted of one that equals the hold's, and the API's default is not what he asked for.
 		wish.StrategyType = written.StrategyType
+		if recorded.StrategyType == string(appsv1.RecreateDeploymentStrategyType) && validRollingUpdate(written.MaxSurge, written.MaxUnavailable) {
+			seen.surge, seen.unavailable = false, false
+		}
 	}
 	if !seen.surge {
 		wish.MaxSurge = copyOf(written.MaxSurge)

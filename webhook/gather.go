@@ -6,6 +6,8 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -44,6 +46,8 @@ func ownerUID(o client.Object) []string {
 type gatherer struct {
 	// cache is the manager's; live asks the API server, for what is too new to be in the cache.
 	cache, live client.Reader
+	// deleted are the policies that may be about to come back; nil: none.
+	deleted *DeletedPolicies
 }
 
 // namespace reads a namespace and says whether it wants Headgate. The webhook configuration says it too; this guards
@@ -61,7 +65,7 @@ func (g gatherer) namespace(ctx context.Context, name string) (*corev1.Namespace
 	return &ns, ns.Labels[v1alpha1.EnabledLabel] == "true", nil
 }
 
-func (g gatherer) policy(ctx context.Context, namespace string, workload map[string]string) (Selection, error) {
+func (g gatherer) policy(ctx context.Context, namespace string, workload map[string]string, now time.Time) (Selection, error) {
 	var namespaced v1alpha1.RolloutPolicyList
 	if err := g.list(ctx, &namespaced, namespace); err != nil {
 		return Selection{}, err
@@ -70,7 +74,7 @@ func (g gatherer) policy(ctx context.Context, namespace string, workload map[str
 	if err := g.cache.List(ctx, &cluster, client.UnsafeDisableDeepCopy); err != nil {
 		return Selection{}, fmt.Errorf("listing cluster policies: %w", err)
 	}
-	return SelectPolicy(namespaced.Items, cluster.Items, workload), nil
+	return g.deleted.Select(namespace, namespaced.Items, cluster.Items, workload, now), nil
 }
 
 // record is the workload's Rollout; nil when there is none.
@@ -106,6 +110,16 @@ func (g gatherer) pods(ctx context.Context, rs *appsv1.ReplicaSet) ([]corev1.Pod
 	var list corev1.PodList
 	err := g.list(ctx, &list, rs.Namespace, client.MatchingFields{OwnerIndex: string(rs.UID)})
 	return list.Items, err
+}
+
+// livePods is pods, but asks the API server.
+func (g gatherer) livePods(ctx context.Context, rs *appsv1.ReplicaSet) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := g.live.List(ctx, &list, client.InNamespace(rs.Namespace), client.MatchingLabels{appsv1.DefaultDeploymentUniqueLabelKey: hashOf(rs)})
+	if err != nil {
+		return nil, fmt.Errorf("listing pods of %s live: %w", rs.Name, err)
+	}
+	return slices.DeleteFunc(list.Items, func(p corev1.Pod) bool { return !metav1.IsControlledBy(&p, rs) }), nil
 }
 
 // autoscaler is a HorizontalPodAutoscaler that targets the Deployment; nil when there is none.

@@ -47,6 +47,8 @@ type Config struct {
 	CA func() string
 	// Releasing says that every hold is to end: then no policy counts. Nil: never.
 	Releasing func(context.Context) bool
+	// Deleted are the policies that may be about to come back; nil: what is deleted counts no more.
+	Deleted *DeletedPolicies
 	// Registerer takes the metrics; nil: the default one.
 	Registerer prometheus.Registerer
 	// Now is the clock; nil: time.Now.
@@ -73,7 +75,7 @@ func Register(mgr ctrl.Manager, cfg Config) error {
 // Handlers are the webhooks by their paths. cache answers by OwnerIndex; live asks the API server, for what
 // is too new to be in the cache.
 func Handlers(cache, live client.Reader, cfg Config) (map[string]admission.Handler, error) {
-	e, err := newEdge(gatherer{cache: cache, live: live}, cfg)
+	e, err := newEdge(gatherer{cache: cache, live: live, deleted: cfg.Deleted}, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (e *edge) holdInput(ctx context.Context, req admission.Request) (HoldInput,
 	if err != nil {
 		return in, err
 	}
-	selection, err := e.policy(ctx, req.Namespace, in.New.Labels)
+	selection, err := e.policy(ctx, req.Namespace, in.New.Labels, in.Now)
 	if err != nil {
 		return in, err
 	}
@@ -192,7 +194,7 @@ func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *Hol
 		return err
 	}
 	in.Autoscaled = hpa != nil
-	stable, err := e.gatherer.pods(ctx, StableReplicaSet(in.Old, in.Record, in.ReplicaSets))
+	stable, err := e.stablePods(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -208,6 +210,17 @@ func (e *edge) seeNewTemplate(ctx context.Context, ns *corev1.Namespace, in *Hol
 	}
 	in.Split = splitFrom(in, stable).to(SplitToCandidate(&in.New.Spec.Template, cfg))
 	return nil
+}
+
+// stablePods are the pods of stable, read live where those of the cache would let the update out unjudged: a watch that stands still,
+// as it may for the better part of a minute, still shows an outage that is over.
+func (e *edge) stablePods(ctx context.Context, in *HoldInput) ([]corev1.Pod, error) {
+	rs := StableReplicaSet(in.Old, in.Record, in.ReplicaSets)
+	cached, err := e.gatherer.pods(ctx, rs)
+	if err != nil || rs == nil || splitFrom(in, cached).Possible && !stableIsDownSince(StableDown(cached, e.nodeReady(ctx)), in.Now) {
+		return cached, err
+	}
+	return e.livePods(ctx, rs)
 }
 
 // seeInstead looks at another revision where stable has no pods, or none that serves for so long that nothing would be held

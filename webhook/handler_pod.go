@@ -150,7 +150,7 @@ func (e *edge) workloadOf(ctx context.Context, namespace string, pod *corev1.Pod
 	if w.record, err = e.record(ctx, types.NamespacedName{Namespace: namespace, Name: w.deployment.Name}); err != nil {
 		return w, err
 	}
-	selection, err := e.policy(ctx, namespace, w.deployment.Labels)
+	selection, err := e.policy(ctx, namespace, w.deployment.Labels, e.cfg.Now())
 	if err != nil {
 		return w, err
 	}

@@ -55,6 +55,9 @@ func testEdge(t *testing.T, cached []client.Object, live []client.Object, broken
 			},
 		}).Build()
 	}
+	if live == nil {
+		live = cached
+	}
 	e, err := newEdge(gatherer{cache: store(cached), live: store(live)}, Config{
 		ControllerUser: controllerUser, Autoscalers: []string{"autoscaler"}, SystemNamespace: "headgate-system", Registerer: prometheus.NewRegistry(),
 		Injection: InjectConfig{Image: "proxy:1", XDSAddress: "headgate.headgate-system.svc:15610", XDSName: "headgate.headgate-system.svc"},
@@ -91,6 +94,7 @@ func shop(edits ...func(*v1alpha1.Rollout)) []client.Object {
 func ownedByReplicaSet(rs *appsv1.ReplicaSet) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Namespace = rs.Namespace
+		metav1.SetMetaDataLabel(&p.ObjectMeta, appsv1.DefaultDeploymentUniqueLabelKey, hashOf(rs))
 		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: rs.Name, UID: rs.UID, Controller: ptr(true)}}
 	}
 }
@@ -164,7 +168,7 @@ func TestDeploymentRequests(t *testing.T) {
 		"held":                     {objects: shop(), wantK: 1, want: "held as a canary rollout"},
 		"a dry run shows the same": {objects: shop(), edit: func(r *admission.Request) { r.DryRun = ptr(true) }, wantK: 1, want: "held as a canary rollout"},
 		"under an autoscaler": {objects: append(shop(), &v1alpha1.RolloutPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p"}, Spec: v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{{Weight: 50}}}},
-			&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "h"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "web"}}}), wantK: 1, want: "50 %"},
+			&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "h"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "web"}}}), wantK: 1, want: "(10 %;"},
 		"a namespaced policy wins": {objects: append(shop(), &v1alpha1.RolloutPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p"}, Spec: v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{{Weight: 50}}}}), wantK: 5, want: "50 %"},
 		"its policy can't be used": {objects: append(shop(), refusedPolicy(3)), wantK: 1, want: "headgate: RolloutPolicy p can't be used as it is: it names no host"},
 		"no policy":                {objects: without[*v1alpha1.ClusterRolloutPolicy](shop()), want: "no policy selects deployment/web"},
@@ -195,6 +199,22 @@ func TestDeploymentRequests(t *testing.T) {
 			}
 			if warned := strings.Join(resp.Warnings, "\n"); !strings.Contains(warned, tc.want) || (tc.want == "") != (warned == "") {
 				t.Errorf("warnings %q, want %q", warned, tc.want)
+			}
+		})
+	}
+}
+
+// The watch of a replica's pods stands still: it shows stable without a pod that serves, or with pods that have no sidecar yet. Before
+// an update goes out unjudged for that, the API server is asked.
+func TestNothingGoesOutForWhatTheCacheShows(t *testing.T) {
+	for name, cached := range map[string]*corev1.Pod{"stable is down": downPod(), "stable has no sidecars": barePod()} {
+		t.Run(name, func(t *testing.T) {
+			e := testEdge(t, append(without[*corev1.Pod](shop()), cached), shop(), nil)
+			req := admissionOf(t, deployment("v1"), with(deployment("v1"), setTemplate("v2")))
+			var got appsv1.Deployment
+			admitted(t, req, e.deployments(t.Context(), req), &got)
+			if holdOf(t, &got).K != 1 {
+				t.Error("it is not held")
 			}
 		})
 	}

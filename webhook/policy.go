@@ -25,6 +25,8 @@ type Selection struct {
 	Name string
 	// Cluster says that it is one of the cluster, not of the workload's namespace.
 	Cluster bool
+	// Deleted says that it was deleted a moment ago, and may be about to come back; see DeletedPolicies.
+	Deleted bool
 	// Conflicts are the names of policies of the same kind that select the workload as well and lose,
 	// oldest first.
 	Conflicts []string

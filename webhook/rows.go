@@ -264,7 +264,7 @@ func newCandidate(r *request) (verdict, bool) {
 	if !r.changed {
 		return verdict{}, false
 	}
-	k := r.policy.EffectiveSteps()[0].CandidateReplicas(replicasOf(r.in.New), r.in.Autoscaled)
+	k := r.steps()[0].CandidateReplicas(replicasOf(r.in.New), r.in.Autoscaled)
 	if r.in.Instead || r.record != nil && r.record.Phase == v1alpha1.PhasePromoting {
 		k = 1
 	}

@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/rollout"
 )
 
 // maxWarning is the length in bytes beyond which the API server cuts a warning.
@@ -57,7 +58,7 @@ func (r *request) heldWarning() string {
 	}
 	var steps []string
 	var approval string
-	for _, s := range r.policy.EffectiveSteps() {
+	for _, s := range r.steps() {
 		steps = append(steps, fmt.Sprintf("%d %%", s.Weight))
 		if s.Approval {
 			approval = ", approvals not counted"
@@ -69,6 +70,11 @@ func (r *request) heldWarning() string {
 	w := fmt.Sprintf("held as a canary rollout (%s; up to %s%s): kubectl rollout status %s waits for the verdict",
 		strings.Join(steps, ", "), formatDuration(r.policy.EffectiveMaxDuration()), approval, r.name())
 	return w + r.whenResumed()
+}
+
+// steps are those that the rollout will have.
+func (r *request) steps() []v1alpha1.Step {
+	return rollout.EffectiveSteps(r.policy, replicasOf(r.in.New), r.in.Autoscaled)
 }
 
 // notedWarning tells the user what becomes of his strategy; empty when he wants what he wanted before. Recreate is told

@@ -78,8 +78,8 @@ type RolloutStatus struct {
 	// PhaseSince is when the phase began.
 	// +optional
 	PhaseSince *metav1.MicroTime `json:"phaseSince,omitempty"`
-	// ResumePhase is the phase that a pause interrupted; while RollingBack it is Promoting when the
-	// promotion had begun (stable may have lost pods already). Empty otherwise.
+	// ResumePhase is the phase that a pause interrupted, Promoting too while that is paused; while RollingBack it is Promoting
+	// when the promotion had begun (stable may have lost pods already). Empty otherwise.
 	// +optional
 	ResumePhase Phase `json:"resumePhase,omitempty"`
 

@@ -67,10 +67,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, keeper *certs.Keeper, o Option
 	if err != nil {
 		return err
 	}
-	if err := setupController(mgr, o, wake, xdsServer, sidecars); err != nil {
+	deleted := &webhook.DeletedPolicies{}
+	if err := deleted.Follow(ctx, mgr.GetCache(), time.Now); err != nil {
 		return err
 	}
-	if err := setupWebhooks(mgr, keeper, o); err != nil {
+	if err := setupController(mgr, o, wake, xdsServer, sidecars, deleted); err != nil {
+		return err
+	}
+	if err := setupWebhooks(mgr, keeper, o, deleted); err != nil {
 		return err
 	}
 	if err := mgr.AddMetricsServerExtraHandler(TargetsPath, Targets(mgr.GetClient())); err != nil {
@@ -164,7 +168,7 @@ func (e everywhere) NeedLeaderElection() bool { return false }
 
 var _ manager.LeaderElectionRunnable = everywhere{}
 
-func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName, sink *server.Server, sidecars controller.Sidecars) error {
+func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName, sink *server.Server, sidecars controller.Sidecars, deleted *webhook.DeletedPolicies) error {
 	prom := prometheuses{reader: mgr.GetAPIReader(), own: o.own(), namespace: o.Namespace}
 	looks := &controller.Looks{
 		Client:     mgr.GetClient(),
@@ -185,7 +189,7 @@ func setupController(mgr ctrl.Manager, o Options, wake chan types.NamespacedName
 	}
 	r := &controller.Reconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("headgate"),
-		Namespace: o.Namespace, Deployment: o.Deployment, Now: time.Now, Sidecars: sidecars, Looks: looks,
+		Namespace: o.Namespace, Deployment: o.Deployment, Deleted: deleted, Now: time.Now, Sidecars: sidecars, Looks: looks,
 	}
 	return controller.Setup(mgr, r, &controller.Feeder{Reconciler: r, Sink: configurations{sink}}, wake)
 }
@@ -202,7 +206,7 @@ func (o Options) injection() (webhook.InjectConfig, error) {
 	}, nil
 }
 
-func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options) error {
+func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options, deleted *webhook.DeletedPolicies) error {
 	injection, err := o.injection()
 	if err != nil {
 		return err
@@ -215,6 +219,7 @@ func setupWebhooks(mgr ctrl.Manager, keeper *certs.Keeper, o Options) error {
 		Injection:       injection,
 		CA:              keeper.CA,
 		Releasing:       func(ctx context.Context) bool { return controller.Releasing(ctx, mgr.GetClient(), own) },
+		Deleted:         deleted,
 		Registerer:      metrics.Registry,
 	})
 }

@@ -76,7 +76,7 @@ type acks struct {
 // Acks implements controller.Sidecars.
 func (a *acks) Acks(workload types.NamespacedName, revision string) []controller.Ack {
 	key := server.Key{Namespace: workload.Namespace, Name: workload.Name, Revision: revision}
-	elsewhere, _ := a.replicas.Acks(key) // sidecars of a replica that can't be asked count as not connected
+	elsewhere, _ := a.replicas.Acks(key) // sidecars of a replica that can't be asked count as not connected; see Unheard
 	var out []controller.Ack
 	// While it is not known what is in force in a sidecar, its State names no peer, and so no weight of a rollout.
 	for _, ack := range server.Latest(append(a.server.Acks(key), elsewhere...)) {
@@ -85,6 +85,22 @@ func (a *acks) Acks(workload types.NamespacedName, revision string) []controller
 		})
 	}
 	return out
+}
+
+// Unheard implements controller.Sidecars.
+func (a *acks) Unheard() string { return unheard(a.replicas) }
+
+// unheard says which replicas can't be asked, and why; empty: all can.
+func unheard(replicas *server.Replicas) string {
+	_, unknown := replicas.Acks(server.Key{})
+	var out []string
+	for address, err := range unknown {
+		if err != nil { // else it is about to be asked for the first time
+			out = append(out, fmt.Sprintf("%s: %v", address, err))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
 }
 
 // followEvery is how often the leader looks for other replicas; a new one serves no sidecar before it is ready.
@@ -102,12 +118,17 @@ func (f *follower) Start(ctx context.Context) error {
 	defer f.replicas.Close()
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
+	said := ""
 	for {
 		addresses, err := f.others(ctx)
 		if err != nil {
 			log.FromContext(ctx).Error(err, "Finding other replicas")
 		} else {
 			f.replicas.Follow(ctx, addresses)
+		}
+		if now := unheard(f.replicas); now != said {
+			log.FromContext(ctx).Info("Replicas that can't be asked what their sidecars acknowledged", "replicas", now)
+			said = now
 		}
 		select {
 		case <-ctx.Done():

@@ -181,6 +181,9 @@ func (s *sidecars) server(pod *corev1.Pod) *replica {
 	return nil
 }
 
+// Unheard implements controller.Sidecars.
+func (s *sidecars) Unheard() string { return "" }
+
 // Acks implements controller.Sidecars.
 func (s *sidecars) Acks(_ types.NamespacedName, revision string) []controller.Ack {
 	var out []controller.Ack
