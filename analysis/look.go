@@ -35,7 +35,7 @@ type Look struct {
 	Bounds []float64
 	// CandidateServed and StableServed are the requests of each revision by the pod that answered them.
 	CandidateServed, StableServed map[string]Served
-	// CandidatePods is how many pods of the candidate get requests. Zero: as many as were seen in CandidateServed.
+	// CandidatePods is how many pods of the candidate get requests, and are ready for them. Zero: as many as were seen in CandidateServed.
 	CandidatePods int
 	// Metrics are the current values of the users' metrics. One that is absent counts as missing.
 	Metrics []MetricValue
@@ -47,9 +47,12 @@ type Counts struct {
 	Requests uint64
 	// Errors is how many of them failed; more than Requests counts as all of them.
 	Errors uint64
-	// Started is how many were sent to one of the revision's pods, answered or not. It tells a revision
+	// Started is how many this pod has passed on to one of the revision's other pods, answered or not. It tells a revision
 	// that never answers from one that gets no requests; 0 where nobody counts it.
 	Started uint64
+	// Unreached is how many of this pod's connections to the revision's other pods failed. Each counts as an error, though
+	// nobody may have seen one, unless it says nothing about the revision: see Unreached.
+	Unreached uint64
 }
 
 // Served are requests that one pod answered between two looks, by how long it took.

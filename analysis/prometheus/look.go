@@ -173,7 +173,7 @@ func add(l *analysis.Look, t Target, inc increment) {
 	if arm == nil {
 		return
 	}
-	if !requests && !errors && !inc.started() {
+	if !requests && !errors && !inc.started() && !inc.unreached() {
 		return
 	}
 	n := inc.count()
@@ -187,11 +187,14 @@ func add(l *analysis.Look, t Target, inc increment) {
 	if inc.started() {
 		c.Started += n
 	}
+	if inc.unreached() {
+		c.Unreached += n
+	}
 	arm[inc.Pod] = c
 }
 
 // capErrors makes sure that no pod has more errors than requests: a request may be an error in more
-// than one way, and a connection may fail before its request is counted.
+// than one way.
 func capErrors(pods map[string]analysis.Counts) {
 	for pod, c := range pods {
 		c.Errors = min(c.Errors, c.Requests)

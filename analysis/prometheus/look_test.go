@@ -45,6 +45,10 @@ func connects(pod, revision string) string {
 	return connectName + "{" + labels + pod + ",hg_hop=peerconn,hg_revision=" + revision + "}"
 }
 
+func started(pod, hop, revision string) string {
+	return startedName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + "}"
+}
+
 func bucket(pod, hop, revision, bound string) string {
 	return latencyName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + ",le=" + bound + "}"
 }
@@ -92,10 +96,15 @@ func TestLooks(t *testing.T) {
 		},
 		"a peer that can't be reached, answered locally": {
 			answer:    map[string]float64{requests("a", "peer", "new", "2"): 10, connects("a", "new"): 4},
-			candidate: arm{"a": {Requests: 10, Errors: 4}}, stable: arm{},
+			candidate: arm{"a": {Requests: 10, Unreached: 4}}, stable: arm{},
+		},
+		"requests that reach a peer, and connections of another protocol to the own app": {
+			answer: map[string]float64{requests("a", "peer", "new", "2"): 9, started("a", "peer", "new"): 12, started("a", "peerconn", "new"): 10,
+				started("c", "local", "new"): 50},
+			candidate: arm{"a": {Requests: 9, Started: 10}}, stable: arm{},
 		},
 		"not more errors than requests": {
-			answer:    map[string]float64{requests("a", "peer", "new", "5"): 10, connects("a", "new"): 30},
+			answer:    map[string]float64{requests("a", "peer", "new", "5"): 10, grpc("a", "peer", "new", "13"): 7},
 			candidate: arm{"a": {Requests: 10, Errors: 10}}, stable: arm{},
 		},
 		"another revision is not part of this rollout": {

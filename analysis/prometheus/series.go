@@ -217,18 +217,18 @@ func (s series) counts() (requests, errors bool) {
 	case s.Name == grpcName && split:
 		// The same request is in a class too, as a 2xx.
 		return false, grpcFailure(s.Code)
-	case s.Name == connectName && s.Hop == hopPeerConn:
-		// The app of the pod that split answered instead: in a class, too.
-		return false, true
 	}
 	return false, false
 }
 
-// started says that one more of a series is a request that reached a pod of the revision. The composite
-// cluster's own (hop peer) counts attempts, wherever they went.
-func (s series) started() bool {
-	return s.Name == startedName && (s.Hop == hopLocal || s.Hop == hopPeerConn)
-}
+// started says that one more of a series is a request that reached a pod of the revision from another pod. The composite
+// cluster's own (hop peer) counts attempts, wherever they went, and a pod's own app (hop local) also gets connections of other
+// protocols, which are counted there as requests are.
+func (s series) started() bool { return s.Name == startedName && s.Hop == hopPeerConn }
+
+// unreached says that one more of a series is a connection to another pod that failed. The app of the pod that split
+// answered instead: its request is in a class, too.
+func (s series) unreached() bool { return s.Name == connectName && s.Hop == hopPeerConn }
 
 // grpcFailure says that a gRPC status is the server's fault: one that Envoy maps to an HTTP code of 500
 // or above (grpcToHttpStatus in source/common/grpc/status.cc), which is what its own load reports count
