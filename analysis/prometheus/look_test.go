@@ -49,6 +49,10 @@ func started(pod, hop, revision string) string {
 	return startedName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + "}"
 }
 
+func brokeOff(name, pod, hop, revision string) string {
+	return name + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + "}"
+}
+
 func bucket(pod, hop, revision, bound string) string {
 	return latencyName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + ",le=" + bound + "}"
 }
@@ -83,6 +87,16 @@ func TestLooks(t *testing.T) {
 			answer: map[string]float64{requests("a", "local", "old", "2"): 90, requests("a", "local", "old", "5"): 10, grpc("a", "local", "old", "14"): 10,
 				requests("a", "peer", "new", "2"): 20, requests("a", "peer", "new", "5"): 3, grpc("a", "peer", "new", "14"): 5, grpc("a", "peer", "new", "13"): 1},
 			candidate: arm{"a": {Requests: 23, Errors: 6}}, stable: arm{"a": {Requests: 100, Errors: 10}},
+		},
+		"answers that break off are errors, once each": {
+			answer: map[string]float64{requests("a", "local", "old", "2"): 95, requests("a", "local", "old", "5"): 5, // 3 of them broke off before, 9 after their headers
+				brokeOff(resetName, "a", "local", "old"): 2, brokeOff(brokenName, "a", "local", "old"): 6, brokeOff(lostName, "a", "local", "old"): 4,
+				requests("a", "peer", "new", "2"): 20, brokeOff(resetName, "a", "peerconn", "new"): 3, brokeOff(brokenName, "a", "peerconn", "new"): 1},
+			candidate: arm{"a": {Requests: 20, Errors: 4}}, stable: arm{"a": {Requests: 100, Errors: 12}},
+		},
+		"connections to a peer that were lost or could not be had, and what arrived from one": {
+			answer:    map[string]float64{requests("a", "peer", "new", "2"): 20, brokeOff(lostName, "a", "peerconn", "new"): 7, brokeOff(resetName, "a", "in", "old"): 7},
+			candidate: arm{"a": {Requests: 20}}, stable: arm{},
 		},
 		"hop in would count twice": {
 			answer:    map[string]float64{requests("c", "in", "new", "2"): 25, requests("a", "local", "old", "2"): 1},
