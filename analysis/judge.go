@@ -59,7 +59,7 @@ func (st *State) look(s Settings, l Look) {
 	if first {
 		dt = s.Interval
 	}
-	if first || st.isAnother(l) {
+	if first || st.isAnother(l) || l.isOld() {
 		st.restart()
 		dt = min(dt, s.Interval)
 	}

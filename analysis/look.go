@@ -21,6 +21,9 @@ type Look struct {
 	Since time.Time
 	// Paused says that the rollout waits for its user: what is counted is evidence, but the time is none of the step's.
 	Paused bool
+	// Age is how long before Time the newest of the counters were what they are here, as where Prometheus scrapes seldom or is told late.
+	// What is older than Since is not the step's. 0: they were read at Time.
+	Age time.Duration
 	// Missing says that the counters could not be read. Candidate and Stable are then ignored, and the
 	// next look's counts span the gap.
 	Missing bool
@@ -40,6 +43,9 @@ type Look struct {
 	// Metrics are the current values of the users' metrics. One that is absent counts as missing.
 	Metrics []MetricValue
 }
+
+// isOld says that a look holds nothing of its step: requests from before the step's weight was in force.
+func (l Look) isOld() bool { return !l.Since.IsZero() && l.Time.Add(-l.Age).Before(l.Since) }
 
 // Counts are completed requests of one pod between two looks.
 type Counts struct {

@@ -32,7 +32,9 @@ type Unreached struct {
 func (u Unreached) any() bool { return u.Connections > 0 }
 
 // lasts says that it is time to tell.
-func (u Unreached) lasts(s Settings) bool { return u.Connections >= unreachedEnough && u.For >= s.BlindAfter }
+func (u Unreached) lasts(s Settings) bool {
+	return u.Connections >= unreachedEnough && u.For >= s.BlindAfter
+}
 
 // reach says whether requests get through to the candidate at a look dt after the one before, and puts failed connections among the
 // errors where they are evidence.

@@ -48,7 +48,7 @@ func TestUnreached(t *testing.T) {
 		"what stable answers meanwhile accepts nothing":   {looks: looks(1, unreached(1)).then(looks(200, leftOut)), want: Undecided},
 		"a few connections that failed are not told":      {looks: looks(60, unreached(0)).then(looks(1, unreached(9))).then(looks(30, leftOut)), want: Undecided},
 		"when requests get through it is judged":          {settings: short, looks: looks(100, unreached(40)).then(looks(20, through)), want: Pass},
-		"and may fail":                                  {settings: short, looks: looks(100, unreached(40)).then(looks(1, through)).then(looks(4, bad)), want: Fail, cause: CauseErrorRate},
+		"and may fail":                                    {settings: short, looks: looks(100, unreached(40)).then(looks(1, through)).then(looks(4, bad)), want: Fail, cause: CauseErrorRate},
 		"the first look of both times is no failure":      {settings: short, looks: looks(30, unreached(40)).then(looks(1, flaky)).then(looks(20, through)), want: Pass},
 		"it uses up none of the step's time":              {settings: short, looks: looks(100, unreached(40)).then(looks(14, through, idle)), want: Hold, cause: CauseNoSplit},
 		"connections that fail now and then are failures": {looks: looks(4, flaky), want: Fail, cause: CauseErrorRate, says: "160 of 400 requests", from: 4},

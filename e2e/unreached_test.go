@@ -20,7 +20,6 @@ import (
 // other pass on. Stable answers all requests, nobody sees an error, and nothing is known of the new version: it is held, with a
 // sentence that names the port, and goes on by itself when the port is let in.
 func testUnreached(t *testing.T, cluster *harness.Cluster) {
-	t.Parallel()
 	c := cluster.NewCase(t, harness.Enabled)
 	c.Policy(quick)
 	c.Deploy()

@@ -98,7 +98,9 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 		capErrors(out[i].Stable)
 		times[i].put(&out[i])
 		out[i].Reason = whyMissing(a, t, present[i], splits[i], known[i], stale)
-		out[i].Missing = out[i].Reason != ""
+		if out[i].Missing = out[i].Reason != ""; !out[i].Missing {
+			out[i].Age = time.Duration(a.age[t.key()] * float64(time.Second))
+		}
 	}
 	return out
 }

@@ -153,7 +153,11 @@ func TestLooks(t *testing.T) {
 			a := parse(now)
 			_, incs := m.advance(start.Add(5*time.Second), a.samples, about([]Target{target}))
 			got := looks(start, []Target{target}, a, m, incs, 30*time.Second)
-			want := []analysis.Look{{Time: start, Step: 1, Weight: 25, Candidate: tc.candidate, Stable: tc.stable, Missing: tc.missing != "", Reason: tc.missing}}
+			var age time.Duration
+			if last, ok := tc.answer[scraped]; ok && tc.missing == "" {
+				age = time.Duration(1000-last) * time.Second
+			}
+			want := []analysis.Look{{Time: start, Age: age, Step: 1, Weight: 25, Candidate: tc.candidate, Stable: tc.stable, Missing: tc.missing != "", Reason: tc.missing}}
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("looks (-want +got):\n%s", diff)
 			}
