@@ -302,11 +302,11 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if votes, name := st.votes(s, outside(looksOutside)); votes >= Decisive {
 		return Fail, CauseMetric + name
 	}
+	if st.Unreached.lasts(s) && st.Blind < s.BlindAfter { // what else is missing may be so because of that
+		return Hold, CauseNoSplit
+	}
 	if st.Blind >= s.BlindAfter || st.Latency.Blind >= s.BlindAfter || st.blindMetric(s) {
 		return Hold, CauseBlind
-	}
-	if st.Unreached.lasts(s) {
-		return Hold, CauseNoSplit
 	}
 	if st.Split.broken() {
 		return Hold, st.whyNoSplit()
