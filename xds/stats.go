@@ -41,7 +41,10 @@ func statsConfig() *metricsv3.StatsConfig {
 func inclusions() []*matcherv3.StringMatcher {
 	return []*matcherv3.StringMatcher{
 		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|[^|]*\|[^|.]*\.` +
-			`(upstream_rq_(101|[1-5]xx|time|timeout|rx_reset|retry|total)|upstream_cx_(connect_fail|total)|grpc\.-?[0-9]+)`)},
+			`(upstream_rq_(101|[1-5]xx|time|timeout|retry|total)|upstream_cx_(connect_fail|total)|grpc\.-?[0-9]+)`)},
+		// Answers that broke off: each is counted where the answer came from, in one of these.
+		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|(local|peerconn)\|[^|.]*\.(upstream_rq_rx_reset|upstream_cx_protocol_error)`)},
+		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|local\|[^|.]*\.upstream_rq_pending_failure_eject`)},
 		exactly("control_plane.connected_state"),
 		exactly("cluster_manager.warming_clusters"),
 		exactly("cluster_manager.cds.update_rejected"),
