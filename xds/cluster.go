@@ -63,6 +63,9 @@ func clusters(w *Workload) []*clusterv3.Cluster {
 	out := []*clusterv3.Cluster{originalDestination(passthroughCluster)}
 	for _, p := range w.Ports {
 		out = append(out, local(w, p), in(w, p), inOnce(w, p))
+		if p.Protocol != TCP {
+			out = append(out, direct(w, p))
+		}
 		if splits(w, p) {
 			out = append(out, peerConn(w, p), peer(w, p))
 		}
@@ -90,6 +93,14 @@ func local(w *Workload, p Port) *clusterv3.Cluster {
 	c := originalDestination(localCluster(p.Number))
 	c.AltStatName = w.statName(p.Number, HopLocal, w.Revision)
 	c.TypedExtensionProtocolOptions = httpOptions(localIdleTimeout)
+	return c
+}
+
+// direct is local for requests that mean this very pod (see addressLiteral): scrapes, health checks. Each pod gets as many,
+// whatever the weight, so they would dilute the errors of the revision with more pods.
+func direct(w *Workload, p Port) *clusterv3.Cluster {
+	c := local(w, p)
+	c.Name, c.AltStatName = directCluster(p.Number), w.statName(p.Number, HopDirect, w.Revision)
 	return c
 }
 

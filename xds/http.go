@@ -66,7 +66,7 @@ type origin struct {
 }
 
 func fromClients(port uint32) origin {
-	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader, forHeader}, silence: silence}
+	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader, forHeader, handedOnHeader}, silence: silence}
 }
 
 func fromPeers() origin {
