@@ -137,7 +137,7 @@ func TestWhereRequestsGo(t *testing.T) {
 		"to a candidate of weight 0 that is judged":       {unjudged, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"to one that is over":                             {over, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "peerconn|8080|7f9c6d5b4"},
 		"to one that is over, while its pod ends":         {over, "peers", request{map[string]string{PortHeader: "8080", LeavingKey: "100"}, 0}, "peerconn|8080|7f9c6d5b4"},
-		"to one that is over, by one that was over":      {over, "peers", request{map[string]string{PortHeader: "8080", handedOnHeader: "true"}, 0}, "in|8080"},
+		"to one that is over, by one that was over":       {over, "peers", request{map[string]string{PortHeader: "8080", handedOnHeader: "true"}, 0}, "in|8080"},
 		"to one that is over, a port that stable lacks":   {over, "peers", request{map[string]string{PortHeader: "9102"}, 0}, "in|9102"},
 		"to one that is over, without any stable pod":     {overAlone, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"from a peer, any other port":                     {split, "peers", request{map[string]string{PortHeader: "22"}, 0}, "404"},

@@ -224,6 +224,7 @@ func TestWhatTheAppReads(t *testing.T) {
 		"X-Before: 1\r\nContent-Type: a/b; c=\"d, e\"\r\nX-After: 1\r\n": "",
 		"Content-TYPE: application/json\r\nX-After: 1\r\n":               "",
 		"Content-Type: \r\nX-After: 1\r\n":                               "",
+		"X-Before: 1\r\nX-Forwarded-Proto: \r\nX-After: 1\r\n":           "X-Before: 1\r\nX-After: 1\r\n",
 		"coNtent-TYPE: application/grpc\r\nX-After: 1\r\n":               "X-After: 1\r\ncoNtent-TYPE: application/grpc\r\n",
 		"Content-Type: a/b\r\nX-Between: 1\r\nContent-Type: c/d\r\n":     "Content-Type: a/b,c/d\r\nX-Between: 1\r\n",
 	} {
