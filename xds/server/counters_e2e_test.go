@@ -161,6 +161,28 @@ func TestRequestsAreReadFromTheSidecar(t *testing.T) {
 	}
 }
 
+// Scrapes and health checks are for this very pod. They are seen, but not taken for the revision's share.
+func TestRequestsForAnAddressAreNotRead(t *testing.T) {
+	p := newPair(t)
+	p.weight(100)
+	reader := prometheus.NewSidecars(p.n.Dial)
+	p.read(t, reader, 0)
+	p.appA.handle = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a", http.StatusInternalServerError) }
+	for _, host := range []string{p.a.IP, p.a.IP + ":8080"} {
+		r := request(t, "http://"+p.a.IP+":8080/metrics")
+		r.Host = host
+		if got := do(p.client(false), r); got != "500 a\n" {
+			t.Fatalf("Host %s: %q, want an error of a", host, got)
+		}
+	}
+	if got := p.read(t, reader, 5); got.Stable["a"].Requests != 0 || got.Candidate["a"].Requests != 0 {
+		t.Errorf("read from the sidecar: %+v", got)
+	}
+	if got := p.stat("upstream_rq_xx", "direct"); got != "2" {
+		t.Errorf("%q requests of hop direct, want 2", got)
+	}
+}
+
 // An upgrade that is accepted is a request that succeeded, and one that is refused is one that failed: of a service of WebSockets
 // nothing else is known. What comes before a request's status (100 Continue) is no request.
 func TestUpgradesAreCounted(t *testing.T) {
