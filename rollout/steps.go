@@ -94,7 +94,6 @@ func (p *pass) stepping() {
 func (p *pass) comesInForce() bool {
 	if p.acked {
 		p.s.StepSince = micro(p.o.Now)
-		p.noteWeight()
 		return true
 	}
 	p.because(fmt.Sprintf("step %d: waiting for the sidecars to acknowledge %d %%", p.s.Step, p.s.Weight))
