@@ -61,7 +61,7 @@ func Run(ctx context.Context, o Options) error {
 		o.Interval = replay.Interval
 	}
 	target := prometheus.Target{Namespace: o.Namespace, Workload: o.Name, Candidate: r.to, Stable: r.from}
-	before, err := o.Prometheus.Past(ctx, target, r.before(o.Before))
+	before, err := o.Prometheus.Past(ctx, target, r.before(o.Before, o.Interval))
 	if err != nil {
 		return err
 	}
@@ -70,10 +70,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	known := false
-	for _, look := range append(before, during...) {
-		look.Step, look.Weight = r.at(look.Time)
-		known = known || (look.Weight > 0 && !look.Missing)
-		if err := replay.Write(o.Out, look, r.began); err != nil {
+	for i, look := range append(before, during...) {
+		recorded := r.recorded(look)
+		if i == 0 {
+			recorded.Rollout = &r.of
+		}
+		known = known || (recorded.Weight > 0 && !look.Missing)
+		if err := replay.Write(o.Out, recorded, r.began); err != nil {
 			return err
 		}
 	}

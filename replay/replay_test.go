@@ -185,11 +185,11 @@ func TestPolicy(t *testing.T) {
 	if _, err := Policy([]byte("# a policy of ours\n---\nkind: RolloutPolicy\n---\n")); err != nil {
 		t.Errorf("a policy below a comment: %v", err)
 	}
-	s := settings(policy, 0, 0)
+	s := settings(policy, Rollout{}, 0, 0)
 	if s.Steps != 2 || s.MaxStepTime != 80*time.Second || s.PlannedLooks != 25 {
 		t.Errorf("got %+v", s)
 	}
-	if s = settings(policy, 1, 80*time.Second); s.MaxStepTime != 40*time.Second {
+	if s = settings(policy, Rollout{}, 1, 80*time.Second); s.MaxStepTime != 40*time.Second {
 		t.Errorf("last step: got %+v", s)
 	}
 }
