@@ -267,3 +267,46 @@ func TestAPrometheusThatAsksWhoYouAre(t *testing.T) {
 		}
 	}
 }
+
+// What keeps somebody from reaching the Prometheus in the cluster is said with what to do.
+func TestAPrometheusThatCannotBeReached(t *testing.T) {
+	status := func(code int, message string) string {
+		return fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":%q,"code":%d}`, message, code)
+	}
+	for name, tc := range map[string]struct {
+		post, get int
+		body      string
+		want      string // part of the error; empty: none
+	}{
+		"there is none":           {404, 404, status(404, `services "prometheus" not found`), "asking Prometheus: there is no Service monitoring/prometheus; give --prometheus URL"},
+		"who may only get":        {403, 200, status(403, "forbidden"), ""},
+		"who may not":             {403, 403, status(403, "forbidden"), "you may not reach Service monitoring/prometheus through the API server, which takes the right to get services/proxy"},
+		"without pods":            {503, 503, status(503, "no endpoints available"), "Service monitoring/prometheus has no pod that is ready, or not that port (no endpoints available)"},
+		"something else":          {500, 500, status(500, "etcd is away"), "the API server can't reach Service monitoring/prometheus: etcd is away"},
+		"a Prometheus that is no": {404, 404, "404 page not found", "client error: 404"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				code := tc.get
+				if r.Method == http.MethodPost {
+					code = tc.post
+				}
+				w.WriteHeader(code)
+				body := tc.body
+				if code == 200 {
+					body = `{"status":"success","data":{"resultType":"matrix","result":[]}}`
+				}
+				fmt.Fprint(w, body)
+			}))
+			defer api.Close()
+			prom, err := Connect("monitoring/prometheus:web", &rest.Config{Host: api.URL}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Options{Prometheus: prom}.past(t.Context(), prometheus.Target{Namespace: "shop", Workload: "web"}, prometheus.Span{From: at(0), To: at(60), Every: time.Second})
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
