@@ -86,8 +86,8 @@ type told struct {
 	Message  string
 }
 
-// A rollout under a policy of its own and an autoscaler, with outages, a pause of its user's, a step whose pods die, so that it
-// begins again, an approval that takes its time, and a bad end: what the judge has said of each look is said again of what was exported, while it goes and afterwards.
+// A rollout under a policy of its own and an autoscaler, with outages, a pause of its user's, pods that take
+// their time, a step that begins again, an approval that takes its time, and a bad end: what the judge has said of each look is said again of what was exported, while it goes and afterwards.
 func TestAReplaySaysWhatTheJudgeHasSaid(t *testing.T) {
 	const steps = `[{"weight":5},{"weight":10,"approval":true},{"weight":25},{"weight":50}]` // the last two are too much for the autoscaler's few pods
 	for name, tc := range map[string]struct {
@@ -131,7 +131,10 @@ type lived struct {
 	said       []told
 	steps      map[int32]bool
 	acked      int32
-	died       int // second in which the candidate's pods died
+	ready      int // pods of the candidate
+	more       int // second since which there should be more
+	handsOn    int // second in which the candidate hands on, so that its step begins again between two looks
+	second1    int // second in which the second step began
 	awaiting   int // since when somebody is to approve
 }
 
@@ -140,13 +143,13 @@ var began = at(2).Add(400 * time.Millisecond)
 
 func newLived(t *testing.T, policy string, autoscaled bool, requests int) *lived {
 	t.Helper()
-	l := &lived{policy: &v1alpha1.RolloutPolicySpec{}, autoscaled: autoscaled, steps: map[int32]bool{}}
+	l := &lived{policy: &v1alpha1.RolloutPolicySpec{}, autoscaled: autoscaled, steps: map[int32]bool{}, handsOn: 28}
 	if err := json.Unmarshal([]byte(policy), l.policy); err != nil {
 		t.Fatal(err)
 	}
 	l.past = &keeping{rng: rand.New(rand.NewPCG(1, 2)), kept: map[int64]analysis.Look{}, rate: func(at time.Time) (int, float64, float64) {
 		switch {
-		case l.status.Step > 1 || l.died > 0 && int(at.Sub(began).Seconds()) > l.died+500: // the end is bad
+		case l.status.Step > 1 || l.second1 > 0 && int(at.Sub(began).Seconds()) > l.second1+500: // the end is bad
 			return requests, 0.3, 0.002
 		case at.Second() == 40 || at.Second() == 45 && at.Minute()%3 == 0: // short outages
 			return 0, 0, 0
@@ -185,8 +188,11 @@ func (l *lived) look(t *testing.T, slot time.Time) {
 		return
 	}
 	l.steps[known.step] = true
-	harm := known.state.Evidence(settings(&l.status)).Harm
-	l.said = append(l.said, told{slot, string(known.verdict.Result), known.verdict.Cause, harm, known.verdict.Message})
+	evidence := known.state.Evidence(settings(&l.status))
+	if evidence.HarmThreshold == 0 { // nothing is known yet
+		evidence.Harm = 1
+	}
+	l.said = append(l.said, told{slot, string(known.verdict.Result), known.verdict.Cause, evidence.Harm, known.verdict.Message})
 }
 
 func (l *lived) write(t *testing.T) {
@@ -209,12 +215,13 @@ func (l *lived) observe(n int, now time.Time) rollout.Observation {
 		}
 		return out
 	}
-	if l.status.Step == 1 && l.status.StepSince != nil && l.died == 0 {
-		l.died = n
+	if k := int(l.status.CandidateReplicas); k <= l.ready {
+		l.ready, l.more = k, n
+	} else if n-l.more > 12 { // more pods take their time, in which the step before is looked at
+		l.ready = k
 	}
-	k := int(l.status.CandidateReplicas)
-	if since := n - l.died; l.died > 0 && since > 30 && since < 33 { // shorter than between two looks
-		k = 0
+	if l.status.Step == 1 && l.second1 == 0 {
+		l.second1 = n
 	}
 	o := rollout.Observation{
 		Now: now, Autoscaled: l.autoscaled,
@@ -224,12 +231,12 @@ func (l *lived) observe(n int, now time.Time) rollout.Observation {
 		},
 		Revisions: []rollout.Revision{
 			{Hash: stableHash, Template: "#v1", Replicas: 40, Desired: 40, Pods: pods(stableHash, 40)},
-			{Hash: candidateHash, Template: "#v2", Replicas: l.status.CandidateReplicas, Desired: 40, Pods: pods(candidateHash, k)},
+			{Hash: candidateHash, Template: "#v2", Replicas: l.status.CandidateReplicas, Desired: 40, Pods: pods(candidateHash, l.ready)},
 		},
 	}
 	for _, r := range o.Revisions {
 		for _, pod := range r.Pods {
-			o.Sidecars = append(o.Sidecars, rollout.Sidecar{Pod: pod.Name, Revision: r.Hash, Connected: true, Candidate: candidateHash, Weight: l.acked})
+			o.Sidecars = append(o.Sidecars, rollout.Sidecar{Pod: pod.Name, Revision: r.Hash, Connected: true, Candidate: candidateHash, Weight: l.acked, HandsOn: r.Hash == candidateHash && n == l.handsOn})
 		}
 	}
 	if !l.status.AwaitingApproval {
@@ -276,7 +283,7 @@ func (l *lived) compare(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(l.said, got); diff != "" {
-		t.Errorf("after %s, (-live +replayed):\n%s\nof\n%s\n%+v", l.said[len(l.said)-1].At.Sub(began), diff, &lines, l.status.Weights)
+		t.Errorf("after %s, (-live +replayed):\n%s\n%+v", l.said[len(l.said)-1].At.Sub(began), diff, l.status.Weights)
 	}
 	if warnings.Len() > 0 {
 		t.Errorf("warned of %s", &warnings)
