@@ -92,6 +92,9 @@ const format = `{"time":5,"weight":10,"step":0,"candidate":{"pod-a":{"requests":
 func read(text []byte) (l line, unknown []string, err error) {
 	strict, err := kjson.UnmarshalStrict(text, &l)
 	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) && wrong.Field != "" {
+		if number, is := strings.CutPrefix(wrong.Value, "number "); is {
+			return l, nil, fmt.Errorf("%s: expected %s, and %s is none or too large", wrong.Field, cmp.Or(kinds[wrong.Type.Kind()], "another kind of value"), number)
+		}
 		return l, nil, fmt.Errorf("%s: expected %s, not %s", wrong.Field, cmp.Or(kinds[wrong.Type.Kind()], "another kind of value"), wrong.Value)
 	}
 	if err != nil {
