@@ -61,7 +61,7 @@ func (l line) checkRollout() error {
 
 func (l line) checkPods() error {
 	if n := l.CandidatePods; n != nil && !wholeUpTo(maxPods, *n) {
-		return fmt.Errorf(`"candidatePods" is %g; expected how many pods the candidate has, a whole number of at least 0`, *n)
+		return fmt.Errorf(`"candidatePods" is %g; expected how many pods of the candidate get requests, a whole number of at least 0`, *n)
 	}
 	for arm, pods := range map[string]map[string]pod{"candidate": l.Candidate, "stable": l.Stable} {
 		for name, p := range pods {

@@ -300,8 +300,8 @@ func (p *pass) observeWeight() {
 	p.noteWeight()
 }
 
-// maxWeights is how many weights are kept of a rollout (the CRD refuses more): two for each of twenty steps, and those of
-// a promotion, which may be one for each pod.
+// maxWeights is how many weights are kept of a rollout (the CRD refuses more): three for each of twenty steps (it is in force, waits
+// for approval, and then for the next one), and some of a promotion, which may have one for each pod.
 const maxWeights = 64
 
 // noteWeight keeps since when what has been in force, and for which step, and what else looks are told of it, for whoever looks
