@@ -247,14 +247,15 @@ func TestLooksThatSayWhatTheyAreOf(t *testing.T) {
 		want int // first look that is inconclusive; 0: none
 		warn string
 	}{
-		"its own policy":                 {looks(of(""), ""), Options{}, 16, ""},
-		"and metrics of its own":         {looks(of(`,"metrics":2`), ""), Options{}, 16, "without its analysis.metrics (2)"},
-		"another policy":                 {looks(of(`,"metrics":2`), ""), Options{Policy: longer}, 0, ""},
-		"few pods carry one step":        {looks(of(`,"autoscaled":true,"replicas":10`), ""), Options{}, 24, ""},
-		"a pause":                        {looks(of(""), `,"paused":true`), Options{}, 0, ""},
-		"the time was used up before":    {looks(of(""), `,"judged":60`), Options{}, 6, ""},
-		"the step began again at once":   {looks(of(""), `,"since":19`), Options{}, 20, ""},
-		"nothing, which is five minutes": {looks("", ""), Options{}, 0, ""},
+		"its own policy":          {looks(of(""), ""), Options{}, 16, ""},
+		"and metrics of its own":  {looks(of(`,"metrics":2`), ""), Options{}, 16, "without its analysis.metrics (2)"},
+		"another policy":          {looks(of(`,"metrics":2`), ""), Options{Policy: longer}, 0, ""},
+		"few pods carry one step": {looks(of(`,"autoscaled":true,"replicas":10`), ""), Options{}, 24, ""},
+		"a pause":                 {looks(of(""), `,"paused":true`), Options{}, 0, ""},
+		"it waits for the next step, which has all that is left": {looks(of(""), `,"waiting":true`), Options{}, 24, ""},
+		"the time was used up before":                            {looks(of(""), `,"judged":60`), Options{}, 6, ""},
+		"the step began again at once":                           {looks(of(""), `,"since":19`), Options{}, 20, ""},
+		"nothing, which is five minutes":                         {looks("", ""), Options{}, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var warnings bytes.Buffer
