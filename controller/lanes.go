@@ -40,19 +40,28 @@ type lane struct {
 // work is the rollouts of a lane, by endpoint; the zero value is none.
 type work map[Endpoint][]*v1alpha1.Rollout
 
-// Start implements manager.Runnable. Looks that would overlap are left out, not queued.
+// Start implements manager.Runnable. Looks are made at whole multiples of LookInterval by the clock, whoever leads, so that whoever
+// looks back (see export) knows when they were. Looks that would overlap are left out, not queued.
 func (l *Looks) Start(ctx context.Context) error {
 	l.leads(time.Now())
-	ticker := time.NewTicker(LookInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(untilNext(time.Now()))
+	defer timer.Stop()
 	var running sync.WaitGroup
 	defer running.Wait()
+	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-ticker.C:
-			wait := l.look(ctx, now)
+		case <-timer.C:
+			now := time.Now().Round(0) // by the clock, which may have been set
+			timer.Reset(untilNext(now))
+			at := now.Truncate(LookInterval)
+			if at.Equal(last) { // the clock is a little slower than the timer
+				continue
+			}
+			last = at
+			wait := l.look(ctx, at)
 			running.Go(func() {
 				if err := wait(); err != nil {
 					log.FromContext(ctx).Error(err, "Looking at the rollouts")
@@ -60,6 +69,11 @@ func (l *Looks) Start(ctx context.Context) error {
 			})
 		}
 	}
+}
+
+// untilNext is how long it takes to the next look.
+func untilNext(now time.Time) time.Duration {
+	return now.Truncate(LookInterval).Add(LookInterval).Sub(now)
 }
 
 // look begins to judge every rollout that has a candidate, except in lanes that have not finished their

@@ -4,8 +4,12 @@
 package export
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,6 +18,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -55,9 +60,59 @@ func Connect(address string, cluster *rest.Config, credentials prometheus.ReadSe
 		if config.Transport, err = rest.TransportFor(cluster); err != nil {
 			return nil, fmt.Errorf("connecting to the API server: %w", err)
 		}
+		config.Transport = proxied{config.Transport, parts[1], parts[2]}
 		config.URL = base.JoinPath("api/v1/namespaces", parts[1], "services", "http:"+url.PathEscape(parts[2])+":"+parts[3], "proxy").String()
 	}
 	return prometheus.New(config)
+}
+
+// proxied reaches a Service through the API server, and says what keeps it from that.
+type proxied struct {
+	next               http.RoundTripper
+	namespace, service string
+}
+
+// refusalError is what the API server says instead of a Prometheus.
+type refusalError struct{ why string }
+
+func (e refusalError) Error() string { return e.why }
+
+// maxRefusal bounds what the API server says of a refusal.
+const maxRefusal = 64 << 10
+
+// RoundTrip implements http.RoundTripper. Who may only get through the proxy may not POST, which is what clients of Prometheus try
+// first; they GET where it is not allowed.
+func (p proxied) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := p.next.RoundTrip(r)
+	if err != nil || resp.StatusCode < http.StatusBadRequest {
+		return resp, err
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	_ = resp.Body.Close() // what comes after it is not read
+	if err != nil {
+		return nil, fmt.Errorf("reading the API server's answer: %w", err)
+	}
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Del("Content-Length")
+	var status metav1.Status
+	if json.Unmarshal(body, &status) != nil || status.Kind != "Status" {
+		return resp, nil // it is Prometheus that says so
+	}
+	name := p.namespace + "/" + p.service
+	switch resp.StatusCode {
+	case http.StatusForbidden:
+		if r.Method == http.MethodPost {
+			resp.StatusCode = http.StatusMethodNotAllowed
+			return resp, nil
+		}
+		return nil, refusalError{fmt.Sprintf("you may not reach Service %s through the API server, which takes the right to get services/proxy in its namespace; "+
+			"ask for it, or give --prometheus URL", name)}
+	case http.StatusNotFound:
+		return nil, refusalError{fmt.Sprintf("there is no Service %s; give --prometheus URL, or NAMESPACE/SERVICE:PORT of the Prometheus that scrapes the sidecars", name)}
+	case http.StatusServiceUnavailable:
+		return nil, refusalError{fmt.Sprintf("Service %s has no pod that is ready, or not that port (%s); name another with --prometheus", name, status.Message)}
+	}
+	return nil, refusalError{fmt.Sprintf("the API server can't reach Service %s: %s", name, status.Message)}
 }
 
 // Secret are the credentials in a Secret of the cluster, NAMESPACE/NAME, with the keys that docs/analysis.md lists.

@@ -5,6 +5,7 @@ package export
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -61,19 +62,22 @@ func Run(ctx context.Context, o Options) error {
 		o.Interval = replay.Interval
 	}
 	target := prometheus.Target{Namespace: o.Namespace, Workload: o.Name, Candidate: r.to, Stable: r.from}
-	before, err := o.Prometheus.Past(ctx, target, r.before(o.Before))
+	before, err := o.past(ctx, target, r.before(o.Before, o.Interval))
 	if err != nil {
 		return err
 	}
-	during, err := o.Prometheus.Past(ctx, target, r.during(o.Interval))
+	during, err := o.past(ctx, target, r.during(o.Interval))
 	if err != nil {
 		return err
 	}
 	known := false
-	for _, look := range append(before, during...) {
-		look.Step, look.Weight = r.at(look.Time)
-		known = known || (look.Weight > 0 && !look.Missing)
-		if err := replay.Write(o.Out, look, r.began); err != nil {
+	for i, look := range append(before, during...) {
+		recorded := r.recorded(look)
+		if i == 0 {
+			recorded.Rollout = &r.of
+		}
+		known = known || (recorded.Weight > 0 && !look.Missing)
+		if err := replay.Write(o.Out, recorded, r.began); err != nil {
 			return err
 		}
 	}
@@ -81,4 +85,13 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("nothing is known to Prometheus of the rollout from %s to %s at %s: it may keep less, or not be the one that scrapes the sidecars", r.from, r.to, r.began.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// past are the looks of some time. An error of the API server's says all that is to be said.
+func (o Options) past(ctx context.Context, t prometheus.Target, span prometheus.Span) ([]analysis.Look, error) {
+	looks, err := o.Prometheus.Past(ctx, t, span)
+	if refusal := (refusalError{}); errors.As(err, &refusal) {
+		return nil, fmt.Errorf("asking Prometheus: %w", refusal)
+	}
+	return looks, err
 }

@@ -33,14 +33,14 @@ var began = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func at(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
 
-// weight is one that came into force a moment before this second, because of a look a moment earlier.
+// weight is one that came into force a moment after this second, because of a look then.
 func weight(since, step, weight int) v1alpha1.WeightRecord {
-	return v1alpha1.WeightRecord{Since: metav1.NewMicroTime(at(since).Add(-300 * time.Millisecond)), Step: int32(step), Weight: int32(weight)}
+	return v1alpha1.WeightRecord{Since: metav1.NewMicroTime(at(since).Add(300 * time.Millisecond)), Step: int32(step), Weight: int32(weight)}
 }
 
-// ended is a rollout that ended a moment before that second.
+// ended is a rollout that ended in that second.
 func ended(from, to string, start, end int, weights ...v1alpha1.WeightRecord) v1alpha1.HistoryEntry {
-	return v1alpha1.HistoryEntry{From: from, To: to, StartedAt: metav1.NewTime(at(start)), EndedAt: metav1.NewTime(at(end - 1)), Weights: weights}
+	return v1alpha1.HistoryEntry{From: from, To: to, StartedAt: metav1.NewTime(at(start)), EndedAt: metav1.NewTime(at(end)), Weights: weights}
 }
 
 // counted is a Prometheus by which 100 requests came in each look; half of the candidate's failed after 40 s.
@@ -96,31 +96,31 @@ func TestExport(t *testing.T) {
 		err    string
 	}{
 		"one under way ends now": {status: underWay,
-			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(0), To: at(45), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-300), To: at(0), Every: time.Minute}, {From: at(5), To: at(45), Every: 5 * time.Second}},
 			looks: []string{
-				`{"time":-301,"weight":0,"step":0,"candidatePods":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
+				`{"time":-300,"weight":0,"step":0,"rollout":{"stable":"v2","candidate":"v3"},"candidatePods":0,"candidate":{},"stable":{"v2-1":{"requests":900,"errors":0}}}`,
 				`{"time":10,"weight":0,"step":0,"candidatePods":0,"candidate":{},`, `{"time":15,"weight":10,"step":0,`, `{"time":30,"weight":10,"step":0,`,
-				`{"time":35,"weight":25,"step":1,"candidatePods":2,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"candidatePods":2,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
+				`{"time":35,"weight":25,"step":1,"since":30.3,"judged":0,"candidatePods":2,"candidate":{"v2-1":{"requests":100,"errors":0}}`, `{"time":45,"weight":25,"step":1,"since":30.3,"judged":0,"candidatePods":2,"candidate":{"v2-1":{"requests":100,"errors":50}}`,
 			},
 		},
 		"one that is over": {status: over,
-			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-300), To: at(0), Every: time.Minute}, {From: at(5), To: at(60), Every: 5 * time.Second}},
 			looks: []string{`{"time":50,"weight":25,"step":1,`, `{"time":55,"weight":0,"step":1,`, `{"time":60,"weight":0,"step":1,`},
 		},
 		"one after others that came to nothing": {status: again, now: 100,
-			asked: []prometheus.Span{{From: at(-301), To: at(85), Every: time.Minute}, {From: at(90), To: at(100), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-300), To: at(90), Every: time.Minute}, {From: at(95), To: at(100), Every: 5 * time.Second}},
 			looks: []string{`{"time":5,"weight":0,"step":0,`, `{"time":10,"weight":10,"step":0,`},
 		},
 		"one that failed between two seconds": {status: between,
-			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(3), To: at(53), Every: 5 * time.Second}},
-			looks: []string{`{"time":48,"weight":25,"step":1,`, `{"time":53,"weight":25,"step":1,`},
+			asked: []prometheus.Span{{From: at(-300), To: at(0), Every: time.Minute}, {From: at(5), To: at(50), Every: 5 * time.Second}},
+			looks: []string{`{"time":45,"weight":25,"step":1,`, `{"time":50,"weight":25,"step":1,`},
 		},
 		"one that goes back is over": {status: back,
-			asked: []prometheus.Span{{From: at(-301), To: at(-5), Every: time.Minute}, {From: at(0), To: at(60), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-300), To: at(0), Every: time.Minute}, {From: at(5), To: at(60), Every: 5 * time.Second}},
 			looks: []string{`{"time":60,"weight":0,"step":1,`},
 		},
 		"the one before it": {status: over, back: 1,
-			asked: []prometheus.Span{{From: at(-605 - 1800), To: at(-605), Every: time.Minute}, {From: at(-600), To: at(-300), Every: 5 * time.Second}},
+			asked: []prometheus.Span{{From: at(-600 - 1800), To: at(-600), Every: time.Minute}, {From: at(-595), To: at(-300), Every: 5 * time.Second}},
 			looks: []string{`{"time":10,"weight":0,"step":0,`, `{"time":15,"weight":10,"step":0,`, `{"time":300,"weight":50,"step":1,`},
 		},
 		"none that old":                    {status: over, back: 2, err: "it has 2 rollouts on record; expected from 0, the newest, to 1"},
@@ -265,5 +265,48 @@ func TestAPrometheusThatAsksWhoYouAre(t *testing.T) {
 		if _, err := Secret(c, wrong); err == nil || !strings.Contains(err.Error(), "expected NAMESPACE/NAME") {
 			t.Errorf("%q: %v", wrong, err)
 		}
+	}
+}
+
+// What keeps somebody from reaching the Prometheus in the cluster is said with what to do.
+func TestAPrometheusThatCannotBeReached(t *testing.T) {
+	status := func(code int, message string) string {
+		return fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":%q,"code":%d}`, message, code)
+	}
+	for name, tc := range map[string]struct {
+		post, get int
+		body      string
+		want      string // part of the error; empty: none
+	}{
+		"there is none":           {404, 404, status(404, `services "prometheus" not found`), "asking Prometheus: there is no Service monitoring/prometheus; give --prometheus URL"},
+		"who may only get":        {403, 200, status(403, "forbidden"), ""},
+		"who may not":             {403, 403, status(403, "forbidden"), "you may not reach Service monitoring/prometheus through the API server, which takes the right to get services/proxy"},
+		"without pods":            {503, 503, status(503, "no endpoints available"), "Service monitoring/prometheus has no pod that is ready, or not that port (no endpoints available)"},
+		"something else":          {500, 500, status(500, "etcd is away"), "the API server can't reach Service monitoring/prometheus: etcd is away"},
+		"a Prometheus that is no": {404, 404, "404 page not found", "client error: 404"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				code := tc.get
+				if r.Method == http.MethodPost {
+					code = tc.post
+				}
+				w.WriteHeader(code)
+				body := tc.body
+				if code == 200 {
+					body = `{"status":"success","data":{"resultType":"matrix","result":[]}}`
+				}
+				fmt.Fprint(w, body)
+			}))
+			defer api.Close()
+			prom, err := Connect("monitoring/prometheus:web", &rest.Config{Host: api.URL}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Options{Prometheus: prom}.past(t.Context(), prometheus.Target{Namespace: "shop", Workload: "web"}, prometheus.Span{From: at(0), To: at(60), Every: time.Second})
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
 	}
 }

@@ -4,10 +4,13 @@
 package export
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/replay"
@@ -20,16 +23,21 @@ type rollout struct {
 	ended    time.Time // rounded up to a second; now, while it is under way
 	weights  []v1alpha1.WeightRecord
 	stable   time.Time // since when from was stable; zero: since before all that is on record
+	of       replay.Rollout
 }
 
 // find has the rollout that so many others have followed.
 func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 	var all []rollout // oldest first
 	for i, h := range s.History {
-		all = append(all, rollout{h.From, h.To, h.StartedAt.Time, h.EndedAt.Add(settle), h.Weights, v1alpha1.StableSince(s.History[:i], h.From)})
+		all = append(all, rollout{
+			h.From, h.To, h.StartedAt.Time, h.EndedAt.Add(time.Second), h.Weights, v1alpha1.StableSince(s.History[:i], h.From), past(&h),
+		})
 	}
 	if s.Phase.UnderWay() && s.StartedAt != nil && s.Candidate.Hash != "" { // else the history has it
-		all = append(all, rollout{s.Stable.Hash, s.Candidate.Hash, s.StartedAt.Time, now, s.Weights, v1alpha1.StableSince(s.History, s.Stable.Hash)})
+		all = append(all, rollout{
+			s.Stable.Hash, s.Candidate.Hash, s.StartedAt.Truncate(time.Second), now, s.Weights, v1alpha1.StableSince(s.History, s.Stable.Hash), present(s),
+		})
 	}
 	switch {
 	case len(all) == 0:
@@ -44,35 +52,89 @@ func find(s *v1alpha1.RolloutStatus, back int, now time.Time) (rollout, error) {
 	return r, nil
 }
 
-// before is the time before a rollout in which its stable revision was just that.
-func (r rollout) before(most time.Duration) prometheus.Span {
-	return prometheus.Before(r.began.Add(-replay.Interval), r.stable, most)
+// present is what the looks at the rollout that is under way are of.
+func present(s *v1alpha1.RolloutStatus) replay.Rollout {
+	out := replay.Rollout{Stable: s.Stable.Hash, Candidate: s.Candidate.Hash, Replicas: s.Replicas, Autoscaled: s.Autoscaled, Policy: judgedBy(s.Policy)}
+	if p := out.Policy; p != nil { // as the history keeps it
+		out.Metrics = len(p.Analysis.Metrics)
+		p.Analysis.Metrics, p.Analysis.Prometheus = nil, nil
+	}
+	return out
 }
 
-// during is the time of the rollout. One of its looks is when the last weight ended, rounded up to a second: the look that led to
-// it has seen what was counted until then, and without that it may have been another verdict.
+// past is what the looks at a rollout that is over were of.
+func past(h *v1alpha1.HistoryEntry) replay.Rollout {
+	out := replay.Rollout{Stable: h.From, Candidate: h.To, Replicas: h.Replicas, Autoscaled: h.Autoscaled, Policy: judgedBy(h.Policy)}
+	if h.Verdict != nil && h.Verdict.Evidence != nil {
+		out.Metrics = len(h.Verdict.Evidence.Metrics)
+		for _, rate := range h.Verdict.Evidence.Rates {
+			if strings.HasPrefix(rate.Name, analysis.CauseMetric) {
+				out.Metrics++
+			}
+		}
+	}
+	return out
+}
+
+// judgedBy is a policy as the record has it; nil where it has none.
+func judgedBy(text string) *v1alpha1.RolloutPolicySpec {
+	var p v1alpha1.RolloutPolicySpec
+	if json.Unmarshal([]byte(text), &p) != nil {
+		return nil
+	}
+	return &p
+}
+
+// before is the time before a rollout in which its stable revision was just that, up to the last moment before its looks.
+func (r rollout) before(most, every time.Duration) prometheus.Span {
+	return prometheus.Before(r.during(every).From.Add(-replay.Interval), r.stable, most)
+}
+
+// during is the time of the rollout, looked at when the control plane did: at whole multiples of its interval. The last look led
+// to the rollout's end, and without that it may have been another verdict.
 func (r rollout) during(every time.Duration) prometheus.Span {
-	last := r.ended
-	if w := r.weights[len(r.weights)-1]; w.Weight == 0 {
-		last = w.Since.Truncate(settle).Add(settle)
+	began := r.began
+	if first := r.weights[0]; first.Waiting && first.Since.After(began) { // since when it is known what the candidate is
+		began = first.Since.Time
 	}
-	to := r.ended
-	if last.After(to) {
-		to = last
+	from, to := slotAfter(began), r.ended.Truncate(replay.Interval)
+	if last := r.weights[len(r.weights)-1]; last.Weight == 0 && last.Since.After(r.ended) {
+		to = slotAfter(last.Since.Time)
 	}
-	return prometheus.Span{From: last.Add(-last.Sub(r.began).Truncate(every)), To: to, Every: every}
+	if to.Before(from) {
+		to = from
+	}
+	return prometheus.Span{From: to.Add(-to.Sub(from).Truncate(every)), To: to, Every: every}
 }
 
-// settle is how long it takes from a look that changes the weight until the new one is in force.
-const settle = time.Second
+// slotAfter is when the control plane looks first after a moment.
+func slotAfter(t time.Time) time.Time { return t.Truncate(replay.Interval).Add(replay.Interval) }
 
-// at is the step and the weight that a look was made by.
-func (r rollout) at(look time.Time) (step, weight int) {
-	for _, w := range r.weights {
-		if !w.Since.Time.Before(look.Add(-settle)) {
+// recorded is a look with what the one at that moment was told. What came in force at the same moment came after it.
+func (r rollout) recorded(look analysis.Look) replay.Recorded {
+	out := replay.Recorded{Look: look}
+	out.Step, out.Weight, out.Since, out.Paused = 0, 0, time.Time{}, false
+	var before v1alpha1.WeightRecord
+	for i, w := range r.weights {
+		if !w.Since.Time.Before(look.Time) {
 			break
 		}
-		step, weight = int(w.Step), int(w.Weight)
+		switch {
+		case w.Waiting:
+			out.Since = time.Time{}
+		case i == 0 || begins(before, w):
+			out.Since = w.Since.Time
+		}
+		out.Step, out.Weight, out.Waiting, out.Paused, out.JudgedFor = int(w.Step), int(w.Weight), w.Waiting, w.Paused, 0
+		if w.JudgedFor != nil {
+			out.JudgedFor = w.JudgedFor.Duration
+		}
+		before = w
 	}
-	return step, weight
+	return out
+}
+
+// begins says that a step began, or began again, with the second of two records.
+func begins(a, b v1alpha1.WeightRecord) bool {
+	return a.Waiting || a.Step != b.Step || a.Weight == b.Weight && a.Paused == b.Paused
 }

@@ -16,6 +16,9 @@ import (
 // maxTime is how many seconds from 1970 a look may be.
 const maxTime = 1e11
 
+// maxJudged is how many seconds a rollout may have been judged for: some thirty years.
+const maxJudged = 1e9
+
 // maxStep is the largest index that a step may have, maxPods how many pods a candidate may.
 const (
 	maxStep = 1e6
@@ -36,12 +39,29 @@ func (l line) check() error {
 	case !l.Missing && l.Candidate == nil && l.Stable == nil:
 		return errors.New(`neither "candidate" nor "stable" is there; expected counts by pod, or "missing":true`)
 	}
+	if err := l.checkRollout(); err != nil {
+		return err
+	}
 	return l.checkPods()
+}
+
+// checkRollout is about what was known of the rollout.
+func (l line) checkRollout() error {
+	if at := l.Since; at != nil && math.Abs(*at) > maxTime {
+		return fmt.Errorf(`"since" is %g; expected when the weight came into force, seconds like those of "time"`, *at)
+	}
+	if n := l.Judged; n != nil && (*n < 0 || *n > maxJudged) {
+		return fmt.Errorf(`"judged" is %g; expected for how many seconds the steps before were judged, from 0 to %g`, *n, float64(maxJudged))
+	}
+	if r := l.Rollout; r != nil && (r.Replicas < 0 || r.Metrics < 0) {
+		return fmt.Errorf(`"rollout" has %d replicas and %d metrics; expected at least 0`, r.Replicas, r.Metrics)
+	}
+	return nil
 }
 
 func (l line) checkPods() error {
 	if n := l.CandidatePods; n != nil && !wholeUpTo(maxPods, *n) {
-		return fmt.Errorf(`"candidatePods" is %g; expected how many pods the candidate has, a whole number of at least 0`, *n)
+		return fmt.Errorf(`"candidatePods" is %g; expected how many pods of the candidate get requests, a whole number of at least 0`, *n)
 	}
 	for arm, pods := range map[string]map[string]pod{"candidate": l.Candidate, "stable": l.Stable} {
 		for name, p := range pods {

@@ -4,6 +4,7 @@
 package replay
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/headgate/headgate/analysis"
+	"github.com/headgate/headgate/api/v1alpha1"
 )
 
 // line is a look as it is written. Fields that are not known are left aside, so that looks may carry more, and named by a
@@ -30,11 +32,46 @@ type line struct {
 	Step    float64  `json:"step"`
 	Missing bool     `json:"missing,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
+	// Since is when the step's weight came into force, in seconds like Time; nil: nobody says. The step begins anew when it changes.
+	Since *float64 `json:"since,omitempty"`
+	// Paused says that the rollout waits for its user: the time is none of the step's.
+	Paused bool `json:"paused,omitempty"`
+	// Waiting says that the next step, or this one again, has begun and waits until its own weight is in force.
+	Waiting bool `json:"waiting,omitempty"`
+	// Judged is how many seconds of the rollout's time the steps before have used up; nil: what the lines before say.
+	Judged *float64 `json:"judged,omitempty"`
+	// Rollout is what the looks are of, from this line on.
+	Rollout *Rollout `json:"rollout,omitempty"`
 	// CandidatePods is how many of the candidate's pods get requests; 0: as many as answered. nil: those of Candidate or, where a pod's Served
 	// says that they are others than those that answered, as many as answered.
 	CandidatePods *float64       `json:"candidatePods,omitempty"`
 	Candidate     map[string]pod `json:"candidate,omitzero"`
 	Stable        map[string]pod `json:"stable,omitzero"`
+}
+
+// Rollout is what looks are of, as far as the judge has to know it. The zero value says nothing.
+type Rollout struct {
+	// Stable and Candidate name the revisions in sentences.
+	Stable    string `json:"stable,omitempty"`
+	Candidate string `json:"candidate,omitempty"`
+	// Replicas is N when it began, Autoscaled says that an autoscaler had the workload: it goes without the steps that few pods
+	// can't carry.
+	Replicas   int32 `json:"replicas,omitempty"`
+	Autoscaled bool  `json:"autoscaled,omitempty"`
+	// Policy is what it was judged by, without metrics; nil: not known. Metrics is how many of its own metrics it was judged by,
+	// too.
+	Policy  *v1alpha1.RolloutPolicySpec `json:"policy,omitempty"`
+	Metrics int                         `json:"metrics,omitempty"`
+}
+
+// Recorded is a look, and what was known at the time.
+type Recorded struct {
+	analysis.Look
+	// Waiting and JudgedFor are those of the record (v1alpha1.WeightRecord).
+	Waiting   bool
+	JudgedFor time.Duration
+	// Rollout is what the looks from this one on are of; nil: as before.
+	Rollout *Rollout
 }
 
 // pod is what one pod counted.
@@ -57,7 +94,10 @@ const format = `{"time":5,"weight":10,"step":0,"candidate":{"pod-a":{"requests":
 func read(text []byte) (l line, unknown []string, err error) {
 	strict, err := kjson.UnmarshalStrict(text, &l)
 	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) && wrong.Field != "" {
-		return l, nil, fmt.Errorf("%s: expected %s, not %s", wrong.Field, kinds[wrong.Type.Kind()], wrong.Value)
+		if number, is := strings.CutPrefix(wrong.Value, "number "); is {
+			return l, nil, fmt.Errorf("%s: expected %s, and %s is none or too large", wrong.Field, cmp.Or(kinds[wrong.Type.Kind()], "another kind of value"), number)
+		}
+		return l, nil, fmt.Errorf("%s: expected %s, not %s", wrong.Field, cmp.Or(kinds[wrong.Type.Kind()], "another kind of value"), wrong.Value)
 	}
 	if err != nil {
 		reason := strings.TrimPrefix(err.Error(), "json: ")
@@ -78,14 +118,17 @@ func read(text []byte) (l line, unknown []string, err error) {
 
 // kinds are what values of JSON are called, by what they are read into.
 var kinds = map[reflect.Kind]string{
-	reflect.Float64: "a number", reflect.Bool: "true or false", reflect.String: "a string", reflect.Map: "an object", reflect.Struct: "an object",
+	reflect.Float64: "a number", reflect.Int: "a whole number", reflect.Int32: "a whole number", reflect.Slice: "a list", reflect.Bool: "true or false", reflect.String: "a string", reflect.Map: "an object", reflect.Struct: "an object",
 }
 
 // look is what the judge is given.
 func (l line) look() (analysis.Look, error) {
 	look := analysis.Look{
-		Time: moment(*l.Time), Step: int(l.Step), Weight: int(l.Weight), Missing: l.Missing, Reason: l.Reason,
+		Time: moment(*l.Time), Step: int(l.Step), Weight: int(l.Weight), Paused: l.Paused, Missing: l.Missing, Reason: l.Reason,
 		Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{},
+	}
+	if l.Since != nil {
+		look.Since = moment(*l.Since)
 	}
 	if l.Missing {
 		return look, nil
@@ -123,9 +166,21 @@ func (l line) candidatePods() int {
 }
 
 // Write writes a look as a line that Run reads. Time is counted from since. The users' metrics are left out.
-func Write(w io.Writer, l analysis.Look, since time.Time) error {
-	at := l.Time.Sub(since).Seconds()
-	out := line{Time: &at, Weight: float64(l.Weight), Step: float64(l.Step), Missing: l.Missing, Reason: l.Reason}
+func Write(w io.Writer, l Recorded, since time.Time) error {
+	seconds := func(t time.Time) *float64 {
+		s := t.Sub(since).Seconds()
+		return &s
+	}
+	out := line{
+		Time: seconds(l.Time), Weight: float64(l.Weight), Step: float64(l.Step), Missing: l.Missing, Reason: l.Reason,
+		Paused: l.Paused, Waiting: l.Waiting, Rollout: l.Rollout,
+	}
+	if !l.Since.IsZero() {
+		out.Since = seconds(l.Since)
+	}
+	if judged := l.JudgedFor.Seconds(); l.Weight > 0 {
+		out.Judged = &judged
+	}
 	if !l.Missing {
 		// Pods are those whose sidecars counted, which also stable's do for the candidate, so this does not go without saying.
 		candidatePods := float64(l.CandidatePods)

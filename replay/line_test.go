@@ -46,7 +46,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
-			if err := Write(&b, want, since); err != nil {
+			if err := Write(&b, Recorded{Look: want}, since); err != nil {
 				t.Fatal(err)
 			}
 			text, ended := strings.CutSuffix(b.String(), "\n")

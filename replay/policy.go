@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/policy"
+	"github.com/headgate/headgate/rollout"
 )
 
 // Interval is the planned time between looks.
@@ -97,17 +98,17 @@ func documents(text []byte) (n int) {
 
 // settings are the judge's under a policy, in a step before which a candidate was judged for so
 // long; without a policy the judge's own. Users' metrics are not recorded in looks.
-func settings(policy *v1alpha1.RolloutPolicySpec, step int, judged time.Duration) analysis.Settings {
-	s := analysis.Settings{Interval: Interval}
+func settings(policy *v1alpha1.RolloutPolicySpec, of Rollout, step int, judged time.Duration) analysis.Settings {
+	s := analysis.Settings{Interval: Interval, Candidate: of.Candidate, Stable: of.Stable}
 	if policy == nil {
 		return s
 	}
 	most := policy.EffectiveMaxDuration()
-	s.Steps = len(policy.EffectiveSteps())
+	s.Steps = len(rollout.EffectiveSteps(policy, of.Replicas, of.Autoscaled))
 	s.PlannedLooks = int(most/Interval) + 1
 	success, latency := &policy.Analysis.SuccessRate, &policy.Analysis.Latency
 	s.NoErrorRate, s.ErrorBudget = success.Disabled, success.Budget()
 	s.NoLatency, s.LatencyBound, s.LatencyBudget = latency.Disabled, latency.EffectiveBound(), latency.Budget()
-	s.MaxStepTime = s.StepTime(max(most-judged, 0), s.Steps-step)
+	s.MaxStepTime = s.StepTime(most-judged, s.Steps-step)
 	return s
 }

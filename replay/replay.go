@@ -6,6 +6,7 @@ package replay
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,7 +20,8 @@ import (
 
 // Options are how to replay. The zero value answers with JSON, by the judge's own settings.
 type Options struct {
-	// Policy gives the number of steps, the time and what is judged; nil: an hour, five minutes a step.
+	// Policy gives the number of steps, the time and what is judged; nil: that of the rollout, where the looks say it, or else an
+	// hour, five minutes a step.
 	Policy *v1alpha1.RolloutPolicySpec
 	// Explain answers with sentences, and ends with a chart.
 	Explain bool
@@ -50,7 +52,9 @@ func Run(in io.Reader, out io.Writer, o Options) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	r := replay{options: o}
-	r.wonderAtPolicy()
+	if o.Policy != nil {
+		r.wonderAtPolicy(o.Policy, len(o.Policy.Analysis.Metrics))
+	}
 	n := 1
 	for ; lines.Scan(); n++ {
 		text := bytes.TrimSpace(bytes.TrimPrefix(lines.Bytes(), byteOrderMark))
@@ -88,6 +92,7 @@ type replay struct {
 	line    int // number of the line, from 1 on
 	looks   int
 	warned  map[string]bool // by kind of oddity
+	rollout Rollout
 	// step is the current one, judged for how long those before it were.
 	step      int
 	judged    time.Duration
@@ -106,8 +111,12 @@ func (r *replay) look(text []byte) ([]byte, error) {
 		return nil, err
 	}
 	r.wonder(l, unknown, look.Time)
-	r.follow(look)
-	s := settings(r.options.Policy, r.step, r.judged)
+	r.follow(l, look)
+	step := r.step
+	if l.Waiting {
+		step++
+	}
+	s := settings(cmp.Or(r.options.Policy, r.rollout.Policy), r.rollout, step, r.judged)
 	state, verdict := analysis.Judge(s, r.state, look)
 	r.state = state
 	r.looks++
@@ -144,16 +153,16 @@ func (r *replay) wonder(l line, unknown []string, at time.Time) {
 	}
 }
 
-// wonderAtPolicy warns of a policy that can be used, but hardly for what it is for.
-func (r *replay) wonderAtPolicy() {
-	if r.options.Policy == nil || r.options.Warnings == nil {
+// wonderAtPolicy warns of a policy that can be used, but hardly for what it is for. It has so many metrics of its own.
+func (r *replay) wonderAtPolicy(p *v1alpha1.RolloutPolicySpec, metrics int) {
+	if r.options.Warnings == nil {
 		return
 	}
-	if unjudged := policy.Unjudged(r.options.Policy); unjudged != "" {
+	if unjudged := policy.Unjudged(p); unjudged != "" && metrics == len(p.Analysis.Metrics) {
 		fmt.Fprintln(r.options.Warnings, "Warning: policy:", unjudged)
 	}
-	if n := len(r.options.Policy.Analysis.Metrics); n > 0 {
-		fmt.Fprintf(r.options.Warnings, "Warning: policy: looks have no metrics of your own, so the verdicts are those without its analysis.metrics (%d)\n", n)
+	if metrics > 0 {
+		fmt.Fprintf(r.options.Warnings, "Warning: policy: looks have no metrics of your own, so the verdicts are those without its analysis.metrics (%d)\n", metrics)
 	}
 }
 
@@ -169,13 +178,22 @@ func (r *replay) warn(kind, what string) {
 	fmt.Fprintf(r.options.Warnings, "Warning: line %d: %s\n", r.line, what)
 }
 
-// follow notes when steps begin.
-func (r *replay) follow(look analysis.Look) {
+// follow notes what the looks are of, and when steps begin.
+func (r *replay) follow(l line, look analysis.Look) {
+	if l.Rollout != nil {
+		r.rollout = *l.Rollout
+		if p := r.rollout.Policy; p != nil && r.options.Policy == nil {
+			r.wonderAtPolicy(p, r.rollout.Metrics)
+		}
+	}
 	if look.Weight <= 0 {
 		return
 	}
 	if look.Step != r.step && r.state.Weight > 0 {
 		r.judged += r.state.InStep
+	}
+	if l.Judged != nil {
+		r.judged = time.Duration(*l.Judged * float64(time.Second))
 	}
 	r.step = look.Step
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,29 +48,35 @@ func TestAnIncident(t *testing.T) {
 func TestBadLinesSayWhatIsExpected(t *testing.T) {
 	good := `{"time":5,"weight":0,"step":0,"stable":{"a":{"requests":1,"errors":0}}}`
 	for line, want := range map[string]string{
-		`hello`:                                     `expected one JSON object`,
-		`[1]`:                                       `expected one JSON object`,
-		`{"time":1}{"time":2}`:                      `expected one JSON object`,
-		`{"weight":10}`:                             `"time" is missing; expected seconds`,
-		`{"time":1e300,"missing":true}`:             `"time" is 1e+300; expected seconds`,
-		`{"time":1,"weight":101}`:                   `"weight" is 101; expected a percentage from 0 to 100`,
-		`{"time":1,"weight":2.5}`:                   `"weight" is 2.5; expected a percentage from 0 to 100, a whole number`,
-		`{"time":1,"step":-1}`:                      `"step" is -1; expected an index`,
-		`{"time":1,"step":1e300}`:                   `"step" is 1e+300; expected an index`,
-		`{"time":1,"weight":10}`:                    `expected counts by pod, or "missing":true`,
-		`{"time":1,"candidatePods":-1,"stable":{}}`: `"candidatePods" is -1; expected how many pods`,
-		`{"time":1,"stable":{"a":{"requests":1,"errors":-1}}}`:                 `stable pod "a": errors is -1; expected how many were counted`,
-		`{"time":1,"stable":{"a":{"request":5}}}`:                              `stable pod "a": "requests" is missing; expected how many were completed`,
-		`{"time":1,"stable":{"a":null}}`:                                       `stable pod "a": "requests" is missing`,
-		`{"time":1,"stable":{"a":{"requests":9,"slower":{"0.1":1,"0.10":5}}}}`: `pod "a": "slower" has 0.1 s twice`,
-		`{"time":1,"stable":{"a":{"requests":0.5}}}`:                           `stable pod "a": requests is 0.5; expected how many`,
-		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"fast":1}}}}`:      `"slower" has "fast"; expected seconds above 0`,
-		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"0.1":-1}}}}`:      `slower than 0.1 is -1`,
-		`{"time":1,"candidate":{"a":{"requests":"many"}}}`:                     `candidate.requests: expected a number, not string`,
-		`{"time":1,"candidate":[]}`:                                            `candidate: expected an object, not array`,
-		`{"time":1,"weight":10,"weight":20}`:                                   `duplicate field "weight"; expected each field once`,
-		`{"time":1,"stable":{"a":{"requests":1},"a":{"requests":2}}}`:          `duplicate field "stable.a"; expected each field once`,
-		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"-Inf":1}}}}`:      `"slower" has "-Inf"`,
+		`hello`:                         `expected one JSON object`,
+		`[1]`:                           `expected one JSON object`,
+		`{"time":1}{"time":2}`:          `expected one JSON object`,
+		`{"weight":10}`:                 `"time" is missing; expected seconds`,
+		`{"time":1e300,"missing":true}`: `"time" is 1e+300; expected seconds`,
+		`{"time":1e999,"missing":true}`: `time: expected a number, and 1e999 is none or too large`,
+		`{"time":1,"missing":true,"since":1e300}`:                                     `"since" is 1e+300; expected when the weight came into force`,
+		`{"time":1,"missing":true,"judged":-1}`:                                       `"judged" is -1; expected for how many seconds`,
+		`{"time":1,"missing":true,"rollout":{"replicas":-1}}`:                         `"rollout" has -1 replicas and 0 metrics; expected at least 0`,
+		`{"time":1,"missing":true,"rollout":{"replicas":1.5}}`:                        `rollout.replicas: expected a whole number, and 1.5 is none or too large`,
+		`{"time":1,"missing":true,"rollout":{"policy":{"steps":[{"weight":"all"}]}}}`: `rollout.policy.steps.weight: expected a whole number, not string`,
+		`{"time":1,"weight":101}`:                                                     `"weight" is 101; expected a percentage from 0 to 100`,
+		`{"time":1,"weight":2.5}`:                                                     `"weight" is 2.5; expected a percentage from 0 to 100, a whole number`,
+		`{"time":1,"step":-1}`:                                                        `"step" is -1; expected an index`,
+		`{"time":1,"step":1e300}`:                                                     `"step" is 1e+300; expected an index`,
+		`{"time":1,"weight":10}`:                                                      `expected counts by pod, or "missing":true`,
+		`{"time":1,"candidatePods":-1,"stable":{}}`:                                   `"candidatePods" is -1; expected how many pods`,
+		`{"time":1,"stable":{"a":{"requests":1,"errors":-1}}}`:                        `stable pod "a": errors is -1; expected how many were counted`,
+		`{"time":1,"stable":{"a":{"request":5}}}`:                                     `stable pod "a": "requests" is missing; expected how many were completed`,
+		`{"time":1,"stable":{"a":null}}`:                                              `stable pod "a": "requests" is missing`,
+		`{"time":1,"stable":{"a":{"requests":9,"slower":{"0.1":1,"0.10":5}}}}`:        `pod "a": "slower" has 0.1 s twice`,
+		`{"time":1,"stable":{"a":{"requests":0.5}}}`:                                  `stable pod "a": requests is 0.5; expected how many`,
+		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"fast":1}}}}`:             `"slower" has "fast"; expected seconds above 0`,
+		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"0.1":-1}}}}`:             `slower than 0.1 is -1`,
+		`{"time":1,"candidate":{"a":{"requests":"many"}}}`:                            `candidate.requests: expected a number, not string`,
+		`{"time":1,"candidate":[]}`:                                                   `candidate: expected an object, not array`,
+		`{"time":1,"weight":10,"weight":20}`:                                          `duplicate field "weight"; expected each field once`,
+		`{"time":1,"stable":{"a":{"requests":1},"a":{"requests":2}}}`:                 `duplicate field "stable.a"; expected each field once`,
+		`{"time":1,"candidate":{"a":{"requests":1,"slower":{"-Inf":1}}}}`:             `"slower" has "-Inf"`,
 	} {
 		t.Run(line, func(t *testing.T) {
 			err := Run(strings.NewReader(good+"\n\n"+line+"\n"), io.Discard, Options{})
@@ -185,11 +192,11 @@ func TestPolicy(t *testing.T) {
 	if _, err := Policy([]byte("# a policy of ours\n---\nkind: RolloutPolicy\n---\n")); err != nil {
 		t.Errorf("a policy below a comment: %v", err)
 	}
-	s := settings(policy, 0, 0)
+	s := settings(policy, Rollout{}, 0, 0)
 	if s.Steps != 2 || s.MaxStepTime != 80*time.Second || s.PlannedLooks != 25 {
 		t.Errorf("got %+v", s)
 	}
-	if s = settings(policy, 1, 80*time.Second); s.MaxStepTime != 40*time.Second {
+	if s = settings(policy, Rollout{}, 1, 80*time.Second); s.MaxStepTime != 40*time.Second {
 		t.Errorf("last step: got %+v", s)
 	}
 }
@@ -211,6 +218,57 @@ func TestAnotherPolicyOnTheSameLooks(t *testing.T) {
 	first := strings.Index(run(t, looks, Options{Policy: policy}), `"look":12,"time":55,"step":0,"weight":10,"verdict":"Inconclusive"`)
 	if first < 0 {
 		t.Errorf("not inconclusive after a minute:\n%s", run(t, looks, Options{Policy: policy}))
+	}
+}
+
+// What the looks say of their rollout counts: its policy, unless another is to be tried; which steps an autoscaler's few pods carry; that time
+// in a pause is none of the step's.
+func TestLooksThatSayWhatTheyAreOf(t *testing.T) {
+	looks := func(rollout, more string) []byte {
+		var b strings.Builder
+		for i := range 30 {
+			if fmt.Fprintf(&b, `{"time":%d,"weight":10,"step":0,"candidate":{"n":{"requests":1}},"stable":{"o":{"requests":9}}%s`, 5*i, rollout); i > 3 {
+				b.WriteString(more)
+			}
+			rollout = ""
+			b.WriteString("}\n")
+		}
+		return []byte(b.String())
+	}
+	const policy = `,"rollout":{"stable":"aaa","candidate":"bbb","policy":{"maxDuration":"2m","steps":[{"weight":10},{"weight":50}]}%s}}`
+	of := func(more string) string { return fmt.Sprintf(strings.TrimSuffix(policy, "}"), more) }
+	longer, err := Policy([]byte("kind: RolloutPolicy\nspec: {maxDuration: 1h}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		in   []byte
+		o    Options
+		want int // first look that is inconclusive; 0: none
+		warn string
+	}{
+		"its own policy":          {looks(of(""), ""), Options{}, 16, ""},
+		"and metrics of its own":  {looks(of(`,"metrics":2`), ""), Options{}, 16, "without its analysis.metrics (2)"},
+		"another policy":          {looks(of(`,"metrics":2`), ""), Options{Policy: longer}, 0, ""},
+		"few pods carry one step": {looks(of(`,"autoscaled":true,"replicas":10`), ""), Options{}, 24, ""},
+		"a pause":                 {looks(of(""), `,"paused":true`), Options{}, 0, ""},
+		"it waits for the next step, which has all that is left": {looks(of(""), `,"waiting":true`), Options{}, 24, ""},
+		"the time was used up before":                            {looks(of(""), `,"judged":60`), Options{}, 6, ""},
+		"the step began again at once":                           {looks(of(""), `,"since":19`), Options{}, 20, ""},
+		"nothing, which is five minutes":                         {looks("", ""), Options{}, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var warnings bytes.Buffer
+			tc.o.Warnings = &warnings
+			out := strings.Split(run(t, tc.in, tc.o), "\n")
+			first := 1 + slices.IndexFunc(out, func(line string) bool { return strings.Contains(line, "Inconclusive") })
+			if first != tc.want {
+				t.Errorf("inconclusive at look %d, want %d:\n%s", first, tc.want, strings.Join(out, "\n"))
+			}
+			if got := warnings.String(); !strings.Contains(got, tc.warn) || (got == "") != (tc.warn == "") {
+				t.Errorf("warned of %q, want %q", got, tc.warn)
+			}
+		})
 	}
 }
 

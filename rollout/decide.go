@@ -100,6 +100,7 @@ func onePass(policy *v1alpha1.RolloutPolicySpec, status v1alpha1.RolloutStatus, 
 	p.repair()
 	p.noteUntried()
 	p.tidy()
+	p.noteWeight()
 	return p.d
 }
 
@@ -302,25 +303,38 @@ func (p *pass) observeWeight() {
 // maxUnacknowledged is how many sidecars are named (the CRD refuses more).
 const maxUnacknowledged = 10
 
-// maxWeights is how many weights are kept of a rollout (the CRD refuses more): two for each of twenty steps, and those of
-// a promotion, which may be one for each pod.
+// maxWeights is how many weights are kept of a rollout (the CRD refuses more): three for each of twenty steps (it is in force, waits
+// for approval, and then for the next one), and some of a promotion, which may have one for each pod.
 const maxWeights = 64
 
-// noteWeight keeps since when what has been in force, and for which step, for whoever looks back. Where there is no room the newest
-// takes the place of the one before it: the steps matter most. One that is about to be taken from a step which begins again is that step's.
+// noteWeight keeps since when what has been in force, and for which step, and what else looks are told of it, for whoever looks
+// back. What a pass says of its own moment is replaced by what it leads to, which is all that a look can see. Where there is no
+// room the newest takes the place of the one before it: the steps matter most.
 func (p *pass) noteWeight() {
-	if p.s.StepSince == nil && p.s.Weight < p.s.WeightInForce {
+	if p.s.Candidate.Hash == "" {
 		return
 	}
-	now := v1alpha1.WeightRecord{Since: *micro(p.o.Now), Step: StepInForce(p.s), Weight: p.s.WeightInForce}
+	now := v1alpha1.WeightRecord{
+		Since: *micro(p.o.Now), Step: StepInForce(p.s), Weight: p.s.WeightInForce,
+		Waiting: p.s.StepSince == nil, Paused: p.s.Phase == v1alpha1.PhasePaused,
+	}
+	if p.s.JudgedFor.Duration > 0 {
+		now.JudgedFor = p.s.JudgedFor.DeepCopy()
+	}
 	kept := p.s.Weights
-	if n := len(kept); n > 0 && kept[n-1].Since.Equal(&now.Since) { // the step begins in the pass that sees its weight in force
+	if n := len(kept); n > 0 && kept[n-1].Since.Equal(&now.Since) {
 		kept = kept[:n-1]
 	}
-	if n := len(kept); n == 0 || kept[n-1].Step != now.Step || kept[n-1].Weight != now.Weight {
+	if n := len(kept); n == 0 || !sameWeight(kept[n-1], now) || p.s.StepSince != nil && p.s.StepSince.After(kept[n-1].Since.Time) {
 		kept = append(firstN(kept, maxWeights-1), now)
 	}
 	p.s.Weights = kept
+}
+
+// sameWeight says that two records say the same, but for since when.
+func sameWeight(a, b v1alpha1.WeightRecord) bool {
+	a.Since = b.Since
+	return equality.Semantic.DeepEqual(a, b)
 }
 
 // maxServices is how many Services and ports are kept of stable (the CRD refuses more).

@@ -437,7 +437,8 @@ func (p *pass) record(outcome v1alpha1.Outcome) {
 	p.s.History = lastN(append(p.s.History, v1alpha1.HistoryEntry{
 		Outcome: outcome, From: p.s.Stable.Hash, To: p.s.Candidate.Hash,
 		StartedAt: started.Rfc3339Copy(), EndedAt: metav1.NewTime(p.o.Now.Truncate(time.Second)),
-		Weights: slices.Clone(p.s.Weights), Verdict: p.s.Verdict.DeepCopy(),
+		Weights: slices.Clone(p.s.Weights), Replicas: p.s.Replicas, Autoscaled: p.s.Autoscaled, Policy: p.judgedBy(),
+		Verdict: p.s.Verdict.DeepCopy(),
 	}), v1alpha1.MaxHistory)
 }
 
@@ -501,6 +502,22 @@ func (p *pass) lastOutcome(revision string) v1alpha1.Outcome {
 // maxSnapshot is what the record can hold (the CRD refuses more). Every policy that the API accepts fits, so that what is
 // judged never differs from what was asked for.
 const maxSnapshot = 131072
+
+// judgedBy is the policy that the rollout began with, as its history keeps it; empty where that is not known.
+func (p *pass) judgedBy() string {
+	var kept v1alpha1.RolloutPolicySpec
+	if json.Unmarshal([]byte(p.s.Policy), &kept) != nil {
+		return ""
+	}
+	kept.Analysis.Metrics, kept.Analysis.Prometheus = nil, nil
+	if text := snapshot(&kept); len(text) <= maxJudgedBy {
+		return text
+	}
+	return ""
+}
+
+// maxJudgedBy is what an entry of the history can hold (the CRD refuses more); without metrics, every policy fits.
+const maxJudgedBy = 4096
 
 // snapshot keeps what the policy says now, but whom it selects, which may be long and is of no use any more. One that is too
 // long all the same is not kept: then changes apply at once, and the analysis says that it has nothing to go by.

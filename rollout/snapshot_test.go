@@ -76,3 +76,30 @@ func TestEveryPolicyIsRecorded(t *testing.T) {
 		t.Errorf("kept (-want +got):\n%s", diff)
 	}
 }
+
+// So has the history for what it is judged by; of queries and addresses it needs no more than that there were some.
+func TestEveryPolicyIsRememberedWithoutItsMetrics(t *testing.T) {
+	kept := rollout.Released(v1alpha1.RolloutStatus{
+		Phase: v1alpha1.PhaseStepping, Candidate: v1alpha1.Revision{Hash: "v2"}, Replicas: 7, Autoscaled: true, Policy: snapshotOf(t, largest()),
+	}, start).History[0]
+	var policy v1alpha1.RolloutPolicySpec
+	if err := json.Unmarshal([]byte(kept.Policy), &policy); err != nil || kept.Replicas != 7 || !kept.Autoscaled {
+		t.Fatalf("%d replicas, autoscaled %t, a policy of %d bytes: %v", kept.Replicas, kept.Autoscaled, len(kept.Policy), err)
+	}
+	want := largest()
+	want.Selector, want.Analysis.Metrics, want.Analysis.Prometheus = metav1.LabelSelector{}, nil, nil
+	if diff := cmp.Diff(want, &policy); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
+}
+
+// snapshotOf is a policy as the record keeps it.
+func snapshotOf(t *testing.T, policy *v1alpha1.RolloutPolicySpec) string {
+	t.Helper()
+	policy.Selector = metav1.LabelSelector{}
+	text, err := json.Marshal(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

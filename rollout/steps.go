@@ -94,7 +94,6 @@ func (p *pass) stepping() {
 func (p *pass) comesInForce() bool {
 	if p.acked {
 		p.s.StepSince = micro(p.o.Now)
-		p.noteWeight()
 		return true
 	}
 	if p.nobodyThere() {

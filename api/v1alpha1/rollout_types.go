@@ -154,8 +154,8 @@ type RolloutStatus struct {
 	// WeightInForce is the share that every connected sidecar has acknowledged.
 	// +optional
 	WeightInForce int32 `json:"weightInForce"`
-	// Weights are the weights that have been in force in this rollout; newest last, at most 64: the first ones and the
-	// newest. Before the first it was 0, of step 0.
+	// Weights are the weights that have been in force in this rollout, and when it was paused; newest last, at most 64: the
+	// first ones and the newest. Before the first it was 0, of step 0.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +optional
@@ -208,14 +208,25 @@ type RolloutStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// WeightRecord says since when a weight of a step has been in force.
+// WeightRecord says since when the analysis has been told this: a weight of a step has been in force.
 type WeightRecord struct {
-	// Since is when every connected sidecar had acknowledged it.
+	// Since is when every connected sidecar had acknowledged it, or when what is said below became so. Two in a row that say
+	// the same: the step began again.
 	Since metav1.MicroTime `json:"since"`
 	// Step is counted from 0.
 	Step int32 `json:"step"`
 	// Weight is the candidate's share of requests, in percent.
 	Weight int32 `json:"weight"`
+	// Waiting says that the current step's own weight is not in force yet: it is the step after Step, or one that begins
+	// or begins again.
+	// +optional
+	Waiting bool `json:"waiting,omitempty"`
+	// Paused says that the rollout was paused, by its user or for approval.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
+	// JudgedFor is the judged time used up before the current step; unset: none.
+	// +optional
+	JudgedFor *metav1.Duration `json:"judgedFor,omitempty"`
 }
 
 // Revision names one ReplicaSet of the workload.
@@ -397,6 +408,16 @@ type HistoryEntry struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Weights []WeightRecord `json:"weights,omitempty"`
+	// Replicas is N when it began, Autoscaled says that a HorizontalPodAutoscaler had the workload then.
+	// +optional
+	Replicas int32 `json:"replicas,omitempty"`
+	// +optional
+	Autoscaled bool `json:"autoscaled,omitempty"`
+	// Policy is what it was judged by, as the record's policy is kept, but without metrics and where they are asked for: these are
+	// long, and what they said can't be asked for again.
+	// +kubebuilder:validation:MaxLength=4096
+	// +optional
+	Policy string `json:"policy,omitempty"`
 	// Verdict is the last one.
 	// +optional
 	Verdict *Verdict `json:"verdict,omitempty"`

@@ -25,21 +25,28 @@ func newExport() *cobra.Command {
 the time before it, by which the judge knows how much pods differ, then the
 rollout, look by look. Times are in seconds since it began.
 
-The Rollout's record says which revisions were compared, and which weight was in
-force when; Prometheus, asked again, what was counted. A look may differ a little
-from what was seen at the time, when the last scrapes were still on their way.
+The Rollout's record says which revisions were compared by which policy, which
+weight was in force when, and when it was paused; Prometheus, asked again, what was
+counted. So a replay gives the verdicts that were given at the time, but for what a
+look did not see then because the last scrapes were still on their way.
 The policy's own metrics are not part of it. The last ten rollouts of a workload
 are on record; how long Prometheus knows them is Prometheus' own setting.
 
 What a Prometheus at a URL asks for comes from a Secret that you may read, the one
 that Headgate itself uses or another, or from a directory with files of the same
 names: username and password, or token; ca.crt; tls.crt and tls.key; serverName;
-header. and a header's name, as header.X-Scope-OrgID.`,
+header. and a header's name, as header.X-Scope-OrgID. One in the cluster is reached
+through the API server, which takes the right to get services/proxy.`,
 		Example: `  headgate export web -n shop > rollout.jsonl
   headgate replay rollout.jsonl --explain
   headgate export web -n shop --back 1 --prometheus https://prometheus.example | headgate replay - --policy stricter.yaml
   headgate export web -n shop --prometheus https://mimir.example/prometheus --prometheus-secret shop/mimir`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil
+			}
+			return fmt.Errorf("say the name of one DEPLOYMENT, not %d, as in: headgate export web -n shop > rollout.jsonl", len(args))
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, c, err := connect()
 			if err != nil {

@@ -36,24 +36,41 @@ A look has the counts of the time since the look before, by pod; times in second
 (in one line; errors may be left out where there are none). "slower" has how many
 of the requests took longer than so many seconds, or of "served" where a pod
 answers others than it counts; without it latency is not judged. "candidatePods":2
-says how many pods the candidate has, where those of "candidate" are not its own, as
-in what export writes. A look without data is
+says how many of the candidate's pods get requests, where those of "candidate" are
+not its own, as in what export writes. A look without data is
 {"time":10,"weight":10,"step":0,"missing":true}; the next may span the gap. Lines
 before the first with a weight above 0 are history: they say how much pods differ.
 A step begins anew when "step" or "weight" changes, and its time too.
+
+What follows may be left out; export writes it, so that the verdicts are those that
+were given at the time. "paused":true: the rollout is paused or waits for approval,
+and the time is none of the step's. "since": when the step's weight came into force,
+in seconds like "time"; the step begins anew when it changes. "waiting":true: the next
+step, or this one again, has begun, and its weight is not in force yet. "judged":
+for how many seconds the steps before were judged. "rollout", in the first look:
+{"stable":"5c4b","candidate":"7d9f","replicas":40,"autoscaled":true,"policy":{...},
+"metrics":0}: the revisions, the number of pods, whether an autoscaler has them (the
+steps that few pods can't carry are left out then), the spec of the policy and how
+many metrics of its own it has.
+
 What is odd in a look (a field that is not known, more errors than requests, a time
 that does not rise) is said once, on standard error.
 
 With - looks are read from standard input, and each is answered at once, so a
-simulator can set step and weight by the verdicts. Without --policy a rollout may
-take an hour, five minutes a step. A policy that the API server would refuse, or the
-controller not accept, is an error: a line for each mistake. Users' metrics are not
-part of looks.`,
+simulator can set step and weight by the verdicts. Without --policy the one that
+"rollout" names counts; without either a rollout may take an hour, five minutes a
+step. A policy that the API server would refuse, or the controller not accept, is an
+error: a line for each mistake. Users' metrics are not part of looks.`,
 		Example: `  headgate export web -n shop | headgate replay - --explain
   headgate replay incident.jsonl --explain
   headgate replay incident.jsonl --policy policy.yaml | jq -c 'select(.verdict != "Undecided")'
   simulator | headgate replay -`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil
+			}
+			return fmt.Errorf("say one FILE with looks, or - for standard input, not %d; headgate export writes them, headgate replay --help says what they are", len(args))
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if policy != "" {
 				text, err := os.ReadFile(policy)
