@@ -27,13 +27,14 @@ var recipes = []recipe{
 	{name: "pause", reference: config.PauseImage, dockerfile: ownDockerfile, context: pauseFiles},
 	{name: "coredns", reference: config.CoreDNSImage, dockerfile: ownDockerfile, context: coreDNSFiles},
 	{name: MetricsServerImage, reference: config.MetricsServerImage, dockerfile: ownDockerfile, context: metricsServerFiles},
+	{name: "base", reference: "ghcr.io/headgate/base:local", dockerfile: ownDockerfile, context: baseFiles},
 	{name: "envoy", reference: "ghcr.io/headgate/envoy:local", dockerfile: ownDockerfile, context: envoyFiles},
 	{name: "prometheus", reference: "ghcr.io/headgate/prometheus:dev", dockerfile: ownDockerfile, context: prometheusFiles},
 	testApp("v1"), testApp("v2"), testApp("v3"), testApp("v4"), testApp("v5"),
 	testApp("errors"), testApp("slow"), testApp("crash"), testApp("hang"), testApp("deaf"), testApp("never-ready"),
 	{
 		name: "headgate", reference: "ghcr.io/headgate/headgate:dev", dockerfile: projectDockerfile, context: headgateFiles,
-		bases: map[string]string{"BASE_IMAGE": "scratch", "ENVOY_IMAGE": "scratch"},
+		bases: map[string]string{"BASE_IMAGE": "base", "ENVOY_IMAGE": "scratch"},
 		args:  map[string]string{"TARGETARCH": runtime.GOARCH},
 	},
 	{
@@ -115,6 +116,17 @@ func headgateFiles(ctx context.Context, b Builder) (map[string]string, error) {
 	}
 	defer unlock()
 	return map[string]string{"out/" + runtime.GOARCH + "/headgate": out}, b.goBuild(ctx, b.Repo, "./cmd/headgate", out)
+}
+
+// certificateAuthorities is where Debian, and Go after it, look for those that everybody trusts.
+const certificateAuthorities = "/etc/ssl/certs/ca-certificates.crt"
+
+// baseFiles are the certificate authorities of this machine: a Prometheus may have a certificate of one of them.
+func baseFiles(context.Context, Builder) (map[string]string, error) {
+	if _, err := os.Stat(certificateAuthorities); err != nil {
+		return nil, fmt.Errorf("finding the certificate authorities (package ca-certificates): %w", err)
+	}
+	return map[string]string{"root" + certificateAuthorities: certificateAuthorities}, nil
 }
 
 // envoyFiles is Envoy, and the C library that it needs from this machine.
