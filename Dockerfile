@@ -7,8 +7,8 @@
 #   CGO_ENABLED=0 GOARCH=amd64 go build -trimpath -ldflags "-s -w" -o out/amd64/headgate ./cmd/headgate
 #   docker build --target headgate .
 #
-# Base images are arguments. Where none can be pulled, BASE_IMAGE=scratch and a locally
-# made ENVOY_IMAGE do; `go -C e2e/cluster run . images` builds both images that way.
+# Base images are arguments. Where none can be pulled, locally made ones do;
+# `go -C e2e/cluster run . images` builds both images that way.
 
 # Certificates, time zones and the user, nothing else.
 ARG BASE_IMAGE=gcr.io/distroless/static-debian13:nonroot@sha256:f7f8f729987ad0fdf6b05eeeae94b26e6a0f613bdf46feea7fc40f7bd72953e6

@@ -40,6 +40,8 @@ ARGS ?=
 
 export HEADGATE_KUBECTL ?= $(CURDIR)/.cache/bin/kubectl
 export HEADGATE_HELM ?= $(CURDIR)/.cache/bin/helm
+# Tests of queries run against a real Prometheus where there is one.
+export PATH := $(PATH):$(CURDIR)/.cache/prometheus/usr/bin
 
 ##@ To see it
 

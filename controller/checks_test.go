@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/headgate/headgate/analysis/prometheus"
 	"github.com/headgate/headgate/api/v1alpha1"
@@ -72,7 +73,7 @@ func TestQueriesAreCheckedOnce(t *testing.T) {
 		t.Errorf("asked (-want +got):\n%s", d)
 	}
 	got := []string{accepts(stored(t, c, policies[0]).Status), accepts(stored(t, c, policies[1]).Status)}
-	if d := cmp.Diff([]string{`False Invalid the query of metric "sum(((" can't be used`, "True Accepted in use"}, got); d != "" {
+	if d := cmp.Diff([]string{`False Invalid the query of metric "sum(((" can't be used`, "True Accepted can be used"}, got); d != "" {
 		t.Errorf("conditions (-want +got):\n%s", d)
 	}
 	for _, policy := range policies {
@@ -123,7 +124,7 @@ func TestAnAddressThatCanBeRefusedIsGreeted(t *testing.T) {
 		t.Errorf("it is asked again in %v, want %v", again, checkAgain)
 	}
 	got := []string{accepts(stored(t, c, plain).Status), accepts(stored(t, c, tls).Status)}
-	if got[0] != "True Accepted in use" || !strings.HasPrefix(got[1], "False Invalid") {
+	if got[0] != "True Accepted can be used" || !strings.HasPrefix(got[1], "False Invalid") {
 		t.Errorf("conditions %q, want the second one to be refused", got)
 	}
 }
@@ -155,7 +156,7 @@ func TestQueriesThatAreNeverAnswered(t *testing.T) {
 			t.Errorf("the pass took %v and goes on in %v; want %v and %v", time.Since(began), next, checkTime, checkSoon)
 		}
 		for _, policy := range evil {
-			if got := accepts(stored(t, c, policy).Status); got != "True Accepted in use" {
+			if got := accepts(stored(t, c, policy).Status); got != "True Accepted can be used" {
 				t.Errorf("policy %s: %s", policy.Name, got)
 			}
 		}
@@ -216,8 +217,8 @@ func TestASecretIsTriedWhenAPolicyNamesIt(t *testing.T) {
 		}{
 			{answer, checkAgain, refused},
 			{errors.New("no answer in time"), checkAgain, refused},
-			{nil, checkAgain, "True Accepted in use"},
-			{errors.New("no answer in time"), checkAgain, "True Accepted in use"},
+			{nil, checkAgain, "True Accepted can be used"},
+			{errors.New("no answer in time"), checkAgain, "True Accepted can be used"},
 			{answer, checkAgain, refused}, // it was deleted
 		} {
 			answer = step.answer
@@ -233,4 +234,41 @@ func TestASecretIsTriedWhenAPolicyNamesIt(t *testing.T) {
 			t.Errorf("asked %d times, want 5", asked)
 		}
 	})
+}
+
+// Whoever may write policies in any namespace could have any address asked.
+func TestQueriesOfNamespacesThatAreNotEnabledAreNotAsked(t *testing.T) {
+	policy := asking("lab", "web", "good", "up")
+	prom := &checker{}
+	p := &Policies{Client: cluster(t, namespace("lab", false), policy).Build(), Check: prom.check}
+	if again := pass(t, p, "lab"); again != 0 || len(prom.asked) > 0 {
+		t.Errorf("asked %v, and again in %s", prom.asked, again)
+	}
+}
+
+// What a Prometheus says may be longer than a condition can be; it must not keep others from theirs.
+func TestALongAnswerIsCut(t *testing.T) {
+	first, second := asking("shop", "a", "good", "up"), policyIn("shop", "b", 1)
+	long := func(context.Context, Endpoint, prometheus.Query) error {
+		return fmt.Errorf("%w: %s", prometheus.ErrBadQuery, strings.Repeat("x", 60_000))
+	}
+	refused := errors.New("refused")
+	c := cluster(t, namespace("shop", true), first, second).WithInterceptorFuncs(interceptor.Funcs{
+		SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+			if o.GetName() == "a" {
+				if n := len(o.(*v1alpha1.RolloutPolicy).Status.Conditions[0].Message); n > 32768 {
+					t.Errorf("a message of %d bytes", n)
+				}
+				return refused
+			}
+			return c.SubResource(sub).Update(ctx, o, opts...)
+		},
+	}).Build()
+	p := &Policies{Client: c, Check: long}
+	if _, err := p.Reconcile(t.Context(), policiesOf("shop")); !errors.Is(err, refused) {
+		t.Errorf("the error is %v", err)
+	}
+	if len(stored(t, c, second).Status.Conditions) == 0 {
+		t.Error("the other policy has no condition")
+	}
 }

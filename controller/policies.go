@@ -6,10 +6,12 @@ package controller
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -105,13 +107,20 @@ func (p *Policies) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 			return ctrl.Result{}, err
 		}
 	}
-	checked, again := p.check(ctx, req.Namespace, subjects)
+	var checked checks
+	var again time.Duration
+	used := req.Namespace == "" || view.enabled[req.Namespace]
+	if used { // nobody else should have an address asked by writing a policy
+		checked, again = p.check(ctx, req.Namespace, subjects)
+	}
 	conflicts := view.conflicts()
+	var errs []error
 	for _, s := range subjects {
-		c := accepted(s.spec, cmp.Or(s.wrong, p.wrongQuery(req.Namespace, s.spec, checked)), conflicts[s.name])
-		if err := p.write(ctx, s.object, s.status, c); err != nil {
-			return ctrl.Result{}, err
-		}
+		c := accepted(s.spec, cmp.Or(s.wrong, p.wrongQuery(req.Namespace, s.spec, checked)), conflicts[s.name], used)
+		errs = append(errs, p.write(ctx, s.object, s.status, c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return ctrl.Result{}, err
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
 }
@@ -142,8 +151,13 @@ func (v policyView) subjects(ns string) []subject {
 	return out
 }
 
+// maxCondition is how many bytes of a condition's message are written. The API server takes 32768 characters; a Prometheus may
+// answer with more, and people read the first.
+const maxCondition = 4096
+
 func (p *Policies) write(ctx context.Context, o client.Object, s *v1alpha1.PolicyStatus, c metav1.Condition) error {
 	before := s.DeepCopy()
+	c.Message = shorten(c.Message, maxCondition)
 	c.ObservedGeneration, s.ObservedGeneration = o.GetGeneration(), o.GetGeneration()
 	meta.SetStatusCondition(&s.Conditions, c)
 	if apiequality.Semantic.DeepEqual(before, s) {
@@ -160,6 +174,7 @@ type policyView struct {
 	namespaced  []v1alpha1.RolloutPolicy // in a pass over the cluster's: those of all namespaces, which win over them
 	cluster     []v1alpha1.ClusterRolloutPolicy
 	deployments []appsv1.Deployment
+	enabled     map[string]bool // namespaces
 }
 
 func (p *Policies) gather(ctx context.Context, ns string) (policyView, error) {
@@ -178,12 +193,12 @@ func (p *Policies) gather(ctx context.Context, ns string) (policyView, error) {
 			return v, fmt.Errorf("listing %T: %w", list, err)
 		}
 	}
-	enabled := map[string]bool{}
+	v.enabled = map[string]bool{}
 	for _, ns := range namespaces.Items {
-		enabled[ns.Name] = ns.Labels[v1alpha1.EnabledLabel] == "true"
+		v.enabled[ns.Name] = ns.Labels[v1alpha1.EnabledLabel] == "true"
 	}
 	v.namespaced, v.cluster = namespaced.Items, cluster.Items
-	v.deployments = slices.DeleteFunc(deployments.Items, func(d appsv1.Deployment) bool { return !enabled[d.Namespace] })
+	v.deployments = slices.DeleteFunc(deployments.Items, func(d appsv1.Deployment) bool { return !v.enabled[d.Namespace] })
 	return v, nil
 }
 
@@ -227,12 +242,20 @@ func qualified(name, namespace string) string {
 	return name
 }
 
-// accepted is a policy's condition: what makes it unusable comes before what it meets.
-func accepted(spec *v1alpha1.RolloutPolicySpec, wrongQuery, conflict string) metav1.Condition {
-	c := metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAccepted, Message: "in use"}
+// accepted is a policy's condition: what makes it unusable comes before what it meets. used: it is for enabled namespaces.
+func accepted(spec *v1alpha1.RolloutPolicySpec, wrongQuery, conflict string, used bool) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAccepted}
 	if wrong := cmp.Or(policy.Invalid(spec), wrongQuery); wrong != "" {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonInvalid, wrong
 		return c
+	}
+	switch {
+	case !used:
+		c.Message = "not in use: the namespace is not enabled, and queries are not checked"
+	case spec.Suspend:
+		c.Message = "suspended"
+	default:
+		c.Message = "can be used"
 	}
 	if unjudged := policy.Unjudged(spec); unjudged != "" {
 		c.Message += "; " + unjudged

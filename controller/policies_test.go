@@ -56,13 +56,15 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 	unjudged.Spec.Analysis = v1alpha1.Analysis{SuccessRate: v1alpha1.SuccessRate{Disabled: true}, Latency: v1alpha1.Latency{Disabled: true}}
 	goodVariable := policyIn("shop", "good", 0)
 	goodVariable.Spec.Analysis.Metrics = []v1alpha1.Metric{{Name: "orders", MetricSpec: v1alpha1.MetricSpec{Query: "sum(orders{rev=\"{{.Revision}}\"})"}}}
+	suspended := policyIn("shop", "off", 0)
+	suspended.Spec.Suspend = true
 	for name, tc := range map[string]struct {
 		objects []client.Object
 		want    map[string]string // policy: status, reason and message
 	}{
 		"one in each namespace": {
 			[]client.Object{policyIn("shop", "a", 0), policyIn("bank", "b", 0), workloadIn("shop", "web"), workloadIn("bank", "web")},
-			map[string]string{"a": "True Accepted in use", "b": "True Accepted in use"},
+			map[string]string{"a": "True Accepted can be used", "b": "True Accepted can be used"},
 		},
 		"two select one workload: both say so": {
 			[]client.Object{policyIn("shop", "old", 0), policyIn("shop", "new", 9), workloadIn("shop", "web")},
@@ -87,14 +89,20 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 		},
 		"a namespaced one and the cluster's are no conflict": {
 			[]client.Object{policyIn("shop", "a", 9), clusterPolicy("default", 0), workloadIn("shop", "web")},
-			map[string]string{"a": "True Accepted in use", "default": "True Accepted in use"},
+			map[string]string{"a": "True Accepted can be used", "default": "True Accepted can be used"},
 		},
 		"a namespace that is not enabled has no conflicts": {
 			[]client.Object{policyIn("lab", "a", 0), policyIn("lab", "b", 1), workloadIn("lab", "web")},
-			map[string]string{"a": "True Accepted in use", "b": "True Accepted in use"},
+			map[string]string{
+				"a": "True Accepted not in use: the namespace is not enabled, and queries are not checked",
+				"b": "True Accepted not in use: the namespace is not enabled, and queries are not checked",
+			},
+		},
+		"suspended": {
+			[]client.Object{suspended}, map[string]string{"off": "True Accepted suspended"},
 		},
 		"a known variable in a query": {
-			[]client.Object{goodVariable}, map[string]string{"good": "True Accepted in use"},
+			[]client.Object{goodVariable}, map[string]string{"good": "True Accepted can be used"},
 		},
 		"an unknown variable comes before a conflict": {
 			[]client.Object{badVariable, policyIn("shop", "new", 9), workloadIn("shop", "web")},
@@ -111,7 +119,7 @@ func TestPoliciesSayWhetherTheyAreInUse(t *testing.T) {
 		},
 		"nothing is judged": {
 			[]client.Object{unjudged},
-			map[string]string{"blind": "True Accepted in use; errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted"},
+			map[string]string{"blind": "True Accepted can be used; errors and latency are disabled and no metrics have the votes to decide: whatever starts is promoted"},
 		},
 		"a selector that can't be parsed": {
 			[]client.Object{badSelector, workloadIn("shop", "web")}, map[string]string{"bad": "False Invalid the selector selects nothing"},

@@ -143,7 +143,7 @@ func TestPoliciesSayWhatIsWrongWithMetrics(t *testing.T) {
 		"the same for both revisions": {[]v1alpha1.Metric{compared}, `the query of metric "m" can't be used: it asks for the same whether the candidate is meant or stable; it needs {{.Revision}}`},
 		"four rates":                  {rates(4), `metric "m" can't be used: with it 4 metrics are rates; at most 3 can be`},
 		"what arguments make long":    {[]v1alpha1.Metric{long}, `metric "m" can't be used: with it the queries of all metrics are longer than 16384 characters`},
-		"three":                       {rates(3), "in use"},
+		"three":                       {rates(3), "can be used"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			policy := policyIn("shop", "web", 0)

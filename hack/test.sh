@@ -2,8 +2,9 @@
 # SPDX-FileCopyrightText: The Headgate Authors
 # SPDX-License-Identifier: Apache-2.0
 
-# Runs everything, one step after the other, also after one has failed; says at the end what took how long, and
-# in the last line how many tests passed and failed.
+# Runs everything, one step after the other, also after one has failed; says at the end what took how long, which tests were
+# skipped, and in the last line how many passed and failed. A test that is skipped has failed, unless hack/skips.txt says why it
+# may be.
 #
 #   hack/test.sh [STEP...]     default: all of them
 set -euo pipefail
@@ -21,6 +22,9 @@ declare -A about=(
 )
 # The same histories every time: what fails here fails for everybody. New ones are for make simulate and make soak.
 declare -A with=([simulate]="SEED=1")
+
+# Without them tests are skipped.
+go -C e2e/cluster run . build envoy prometheus </dev/null || true
 
 rm -rf out/tests
 failed=0
@@ -54,9 +58,31 @@ said() {
       grep -A3 --no-group-separator '^ *[a-z0-9_]*\.go:[0-9]*: ' | cut -c1-400 | sed "s|^|$test: |" | head -40
   done
 }
+# Each skipped test, with the reason that it may be.
+skips() {
+  local test pattern reason
+  compgen -G 'out/tests/*.json' >/dev/null || return 0
+  cat out/tests/*.json |
+    sed -n 's|.*"Action":"skip","Package":"github.com/headgate/headgate/*\([^"]*\)","Test":"\([^"]*\)".*|\1 \2|p' | sort -u |
+    while read -r test; do
+      while IFS=$'\t' read -r pattern reason; do
+        [[ $pattern == '#'* || ! $test =~ ^$pattern$ ]] || { printf '%s: %s\n' "$test" "$reason"; continue 2; }
+      done <hack/skips.txt
+      printf '%s: NOT EXPECTED; hack/skips.txt has those that are\n' "$test"
+    done
+}
+skipped=$(skips)
+if [[ -n $skipped ]]; then
+  printf '\n== What was skipped\n\n%s\n' "$skipped"
+fi
 if [[ $failures -gt 0 ]]; then
   printf '\n== What failed\n\n'
   said || true
+fi
+unexpected=$(grep -c ': NOT EXPECTED; ' <<<"$skipped" || true)
+if [[ $unexpected -gt 0 ]]; then
+  failed=1
+  failures=$((failures + unexpected))
 fi
 
 printf '\n== Result, after %dm %02ds\n\n' $((SECONDS / 60)) $((SECONDS % 60))

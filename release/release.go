@@ -49,7 +49,8 @@ func ownManagers() []string { return []string{"headgate", "headgate-direct", fie
 type Options struct {
 	// Client reads live and writes.
 	Client client.Client
-	// Namespace is Headgate's own, Deployment the control plane's name there.
+	// Namespace is Headgate's own, Deployment the control plane's name there. Empty: the one where the webhooks point, or,
+	// without webhooks, headgate-system.
 	Namespace, Deployment string
 	// WebhookConfiguration, and the binding of the ValidatingAdmissionPolicy that keeps candidates out while the
 	// webhooks are away, are removed before anything is written directly.
@@ -61,8 +62,11 @@ type Options struct {
 }
 
 // All ends every hold and removes Headgate's annotations from all Deployments. Errors about single
-// Deployments do not keep it from the others; they are joined.
+// Deployments do not keep it from the others; they are joined. What is held at the end is an error, too.
 func All(ctx context.Context, o Options) error {
+	if err := o.locate(ctx); err != nil {
+		return err
+	}
 	if err := o.ask(ctx); err != nil {
 		fmt.Fprintf(o.Out, "The control plane could not be asked (%v); releasing directly\n", err)
 	} else {
@@ -71,20 +75,118 @@ func All(ctx context.Context, o Options) error {
 	if err := o.removeWebhooks(ctx); err != nil {
 		return err
 	}
-	var list appsv1.DeploymentList
-	if err := o.Client.List(ctx, &list); err != nil {
-		return fmt.Errorf("listing deployments: %w", err)
-	}
-	if slices.ContainsFunc(list.Items, held) {
-		// A control plane that is alive but did not release would put holds back.
-		if err := o.stopControlPlane(ctx); err != nil {
-			fmt.Fprintf(o.Out, "The control plane could not be stopped: %v\n", err)
+	return o.releaseDirectly(ctx)
+}
+
+// locate finds Headgate's namespace where it was not given. A control plane that lives elsewhere is not asked and not stopped,
+// and puts every hold back: that there is one in another namespace than was given is an error, before anything is done.
+func (o *Options) locate(ctx context.Context) error {
+	if o.Namespace == "" {
+		if err := o.followWebhooks(ctx); err != nil {
+			return err
 		}
 	}
+	key := types.NamespacedName{Namespace: o.Namespace, Name: o.Deployment}
+	if err := o.Client.Get(ctx, key, &appsv1.Deployment{}); !apierrors.IsNotFound(err) {
+		return nil //nolint:nilerr // it is there; or nobody knows now, and who asks it says why
+	}
+	var list appsv1.DeploymentList
+	if err := o.Client.List(ctx, &list, client.MatchingLabels(labels())); err != nil {
+		return fmt.Errorf("looking for the control plane: %w", err)
+	}
+	if len(list.Items) == 0 {
+		return nil // it is dead
+	}
+	there := client.ObjectKeyFromObject(&list.Items[0])
+	return fmt.Errorf("%w %s but %s: give --namespace %s --deployment %s", errElsewhere, key, there, there.Namespace, there.Name)
+}
+
+// errElsewhere is that the control plane lives in another namespace, or has another name, than was given.
+var errElsewhere = errors.New("the control plane is not")
+
+// labels are those by which the chart marks the control plane's Deployment.
+func labels() map[string]string {
+	return map[string]string{"app.kubernetes.io/name": "headgate", "app.kubernetes.io/part-of": "headgate"}
+}
+
+// followWebhooks sets the namespace to the one that the API server calls webhooks in.
+func (o *Options) followWebhooks(ctx context.Context) error {
+	o.Namespace = "headgate-system"
+	var c admissionv1.MutatingWebhookConfiguration
+	err := o.Client.Get(ctx, types.NamespacedName{Name: o.WebhookConfiguration}, &c)
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("finding the control plane by the webhooks %s (or give --namespace): %w", o.WebhookConfiguration, err)
+	}
+	for _, w := range c.Webhooks {
+		if s := w.ClientConfig.Service; s != nil {
+			o.Namespace = s.Namespace
+			return nil
+		}
+	}
+	return nil
+}
+
+// What is released may be held again, or refused: the API server goes on calling webhooks for a moment after they were removed,
+// and the control plane does not end the moment that it is told to. It is looked after it for as long.
+const (
+	settle = 2 * time.Second
+	tries  = 5
+)
+
+// releaseDirectly releases what carries anything of Headgate's, until nothing is held any more.
+func (o Options) releaseDirectly(ctx context.Context) error {
+	list, err := o.deployments(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(list, held) {
+		return o.releaseMarked(ctx, list)
+	}
+	// A control plane that is alive but did not release would put holds back.
+	if err := o.stopControlPlane(ctx); err != nil {
+		fmt.Fprintf(o.Out, "The control plane could not be stopped: %v\n", err)
+	}
+	var again []string
+	for range tries {
+		refused := o.releaseMarked(ctx, list)
+		select {
+		case <-ctx.Done():
+			return errors.Join(refused, ctx.Err())
+		case <-time.After(settle):
+		}
+		if list, err = o.deployments(ctx); err != nil {
+			return errors.Join(refused, err)
+		}
+		if again = names(list, annotated); len(again) == 0 && refused == nil {
+			return nil
+		}
+		err = refused
+	}
+	if len(again) == 0 {
+		return err
+	}
+	return errors.Join(err, fmt.Errorf("%w: %s. A control plane that lives puts holds back: stop it (kubectl scale deployment %s -n %s --replicas=0) and try again",
+		errHeld, strings.Join(again, ", "), o.Deployment, o.Namespace))
+}
+
+// errHeld is that something is held though it was released.
+var errHeld = errors.New("still held, or held again")
+
+// deployments are all in the cluster.
+func (o Options) deployments(ctx context.Context) ([]appsv1.Deployment, error) {
+	var list appsv1.DeploymentList
+	if err := o.Client.List(ctx, &list); err != nil {
+		return nil, fmt.Errorf("listing deployments: %w", err)
+	}
+	return list.Items, nil
+}
+
+// releaseMarked releases those that carry anything of Headgate's.
+func (o Options) releaseMarked(ctx context.Context, deployments []appsv1.Deployment) error {
 	var errs []error
-	for i := range list.Items {
-		if marked(list.Items[i]) {
-			errs = append(errs, o.release(ctx, client.ObjectKeyFromObject(&list.Items[i])))
+	for i := range deployments {
+		if marked(deployments[i]) {
+			errs = append(errs, o.release(ctx, client.ObjectKeyFromObject(&deployments[i])))
 		}
 	}
 	return errors.Join(errs...)
@@ -149,26 +251,21 @@ func (o Options) waitForControlPlane(ctx context.Context) {
 
 // busy names the workloads that are held or not at rest.
 func (o Options) busy(ctx context.Context) ([]string, error) {
-	var names []string
-	var deployments appsv1.DeploymentList
-	if err := o.Client.List(ctx, &deployments); err != nil {
-		return nil, fmt.Errorf("listing deployments: %w", err)
+	list, err := o.deployments(ctx)
+	if err != nil {
+		return nil, err
 	}
-	for _, d := range deployments.Items {
-		if held(d) {
-			names = append(names, d.Namespace+"/"+d.Name)
-		}
-	}
+	busy := names(list, held)
 	var rollouts v1alpha1.RolloutList
 	if err := o.Client.List(ctx, &rollouts); err != nil {
 		return nil, fmt.Errorf("listing rollouts: %w", err)
 	}
 	for _, ro := range rollouts.Items {
-		if name := ro.Namespace + "/" + ro.Name; ro.Status.Phase != "" && ro.Status.Phase != v1alpha1.PhaseIdle && !slices.Contains(names, name) {
-			names = append(names, name)
+		if name := ro.Namespace + "/" + ro.Name; ro.Status.Phase != "" && ro.Status.Phase != v1alpha1.PhaseIdle && !slices.Contains(busy, name) {
+			busy = append(busy, name)
 		}
 	}
-	return names, nil
+	return busy, nil
 }
 
 // removeWebhooks removes what would refuse or undo direct writes, and pods that are let out by them.
@@ -391,7 +488,21 @@ func (o Options) openGatesOf(ctx context.Context, rs *appsv1.ReplicaSet) error {
 
 // held: by the annotation or, where that was wiped or an undo dropped it, by the fields.
 func held(d appsv1.Deployment) bool {
-	return d.Annotations[v1alpha1.HoldAnnotation] != "" || webhook.FieldsOf(&d).HaveHeldDeadline()
+	return annotated(d) || webhook.FieldsOf(&d).HaveHeldDeadline()
+}
+
+// annotated: somebody holds it now. Fields of a hold alone may be what is left of one that nobody could read.
+func annotated(d appsv1.Deployment) bool { return d.Annotations[v1alpha1.HoldAnnotation] != "" }
+
+// names are the namespaces and names of those that are so.
+func names(deployments []appsv1.Deployment, are func(appsv1.Deployment) bool) []string {
+	var names []string
+	for _, d := range deployments {
+		if are(d) {
+			names = append(names, d.Namespace+"/"+d.Name)
+		}
+	}
+	return names
 }
 
 // marked: something of Headgate is on it.

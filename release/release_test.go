@@ -135,6 +135,14 @@ func options(c client.Client) (Options, *strings.Builder) {
 	}, out
 }
 
+// all is All in played time: what was released is looked at again.
+func all(t *testing.T, o Options) error {
+	t.Helper()
+	var err error
+	synctest.Test(t, func(t *testing.T) { err = All(t.Context(), o) })
+	return err
+}
+
 func stored[T client.Object](t *testing.T, c client.Client, o T) T {
 	t.Helper()
 	if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
@@ -175,7 +183,7 @@ func TestWhatKeepsCandidatesOutGoesFirst(t *testing.T) {
 	binding := &admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: "headgate-candidates"}}
 	c := cluster(t, heldWeb(), webhooks(), binding).Build()
 	o, _ := options(c)
-	if err := All(t.Context(), o); err != nil {
+	if err := all(t, o); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Get(t.Context(), client.ObjectKeyFromObject(binding), binding); !apierrors.IsNotFound(err) {
@@ -227,7 +235,7 @@ func TestHoldsAreEndedWithoutAControlPlane(t *testing.T) {
 			}
 			c := cluster(t, objects...).Build()
 			o, out := options(c)
-			if err := All(t.Context(), o); err != nil {
+			if err := all(t, o); err != nil {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(tc.want, outcomeOf(t, c)); d != "" {
@@ -265,7 +273,7 @@ func TestWhatWasReleasedIsNotTakenUpAgain(t *testing.T) {
 			})
 			c := cluster(t, heldWeb(), webhooks(), controlPlane(0), replicaSet("aaa", "v1"), replicaSet("bbb", "v2"), before).Build()
 			o, _ := options(c)
-			if err := All(t.Context(), o); err != nil {
+			if err := all(t, o); err != nil {
 				t.Fatal(err)
 			}
 			s := stored(t, c, record("")).Status
@@ -308,7 +316,7 @@ func TestALivingControlPlaneReleasesItself(t *testing.T) {
 		},
 	})
 	o, out := options(asked)
-	if err := All(t.Context(), o); err != nil {
+	if err := all(t, o); err != nil {
 		t.Fatal(err)
 	}
 	if out.String() != "" {
@@ -418,7 +426,7 @@ func TestOneDeploymentDoesNotKeepItFromTheOthers(t *testing.T) {
 		},
 	}).Build()
 	o, _ := options(c)
-	if err := All(t.Context(), o); !errors.Is(err, refused) {
+	if err := all(t, o); !errors.Is(err, refused) {
 		t.Errorf("the error is %v", err)
 	}
 	if held(*stored(t, c, web())) {
@@ -436,7 +444,7 @@ func TestWithoutDefinitionsHoldsEndForward(t *testing.T) {
 		},
 	}).Build()
 	o, out := options(c)
-	if err := All(t.Context(), o); err != nil {
+	if err := all(t, o); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "could not be asked") || held(*stored(t, c, web())) {
@@ -467,10 +475,107 @@ func TestNobodyOfHeadgateOwnsFieldsAfterwards(t *testing.T) {
 		},
 	}).Build()
 	o, _ := options(c)
-	if err := All(t.Context(), o); err != nil {
+	if err := all(t, o); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff([]metav1.ManagedFieldsEntry{{Manager: "kubectl"}}, owners); d != "" {
 		t.Errorf("owners of fields (-want +got):\n%s", d)
+	}
+}
+
+// elsewhere is the control plane of an installation in another namespace, with the chart's labels, and its webhooks.
+func elsewhere() (*appsv1.Deployment, *admissionv1.MutatingWebhookConfiguration) {
+	d, w := controlPlane(0), webhooks()
+	d.Namespace, d.Labels = "delivery", labels()
+	service := &admissionv1.ServiceReference{Namespace: "delivery", Name: "headgate"}
+	w.Webhooks = []admissionv1.MutatingWebhook{{Name: "deployments.headgate.dev", ClientConfig: admissionv1.WebhookClientConfig{Service: service}}}
+	return d, w
+}
+
+// One that is not asked, and not stopped, puts holds back.
+func TestTheControlPlaneIsFoundWhereTheWebhooksPoint(t *testing.T) {
+	d, w := elsewhere()
+	c := cluster(t, heldWeb(), w, d).Build()
+	o, _ := options(c)
+	o.Namespace = ""
+	if err := all(t, o); err != nil {
+		t.Fatal(err)
+	}
+	own := stored(t, c, d)
+	if own.Annotations[v1alpha1.ReleaseAnnotation] != "true" || *own.Spec.Replicas != 0 {
+		t.Errorf("the control plane was asked by %v, and has %d replicas", own.Annotations, *own.Spec.Replicas)
+	}
+	if held(*stored(t, c, web())) {
+		t.Error("shop/web is still held")
+	}
+}
+
+func TestAControlPlaneElsewhereIsAnError(t *testing.T) {
+	for name, namespace := range map[string]string{"another was given": "shop", "the webhooks are gone": ""} {
+		t.Run(name, func(t *testing.T) {
+			d, _ := elsewhere()
+			c := cluster(t, heldWeb(), webhooks(), d).Build()
+			o, _ := options(c)
+			o.Namespace = namespace
+			err := all(t, o)
+			if !errors.Is(err, errElsewhere) || !strings.Contains(err.Error(), "--namespace delivery") {
+				t.Errorf("it says %v", err)
+			}
+			if !held(*stored(t, c, web())) || stored(t, c, webhooks()) == nil {
+				t.Error("it did something all the same")
+			}
+		})
+	}
+}
+
+func TestWhatIsHeldAgainIsReleasedAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		times int // that a control plane which has not ended yet puts the hold back
+		want  error
+	}{
+		"once":            {1, nil},
+		"again and again": {1000, errHeld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			back := 0
+			c := cluster(t, heldWeb(), controlPlane(0)).WithInterceptorFuncs(interceptor.Funcs{
+				Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+					if err := c.Update(ctx, o, opts...); err != nil || back == tc.times {
+						return err
+					}
+					back++
+					again := heldWeb()
+					again.ResourceVersion = o.GetResourceVersion()
+					return c.Update(ctx, again)
+				},
+			}).Build()
+			o, _ := options(c)
+			if err := all(t, o); !errors.Is(err, tc.want) {
+				t.Errorf("the error is %v, want %v", err, tc.want)
+			}
+			if still := held(*stored(t, c, web())); still != (tc.want != nil) {
+				t.Errorf("shop/web is held: %t", still)
+			}
+		})
+	}
+}
+
+// The API server goes on calling a webhook for a moment after it was removed.
+func TestAnUpdateThatIsRefusedIsTriedAgain(t *testing.T) {
+	refused := 0
+	c := cluster(t, heldWeb(), controlPlane(0)).WithInterceptorFuncs(interceptor.Funcs{
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+			if refused++; refused == 1 {
+				return apierrors.NewInternalError(errors.New("failed calling webhook"))
+			}
+			return c.Update(ctx, o, opts...)
+		},
+	}).Build()
+	o, _ := options(c)
+	if err := all(t, o); err != nil {
+		t.Fatal(err)
+	}
+	if held(*stored(t, c, web())) {
+		t.Error("shop/web is still held")
 	}
 }

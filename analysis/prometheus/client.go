@@ -323,6 +323,8 @@ func noCounters(kind model.ValueType) string {
 func reason(err error) error {
 	var bad *v1.Error
 	switch {
+	case errors.As(err, &bad) && bad.Type == v1.ErrBadResponse:
+		return errors.New("it is no answer of a Prometheus") // what the parser says has some of the body in it
 	case errors.As(err, &bad):
 		return fmt.Errorf("%s: %s", bad.Type, bad.Msg)
 	case errors.Is(err, context.DeadlineExceeded):

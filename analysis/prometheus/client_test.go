@@ -119,6 +119,15 @@ func TestLatenciesAreCountersToo(t *testing.T) {
 	}
 }
 
+// Whoever names an address must not read what answers there.
+func TestTheBodyOfAnotherServerIsNotShown(t *testing.T) {
+	c := fake(t, Config{}, func(w http.ResponseWriter, _ string) { fmt.Fprint(w, "root:topsecret") })
+	err := c.Check(t.Context(), Query{Expression: "up"})
+	if err == nil || strings.Contains(err.Error(), "topsecret") || strings.Contains(err.Error(), "root") {
+		t.Errorf("it says %v", err)
+	}
+}
+
 func TestAnswersThatAreNone(t *testing.T) {
 	short := Config{QueryTimeout: time.Second, BatchTimeout: 3 * time.Second}
 	tests := map[string]func(w http.ResponseWriter){

@@ -184,6 +184,9 @@ func exposedGRPC(hop, revision, status string) string {
 	return fmt.Sprintf(`%s{hg_namespace="shop",hg_workload="web",hg_port="8080",hg_hop=%q,hg_revision=%q,grpc_status=%q}`, grpcName, hop, revision, status)
 }
 
+// lookAfter is so long that a counter which fell can't be an answer older than the one before: it was reset.
+const lookAfter = 2*defaultStaleAfter + 5*time.Second
+
 // The counters' whole life at a real Prometheus, which this test starts, kills and starts again.
 func TestRealPrometheus(t *testing.T) {
 	t.Parallel()
@@ -204,7 +207,7 @@ func TestRealPrometheus(t *testing.T) {
 	now := start
 	look := func(what string, candidate, stable analysis.Counts) analysis.Look {
 		t.Helper()
-		now = now.Add(5 * time.Second)
+		now = now.Add(lookAfter)
 		l, err := client.Looks(t.Context(), now, []Target{target})
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)

@@ -134,6 +134,7 @@ func TestRefused(t *testing.T) {
 		"two Prometheuses":                  {`{prometheus: {enabled: true, url: "http://p:9090"}}`, "are both set"},
 		"a misspelt value":                  {`{prometheus: {enabeld: true}}`, "'enabeld' not allowed"},
 		"an address without scheme":         {`{prometheus: {url: "p:9090"}}`, "/prometheus/url"},
+		"a password in the address":         {`{prometheus: {url: "https://u:p@p:9090"}}`, "/prometheus/url"},
 		"a log level that does not exist":   {`{prometheus: {enabled: true}, log: {level: loud}}`, "'info', 'debug'"},
 		"a webhook that is waited for long": {`{prometheus: {enabled: true}, webhooks: {timeoutSeconds: 31}}`, "/webhooks/timeoutSeconds"},
 		"a Pod Security level of nobody":    {`{prometheus: {enabled: true}, webhooks: {podSecurityDefault: strict}}`, "'privileged', 'baseline', 'restricted'"},

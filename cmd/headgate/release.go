@@ -31,24 +31,30 @@ and nothing of Headgate stays in any Deployment.
 A living control plane is asked first, because it can take the weights out of
 the sidecars before. What is still held when patience is over, or all of it if
 the control plane is dead, is released directly; Headgate's webhooks are removed
-before that, so updates are plain Kubernetes updates from then on.`,
-		Example: "  headgate release --all",
+before that, so updates are plain Kubernetes updates from then on. At the end it
+is looked whether anything is held, or held again: that is an error.
+
+The cluster is that of the kubeconfig's current context (KUBECONFIG, as for
+kubectl); inside a pod, the pod's.`,
+		Example: `  headgate release --all
+  headgate release --all --namespace delivery`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !all {
 				return fmt.Errorf("say --all: this ends every rollout in the cluster and removes Headgate's webhooks")
 			}
-			var err error
-			if _, o.Client, err = connect(); err != nil {
+			config, c, err := connect()
+			if err != nil {
 				return err
 			}
-			o.Out = cmd.OutOrStdout()
+			o.Client, o.Out = c, cmd.OutOrStdout()
+			fmt.Fprintf(o.Out, "Ending every hold of the cluster %s\n", config.Host)
 			return release.All(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&all, "all", false, "really end every hold")
-	f.StringVar(&o.Namespace, "namespace", "headgate-system", "namespace of the control plane")
+	f.StringVar(&o.Namespace, "namespace", "", "namespace of the control plane; empty: the one where the webhooks point")
 	f.StringVar(&o.Deployment, "deployment", "headgate", "name of the control plane's Deployment")
 	f.StringVar(&o.WebhookConfiguration, "webhook-configuration", "zz-headgate", "name of the mutating webhook configuration")
 	f.StringVar(&o.PolicyBinding, "policy-binding", "headgate-candidates", "name of the validating admission policy's binding")

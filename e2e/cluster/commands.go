@@ -296,7 +296,7 @@ func newInstall() *cobra.Command {
 func newBuild() *cobra.Command {
 	return &cobra.Command{
 		Use:       "build [PROGRAM...]",
-		Short:     "Build programs (" + strings.Join(build.ProgramNames(), ", ") + ") unless the cache has them; print their paths",
+		Short:     "Build or fetch programs (" + strings.Join(build.ProgramNames(), ", ") + ") unless the cache has them; print their paths",
 		ValidArgs: build.ProgramNames(),
 		Args:      cobra.OnlyValidArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -45,7 +45,8 @@ func (c *Cluster) InstallChart(ctx context.Context, chart string, values ...stri
 		"upgrade", "--install", SystemName, chart,
 		"--namespace", SystemNamespace, "--create-namespace", "--wait", "--timeout", "4m",
 		// Cases bring their own policies, and some want none.
-		"--set", "prometheus.enabled=true,prometheus.image.tag=dev,prometheus.scrapeInterval=2s,defaultPolicy.enabled=false",
+		"--set", "prometheus.enabled=true,prometheus.image.repository=ghcr.io/headgate/prometheus,prometheus.image.tag=dev," +
+			"prometheus.scrapeInterval=2s,defaultPolicy.enabled=false",
 	}
 	r := c.RunHelm(ctx, append(args, setFlags(values)...)...)
 	if err := r.Err(); err != nil {

@@ -14,12 +14,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/open-policy-agent/cert-controller/pkg/rotator"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -44,7 +44,7 @@ var (
 	// errNotReady is what a TLS client causes, and readiness says, before the Secret holds a certificate.
 	errNotReady = errors.New("the Secret holds no certificate yet")
 	// errGone is what the log says when somebody deletes the Secret. What it held is served on, by replicas that have it.
-	errGone = errors.New("the Secret with the certificate is gone, and replicas that start will not be ready")
+	errGone = errors.New("the Secret with the certificate is gone: it is served on from memory, and replicas that start will not be ready")
 	// errNotTrusted is what readiness says while the API server would refuse the certificate.
 	errNotTrusted = errors.New("the webhook configuration's caBundle does not trust the certificate yet")
 )
@@ -65,6 +65,7 @@ type Keeper struct {
 type pair struct {
 	certificate tls.Certificate
 	ca          string
+	data        map[string][]byte // as it was in the Secret
 }
 
 // NewKeeper keeps the certificate of a Secret with the keys of type kubernetes.io/tls, and ca.crt besides. The API
@@ -80,7 +81,7 @@ func (k *Keeper) Watch(ctx context.Context, mgr ctrl.Manager) error {
 		switch {
 		case s.Namespace != k.secret.Namespace || s.Name != k.secret.Name:
 		case deleted:
-			mgr.GetLogger().Error(errGone, "Restore it from a backup, or pods have to be created anew to trust another CA", "secret", k.secret)
+			mgr.GetLogger().Error(errGone, "Make it again, empty, before the last of these replicas ends: the leader puts back what it still has", "secret", k.secret)
 		default:
 			k.take(s.Data)
 		}
@@ -135,10 +136,10 @@ func follow[T any, P interface {
 // take keeps a pair that can be used; a Secret half written is ignored, and the last good one stays.
 func (k *Keeper) take(data map[string][]byte) {
 	certificate, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
-	if err != nil || len(data["ca.crt"]) == 0 {
+	if err != nil || len(data[caCert]) == 0 {
 		return
 	}
-	k.current.Store(&pair{certificate: certificate, ca: string(data["ca.crt"])})
+	k.current.Store(&pair{certificate: certificate, ca: string(data[caCert]), data: maps.Clone(data)})
 	k.choose()
 }
 
@@ -233,31 +234,4 @@ func (p *pair) trustedBy(bundle []byte) bool {
 	}
 	_, err := p.certificate.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: brought, CurrentTime: p.certificate.Leaf.NotBefore})
 	return err == nil
-}
-
-// Rotate has the leader create, renew and publish the certificate: into the Secret, which must exist,
-// and as caBundle into the mutating webhook configuration.
-func (k *Keeper) Rotate(mgr ctrl.Manager, dnsNames []string) error {
-	err := rotator.AddRotator(mgr, &rotator.CertRotator{
-		SecretKey:      k.secret,
-		CAName:         "headgate-ca",
-		CAOrganization: "headgate",
-		DNSName:        dnsNames[0],
-		ExtraDNSNames:  dnsNames,
-		IsReady:        make(chan struct{}),
-		Webhooks:       []rotator.WebhookInfo{{Name: k.configuration, Type: rotator.Mutating}},
-		FieldOwner:     "headgate",
-		// The rotator ends the program when the mounted Secret does not show a certificate within a
-		// quarter of an hour. That is all the mount is for: what is served comes from the Keeper.
-		CertDir:                MountPath,
-		RequireLeaderElection:  true,
-		CaCertDuration:         caValidity,
-		ServerCertDuration:     serverValidity,
-		LookaheadInterval:      renewBefore,
-		RotationCheckFrequency: checkEvery,
-	})
-	if err != nil {
-		return fmt.Errorf("setting up the rotation of certificates: %w", err)
-	}
-	return nil
 }

@@ -44,20 +44,25 @@ func FindRepo(dir string) (string, error) {
 	}
 }
 
-// ProgramNames lists what Program can build.
+// ProgramNames lists what Program can build or fetch.
 func ProgramNames() []string {
 	names := []string{"kubernetes"}
 	for _, p := range programs {
 		names = append(names, p.name)
 	}
-	return names
+	return append(names, "envoy", "prometheus")
 }
 
-// Program returns the path of a program, which it builds if the cache hasn't got it. Of Kubernetes it is the
+// Program returns the path of a program, which it builds or fetches if the cache hasn't got it. Of Kubernetes it is the
 // default version.
 func (b Builder) Program(ctx context.Context, name string) (string, error) {
-	if name == "kubernetes" {
+	switch name {
+	case "kubernetes":
 		return b.Kubernetes(ctx, DefaultKubernetes)
+	case "envoy":
+		return b.envoy(ctx)
+	case "prometheus":
+		return b.prometheus(ctx)
 	}
 	i := slices.IndexFunc(programs, func(p program) bool { return p.name == name })
 	if i < 0 {

