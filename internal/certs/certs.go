@@ -4,6 +4,10 @@
 // Package certs serves the certificate that webhooks and xDS share, from its Secret, and has it
 // rotated by open-policy-agent/cert-controller (or leaves that to cert-manager).
 //
+// Another CA disturbs nobody: the one before signs its key (cross.go), so that clients which were told either
+// trust what is served, and the API server is told the new one only when every replica serves its certificate
+// (publish.go).
+//
 // The certificate is taken from the Secret by an informer, not from a mounted volume: the kubelet
 // refreshes volumes only about once a minute, which every first install would wait for.
 package certs
@@ -37,6 +41,13 @@ const (
 	checkEvery     = 12 * time.Hour
 )
 
+// Keys of the Secret beside those of type kubernetes.io/tls.
+const (
+	caCertKey       = "ca.crt"
+	caPrivateKeyKey = "ca.key"
+	crossKey        = "cross.crt"
+)
+
 // MountPath is where the chart mounts the Secret.
 const MountPath = "/certs"
 
@@ -58,19 +69,24 @@ type Keeper struct {
 	registered atomic.Pointer[admissionregistrationv1.MutatingWebhookConfiguration] // nil: there is none
 	trusted    atomic.Bool                                                          // it was trusted once
 
-	choice sync.Mutex           // held while served is chosen
+	choice sync.Mutex           // held while current is taken, or served chosen
 	served atomic.Pointer[pair] // current, or the one before
+
+	changed chan struct{} // has an element when the publisher has something to look at
 }
 
 type pair struct {
-	certificate tls.Certificate
+	certificate tls.Certificate // its chain ends with cross
 	ca          string
+	caKey       []byte              // as PEM; empty where cert-manager keeps it
+	cross       []*x509.Certificate // see crossed
+	since       time.Time           // when the CA was first seen here
 }
 
 // NewKeeper keeps the certificate of a Secret with the keys of type kubernetes.io/tls, and ca.crt besides. The API
 // server is told to trust it by the mutating webhook configuration of the given name.
 func NewKeeper(secret types.NamespacedName, webhookConfiguration string) *Keeper {
-	return &Keeper{secret: secret, configuration: webhookConfiguration}
+	return &Keeper{secret: secret, configuration: webhookConfiguration, changed: make(chan struct{}, 1)}
 }
 
 // Watch follows the Secret and the webhook configuration through the manager's cache; the cache must be
@@ -82,7 +98,7 @@ func (k *Keeper) Watch(ctx context.Context, mgr ctrl.Manager) error {
 		case deleted:
 			mgr.GetLogger().Error(errGone, "Restore it from a backup, or pods have to be created anew to trust another CA", "secret", k.secret)
 		default:
-			k.take(s.Data)
+			k.take(s.Data, time.Now())
 		}
 	})
 	if err != nil {
@@ -133,17 +149,23 @@ func follow[T any, P interface {
 }
 
 // take keeps a pair that can be used; a Secret half written is ignored, and the last good one stays.
-func (k *Keeper) take(data map[string][]byte) {
+func (k *Keeper) take(data map[string][]byte, now time.Time) {
 	certificate, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
-	if err != nil || len(data["ca.crt"]) == 0 {
+	if err != nil || len(data[caCertKey]) == 0 {
 		return
 	}
-	k.current.Store(&pair{certificate: certificate, ca: string(data["ca.crt"])})
+	k.choice.Lock()
+	defer k.choice.Unlock()
+	next := &pair{certificate: certificate, ca: string(data[caCertKey]), caKey: data[caPrivateKeyKey], since: now}
+	next.follow(k.current.Load(), data[crossKey])
+	k.current.Store(next)
 	k.choose()
 }
 
 // register notes what the API server trusts; nil: it calls no webhook of ours.
 func (k *Keeper) register(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+	k.choice.Lock()
+	defer k.choice.Unlock()
 	k.registered.Store(c)
 	k.choose()
 }
@@ -151,11 +173,13 @@ func (k *Keeper) register(c *admissionregistrationv1.MutatingWebhookConfiguratio
 // choose has the certificate of another CA wait until the API server trusts it, unless it does not trust the one
 // before either: calls of webhooks would fail until then, and those that may fail would let updates pass.
 func (k *Keeper) choose() {
-	k.choice.Lock()
-	defer k.choice.Unlock()
 	current, served, c := k.current.Load(), k.served.Load(), k.registered.Load()
 	if served == nil || current.trustedByAll(c) || !served.trustedByAll(c) {
 		k.served.Store(current)
+	}
+	select {
+	case k.changed <- struct{}{}:
+	default: // it has yet to look
 	}
 }
 
@@ -236,7 +260,7 @@ func (p *pair) trustedBy(bundle []byte) bool {
 }
 
 // Rotate has the leader create, renew and publish the certificate: into the Secret, which must exist,
-// and as caBundle into the mutating webhook configuration.
+// and its CA as caBundle into the mutating webhook configuration.
 func (k *Keeper) Rotate(mgr ctrl.Manager, dnsNames []string) error {
 	err := rotator.AddRotator(mgr, &rotator.CertRotator{
 		SecretKey:      k.secret,
@@ -245,8 +269,7 @@ func (k *Keeper) Rotate(mgr ctrl.Manager, dnsNames []string) error {
 		DNSName:        dnsNames[0],
 		ExtraDNSNames:  dnsNames,
 		IsReady:        make(chan struct{}),
-		Webhooks:       []rotator.WebhookInfo{{Name: k.configuration, Type: rotator.Mutating}},
-		FieldOwner:     "headgate",
+		// No Webhooks: it would tell the API server of another CA before all replicas serve its certificate.
 		// The rotator ends the program when the mounted Secret does not show a certificate within a
 		// quarter of an hour. That is all the mount is for: what is served comes from the Keeper.
 		CertDir:                MountPath,
@@ -258,6 +281,9 @@ func (k *Keeper) Rotate(mgr ctrl.Manager, dnsNames []string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the rotation of certificates: %w", err)
+	}
+	if err := mgr.Add(&publisher{keeper: k, client: mgr.GetClient()}); err != nil {
+		return fmt.Errorf("adding what publishes the CA: %w", err)
 	}
 	return nil
 }
