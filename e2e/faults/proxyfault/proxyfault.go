@@ -20,6 +20,9 @@ type Faults struct {
 	Statuses []int `json:"statuses,omitempty"`
 	// NaN: every sample in the answer of a Prometheus is not a number.
 	NaN bool `json:"nan,omitempty"`
+	// Reset: every sample in the answer of a Prometheus counts from its first value since this was set, as that of a counter
+	// whose process was started again.
+	Reset bool `json:"reset,omitempty"`
 }
 
 // Counts of what a proxy has seen since it began.
