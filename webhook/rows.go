@@ -158,12 +158,12 @@ func undone(r *request) (verdict, bool) {
 		return verdict{}, false
 	}
 	return verdict{
-		row: RowStable, action: ActionReleaseBack, back: true,
-		warning: "back to the stable version, not to the one before that was superseded: the rollout ends",
-		reason:  "an undo to a version that was superseded",
-	}, slices.ContainsFunc(r.in.ReplicaSets, func(rs *appsv1.ReplicaSet) bool {
-		return EqualTemplate(&rs.Spec.Template, &r.in.New.Spec.Template)
-	})
+			row: RowStable, action: ActionReleaseBack, back: true,
+			warning: "back to the stable version, not to the one before that was superseded: the rollout ends",
+			reason:  "an undo to a version that was superseded",
+		}, slices.ContainsFunc(r.in.ReplicaSets, func(rs *appsv1.ReplicaSet) bool {
+			return EqualTemplate(&rs.Spec.Template, &r.in.New.Spec.Template)
+		})
 }
 
 // bringsHoldOfAnother: the new object has the annotation of a hold that was on its template, and not on the old object's.
