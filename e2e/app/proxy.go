@@ -154,12 +154,6 @@ func (p *faultyProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if f.Reset {
-		if err := p.began.ask(r); err != nil {
-			refuse(w, http.StatusInternalServerError)
-			return
-		}
-	}
 	r = r.WithContext(context.WithValue(r.Context(), faultsKey{}, f))
 	p.next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), countersKey{}, &p.began)))
 }

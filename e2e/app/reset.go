@@ -5,48 +5,25 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"sync"
 )
 
-// counters are the first values of a Prometheus' samples since a fault was set, by query and labels.
+// counters are the first values of a Prometheus' samples since a fault was set, by name and labels.
 type counters struct {
 	mu    sync.Mutex
 	first map[string]float64
 }
 
-// countersKey is the key by which a request's context has the counters, queryKey that by which it has its query.
-type (
-	countersKey struct{}
-	queryKey    struct{}
-)
+// countersKey is the key by which a request's context has the counters.
+type countersKey struct{}
 
 func (c *counters) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.first = map[string]float64{}
-}
-
-// ask notes in the request what it asks for.
-func (c *counters) ask(r *http.Request) error {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return fmt.Errorf("reading a query: %w", err)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	form, err := url.ParseQuery(string(body))
-	if err != nil {
-		form = url.Values{}
-	}
-	query := r.URL.Query().Get("query") + form.Get("query")
-	*r = *r.WithContext(context.WithValue(r.Context(), queryKey{}, query))
-	return nil
 }
 
 // since is a value as it would be had its process begun with the first one.
@@ -67,10 +44,9 @@ func (c *counters) since(series string, value float64) float64 {
 // restarted makes every sample of an answer to an instant query begin again.
 func restarted(r *http.Response) error {
 	c, _ := r.Request.Context().Value(countersKey{}).(*counters)
-	query, _ := r.Request.Context().Value(queryKey{}).(string)
 	var failure error
 	err := changed(r, func(body []byte) []byte {
-		body, failure = c.restart(query, body)
+		body, failure = c.restart(body)
 		return body
 	})
 	if err != nil {
@@ -79,7 +55,7 @@ func restarted(r *http.Response) error {
 	return failure
 }
 
-func (c *counters) restart(query string, body []byte) ([]byte, error) {
+func (c *counters) restart(body []byte) ([]byte, error) {
 	var answer map[string]json.RawMessage
 	var data map[string]json.RawMessage
 	var samples []map[string]json.RawMessage
@@ -88,12 +64,12 @@ func (c *counters) restart(query string, body []byte) ([]byte, error) {
 	}
 	for _, s := range samples {
 		var value []any
-		if json.Unmarshal(s["value"], &value) != nil || len(value) != 2 {
+		if !bytes.Contains(s["metric"], []byte(`"__name__"`)) || json.Unmarshal(s["value"], &value) != nil || len(value) != 2 {
 			continue
 		}
 		text, _ := value[1].(string)
 		if v, err := strconv.ParseFloat(text, 64); err == nil {
-			value[1] = strconv.FormatFloat(c.since(query+string(s["metric"]), v), 'f', -1, 64)
+			value[1] = strconv.FormatFloat(c.since(string(s["metric"]), v), 'f', -1, 64)
 			if s["value"], err = json.Marshal(value); err != nil {
 				return nil, err
 			}

@@ -20,8 +20,8 @@ type Faults struct {
 	Statuses []int `json:"statuses,omitempty"`
 	// NaN: every sample in the answer of a Prometheus is not a number.
 	NaN bool `json:"nan,omitempty"`
-	// Reset: every sample in the answer of a Prometheus counts from its first value since this was set, as that of a counter
-	// whose process was started again.
+	// Reset: every counter in the answer of a Prometheus counts from its first value since this was set, as one whose process was
+	// started again. What has no name is none, but what a function makes of some.
 	Reset bool `json:"reset,omitempty"`
 }
 
