@@ -18,7 +18,9 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -49,7 +51,7 @@ func BenchmarkReconcile(b *testing.B) {
 	before := playedapi.Heap()
 	mgr := manager(b, objects)
 	r := reconciler(mgr.GetClient())
-	r.Sidecars = obedient{mgr.GetClient()}
+	r.Sidecars = obedient{mgr.GetClient(), stablePods}
 	feeder := &Feeder{Reconciler: r, Sink: xdsServer{xdsserver.New(b.Context(), xdsserver.Config{})}}
 	for _, key := range all {
 		if _, err := feeder.Reconcile(b.Context(), ctrl.Request{NamespacedName: key}); err != nil {
@@ -87,9 +89,11 @@ func BenchmarkReconcile(b *testing.B) {
 // thousandWorkloads are the cluster; those that are rolled out come first.
 func thousandWorkloads(b *testing.B) (all []types.NamespacedName, objects []client.Object) {
 	b.Helper()
-	rest, stepping := settled(b, v1alpha1.PhaseIdle, atRest(b)), settled(b, v1alpha1.PhaseStepping, inFirstStep(b))
-	objects = []client.Object{&v1alpha1.ClusterRolloutPolicy{}, node("n1", corev1.ConditionTrue)}
-	objects[0].SetName("default")
+	rest, stepping := settled(b, v1alpha1.PhaseIdle, stablePods, atRest(b, stablePods)), settled(b, v1alpha1.PhaseStepping, stablePods, inFirstStep(b, stablePods))
+	objects = []client.Object{
+		&v1alpha1.ClusterRolloutPolicy{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: *onePod()},
+		node("n1", corev1.ConditionTrue),
+	}
 	for i := range workloads {
 		template := rest
 		if i < rolledOut {
@@ -146,17 +150,22 @@ func typical(b *testing.B) func(*corev1.Pod) {
 	}
 }
 
-// atRest is the namespace shop with the workload web, whose stable revision serves.
-func atRest(b *testing.B) []client.Object {
+// onePod is a policy whose candidates have one pod, however large stable is.
+func onePod() *v1alpha1.RolloutPolicySpec {
+	return &v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{{Weight: 10, Replicas: ptr(v1alpha1.IntOrPercent(intstr.FromInt32(1)))}}}
+}
+
+// atRest is the namespace shop with the workload web, whose stable revision serves with so many pods.
+func atRest(b *testing.B, pods int32) []client.Object {
 	b.Helper()
 	d := deployment()
-	d.Spec.Template, d.Spec.Replicas = template("v1"), ptr(int32(stablePods))
+	d.Spec.Template, d.Spec.Replicas = template("v1"), ptr(pods)
 	d.Status = appsv1.DeploymentStatus{
-		ObservedGeneration: d.Generation, Replicas: stablePods, UpdatedReplicas: stablePods, ReadyReplicas: stablePods, AvailableReplicas: stablePods,
+		ObservedGeneration: d.Generation, Replicas: pods, UpdatedReplicas: pods, ReadyReplicas: pods, AvailableReplicas: pods,
 	}
-	objects := []client.Object{namespace("shop", true), &v1alpha1.ClusterRolloutPolicy{}, d, sized(replicaSet(stableHash, "v1", stablePods))}
-	objects[1].SetName("default")
-	for i := range stablePods {
+	objects := []client.Object{namespace("shop", true), &v1alpha1.ClusterRolloutPolicy{}, d, sized(replicaSet(stableHash, "v1", pods), pods)}
+	objects[1] = &v1alpha1.ClusterRolloutPolicy{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: *onePod()}
+	for i := range pods {
 		objects = append(objects, podOf(stableHash, fmt.Sprintf("s%d", i), fmt.Sprintf("10.0.0.%d", 1+i), typical(b), gateOpen, set(corev1.PodReady, corev1.ConditionTrue, 7)))
 	}
 	r := record()
@@ -167,40 +176,40 @@ func atRest(b *testing.B) []client.Object {
 }
 
 // inFirstStep is the same after an update to v2, with the candidate's pod.
-func inFirstStep(b *testing.B) []client.Object {
+func inFirstStep(b *testing.B, pods int32) []client.Object {
 	b.Helper()
 	var out []client.Object
-	for _, o := range atRest(b) {
+	for _, o := range atRest(b, pods) {
 		if d, is := o.(*appsv1.Deployment); is {
 			next := d.DeepCopy()
 			next.Spec.Template = template("v2")
 			held := webhook.DecideHold(webhook.HoldInput{
-				Old: d, New: next, Policy: &v1alpha1.RolloutPolicySpec{}, ReplicaSets: []*appsv1.ReplicaSet{sized(replicaSet(stableHash, "v1", stablePods))},
+				Old: d, New: next, Policy: onePod(), ReplicaSets: []*appsv1.ReplicaSet{sized(replicaSet(stableHash, "v1", pods), pods)},
 				Split: webhook.SplitState{Possible: true}, Now: at(90),
 			}).Deployment
-			held.Status.UpdatedReplicas, held.Status.Replicas = 1, stablePods+1
+			held.Status.UpdatedReplicas, held.Status.Replicas = 1, pods+1
 			o = held
 		}
 		out = append(out, o)
 	}
-	return append(out, sized(replicaSet(candidateHash, "v2", 1)), podOf(candidateHash, "c0", "10.0.1.1", typical(b)))
+	return append(out, sized(replicaSet(candidateHash, "v2", 1), pods), podOf(candidateHash, "c0", "10.0.1.1", typical(b)))
 }
 
-// sized gives a ReplicaSet all the pods that it wants.
-func sized(rs *appsv1.ReplicaSet) *appsv1.ReplicaSet {
-	rs.Annotations[desiredAnnotation] = fmt.Sprint(stablePods)
+// sized gives a ReplicaSet all the pods that it wants, of a Deployment that wants so many.
+func sized(rs *appsv1.ReplicaSet, n int32) *appsv1.ReplicaSet {
+	rs.Annotations[desiredAnnotation] = fmt.Sprint(n)
 	rs.Status = appsv1.ReplicaSetStatus{Replicas: *rs.Spec.Replicas, ReadyReplicas: *rs.Spec.Replicas, AvailableReplicas: *rs.Spec.Replicas}
 	return rs
 }
 
 // settled are the objects after as many passes as the Reconciler finds something to write in, which must
 // lead to this phase.
-func settled(b *testing.B, phase v1alpha1.Phase, objects []client.Object) []client.Object {
+func settled(b *testing.B, phase v1alpha1.Phase, pods int32, objects []client.Object) []client.Object {
 	b.Helper()
 	log := &writes{}
 	c := cluster(b, objects...).WithInterceptorFuncs(log.funcs()).Build()
 	r := reconciler(c)
-	r.Sidecars = obedient{c}
+	r.Sidecars = obedient{c, pods}
 	for range 20 {
 		log.done = nil
 		if _, err := r.Reconcile(b.Context(), ctrl.Request{NamespacedName: webKey}); err != nil {
@@ -271,7 +280,11 @@ func manager(b *testing.B, objects []client.Object) ctrl.Manager {
 }
 
 // obedient sidecars have acknowledged what the record says.
-type obedient struct{ client.Reader }
+type obedient struct {
+	client.Reader
+
+	pods int32 // of stable
+}
 
 func (o obedient) Unheard() string { return "" }
 
@@ -284,7 +297,7 @@ func (o obedient) Acks(key types.NamespacedName, revision string) []Ack {
 		return []Ack{{Pod: "c0", Peer: r.Status.Stable.Hash, PeerWeight: 100 - r.Status.Weight}}
 	}
 	var out []Ack
-	for i := range stablePods {
+	for i := range o.pods {
 		out = append(out, Ack{Pod: fmt.Sprintf("s%d", i), Peer: r.Status.Candidate.Hash, PeerWeight: r.Status.Weight})
 	}
 	return out

@@ -6,12 +6,16 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/e2e/harness"
@@ -31,6 +35,7 @@ func testAutoscaler(t *testing.T, cluster *harness.Cluster) {
 	c := cluster.NewCase(t, harness.Enabled)
 	autoscale(c, replicas)
 	m := begin(c, slowly)
+	watched := watchReplicas(c)
 	c.AwaitAutoscaler(3*time.Minute, "it knows what the pods use", func(h *autoscalingv2.HorizontalPodAutoscaler) bool {
 		return used(h) != nil
 	})
@@ -68,7 +73,47 @@ func testAutoscaler(t *testing.T, cluster *harness.Cluster) {
 	}
 	promote(c, m.candidate)
 	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
+	switch least, seen := watched(); {
+	case least < replicas:
+		t.Errorf("replicas was %d at some moment between the update and the end of the promotion, want %d at least", least, replicas)
+	case seen <= replicas:
+		t.Errorf("replicas was never more than %d", seen)
+	}
 	m.requireEnd("v2")
+}
+
+// watchReplicas follows the Deployment's replicas until watched is called, which returns the fewest and the most of them.
+func watchReplicas(c *harness.Case) (watched func() (least, greatest int32)) {
+	c.T.Helper()
+	ctx, cancel := context.WithCancel(c.Ctx)
+	begun, ended := make(chan struct{}), make(chan error, 1)
+	var least, greatest int32
+	go func() {
+		what := harness.Selected{List: &appsv1.DeploymentList{}, Options: []client.ListOption{client.InNamespace(c.Namespace)}}
+		ended <- harness.Follow(ctx, c.Client, what, func(state map[types.UID]*appsv1.Deployment) bool {
+			for _, d := range state {
+				n := *d.Spec.Replicas
+				if greatest == 0 {
+					least = n
+					close(begun)
+				}
+				least, greatest = min(least, n), max(greatest, n)
+			}
+			return false
+		})
+	}()
+	select {
+	case <-begun:
+	case err := <-ended:
+		c.T.Fatalf("watching the Deployment: %v", err)
+	}
+	return func() (int32, int32) {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			c.T.Errorf("the Deployment was not watched to the end: %v", err)
+		}
+		return least, greatest
+	}
 }
 
 // used is what the pods use, in percent of what they request, as the autoscaler knows it; nil: it does not.

@@ -29,7 +29,9 @@ func testChangeOfMind(t *testing.T, cluster *harness.Cluster) {
 		"a third version supersedes":                   superseded,
 		"undo after a third version reaches stable":    undoneAfterThird,
 		"a third version while the second is promoted": supersededWhilePromoting,
+		"undo at once after a third version":           undoneAtOnce,
 		"pause, set image, resume":                     pausedBefore,
+		"pause, set image, resume, mid-rollout":        pausedMidway,
 		"pause, the candidate fails, resume":           failedWhilePaused,
 		"scale up and down":                            scaled,
 		"scale to 0 and back":                          scaledToZero,
@@ -155,6 +157,20 @@ func undoneAfterThird(c *harness.Case) {
 	m.requireNeverReady(third)
 }
 
+// undoneAtOnce: for a moment the version that was superseded is the one before in the native history, and undo goes there.
+func undoneAtOnce(c *harness.Case) {
+	m := begin(c, slowly)
+	c.SetImage("v3")
+	third := c.AwaitRevision(time.Minute, "v3")
+	if r := c.Do("rollout", "undo", "deployment/"+harness.Name); !strings.Contains(r.Stderr, "back to the stable version") {
+		c.T.Errorf("want a warning that says where the undo goes: %s", r)
+	}
+	requireOutcome(c, 2, v1alpha1.OutcomeAborted)
+	m.requireEnd("v1")
+	m.requireStableKept(replicas)
+	m.requireNeverReady(third)
+}
+
 func supersededWhilePromoting(c *harness.Case) {
 	m := begin(c, slowly)
 	promote(c, m.candidate)
@@ -194,6 +210,41 @@ func pausedBefore(c *harness.Case) {
 	promote(c, m.candidate)
 	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
 	m.requireEnd("v2")
+}
+
+// pausedMidway: while a held workload is paused comes a version that is to have fewer pods. The Deployment controller, which then
+// does nothing but share out N + k, would take the difference from stable; and when the user resumes, the pods of the version before
+// are still there.
+func pausedMidway(c *harness.Case) {
+	const k = replicas
+	policy := func(k int) string {
+		return fmt.Sprintf("steps: [{weight: 20, replicas: %d, approval: true}]\nmaxDuration: 10m", k)
+	}
+	m := begin(c, policy(k))
+	c.AwaitReadyButGated(time.Minute, m.candidate, k)
+	c.Do("rollout", "pause", "deployment/"+harness.Name)
+	c.Policy(policy(1))
+	c.SetImage("v3")
+	// Whatever the Deployment controller makes of it, it has done by then.
+	if d := c.AwaitObserved(); d.Spec.Strategy.RollingUpdate.MaxSurge.IntValue() != k {
+		c.T.Errorf("maxSurge is %v while the user has paused, want that it stays %d", d.Spec.Strategy.RollingUpdate.MaxSurge, k)
+	}
+	requireOutcome(c, 1, v1alpha1.OutcomeSuperseded)
+	c.AwaitPhase(time.Minute, v1alpha1.PhasePaused)
+	m.requireStableKept(replicas)
+	c.Do("rollout", "resume", "deployment/"+harness.Name)
+	third := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
+	if third == m.candidate {
+		c.T.Errorf("the candidate is still %s", third)
+	}
+	c.AwaitDeployment(time.Minute, "one candidate pod is there", func(d *appsv1.Deployment) bool {
+		return image(d) == "v3" && d.Status.UpdatedReplicas == 1 && d.Status.Replicas == replicas+1
+	})
+	m.requireStableKept(replicas)
+	m.requireNeverReady(third)
+	promote(c, third)
+	requireOutcome(c, 2, v1alpha1.OutcomePromoted)
+	m.requireEnd("v3")
 }
 
 // failedWhilePaused: nothing of the Deployment may change while the user has paused, or stable loses pods;

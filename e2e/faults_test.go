@@ -44,6 +44,7 @@ func testFaults(t *testing.T, cluster *harness.Cluster) {
 func testOwnFaults(t *testing.T, cluster *harness.Cluster) {
 	for name, test := range map[string]func(*harness.Case){
 		"pods deleted and evicted":               podsGone,
+		"the Envoy of a pod that serves killed":  servingEnvoyKilled,
 		"sidecars cut off, half-open and slow":   sidecarsDisconnected,
 		"Prometheus slow, nonsensical and away":  unreliablePrometheus,
 		"a bad version while Prometheus is away": badWithoutPrometheus,
@@ -58,7 +59,8 @@ func testOwnFaults(t *testing.T, cluster *harness.Cluster) {
 }
 
 // controlPlaneGone: the leader dies, the next one freezes with all its connections and wakes up as a leader of
-// the past; then there is none at all, while the workload grows, and an Envoy and a whole sidecar are killed.
+// the past; then there is none at all, while a pod starts that was created, with a sidecar, before, the workload grows, and an
+// Envoy and a whole sidecar are killed.
 func controlPlaneGone(c *harness.Case) {
 	m := begin(c, slowly)
 	first, pod := faults.Leader(c, "")
@@ -69,9 +71,12 @@ func controlPlaneGone(c *harness.Case) {
 	thaw()
 	m.requireStableKept(replicas)
 
+	start := unstarted(c, m.stable)
 	back := faults.Away(c, faults.ControlPlane)
-	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
+	late := start()
 	c.AwaitReady(2*time.Minute, m.stable, replicas+1)
+	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+2))
+	c.AwaitReady(2*time.Minute, m.stable, replicas+2)
 	// Requests that a killed process was in the middle of are lost, with or without Headgate. So there are none
 	// that take long.
 	stopAll(c, m.loads)
@@ -90,24 +95,63 @@ func controlPlaneGone(c *harness.Case) {
 	stopAll(c, m.loads)
 	m.requireStableKept(replicas)
 
-	// The sidecar has never heard of a split since it was started again: whoever asks its pod is answered there.
+	// The sidecars have never heard of a split since they were started: whoever asks their pods is answered there.
 	m.loads = c.StartLoads(
 		harness.NamedConfig{Name: "service-later", Config: harness.ToService(harness.AllKinds())},
 		harness.NamedConfig{Name: "pods-later", Config: harness.ToPods(harness.AllKinds())},
-		harness.NamedConfig{Name: "direct", Config: harness.ToPod(candidate().Status.PodIP, shortKinds())},
+		harness.NamedConfig{Name: "again", Config: harness.ToPod(candidate().Status.PodIP, shortKinds())},
+		harness.NamedConfig{Name: "late", Config: harness.ToPod(late, shortKinds())},
 	)
-	direct := m.loads[2]
-	direct.Await(time.Minute, "the pod answers", func(now load.Report) bool { return now.OK > 50 })
-	if r := direct.Report(); r.Versions["v1"].OK != 0 {
-		c.T.Errorf("a sidecar that started without a control plane answers with %v, want v2 alone", r.Versions)
+	started := []struct {
+		to         *harness.Load
+		own, other string
+	}{{m.loads[2], "v2", "v1"}, {m.loads[3], "v1", "v2"}}
+	for _, s := range started {
+		s.to.Await(time.Minute, "the pod answers", func(now load.Report) bool { return now.Versions[s.own].OK > 50 })
+		if r := s.to.Report(); r.Versions[s.other].OK != 0 {
+			c.T.Errorf("a sidecar that started without a control plane answers with %v, want %s alone", r.Versions, s.own)
+		}
 	}
 	back()
-	direct.Await(2*time.Minute, "the sidecar has changed over", func(now load.Report) bool { return now.Versions["v1"].OK > 0 })
-	requireNoFailure(c.T, "to the candidate's pod", direct.Stop())
+	for _, s := range started {
+		s.to.Await(2*time.Minute, "the sidecar has changed over", func(now load.Report) bool { return now.Versions[s.other].OK > 0 })
+		requireNoFailure(c.T, "to a pod of "+s.own, s.to.Stop())
+	}
 	m.loads = m.loads[:2]
 	promote(c, m.candidate)
 	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
 	m.requireEnd("v2")
+}
+
+// unstarted has the workload grow by a pod of stable that the Pod webhook sees and that no node takes, until start is called or the
+// test ends. start returns the pod's address.
+func unstarted(c *harness.Case, stable string) (start func() (ip string)) {
+	c.T.Helper()
+	known := map[string]bool{}
+	for _, p := range c.Pods.Of(stable) {
+		known[p.Name] = true
+	}
+	node := c.Pods.Of(stable)[0].Spec.NodeName
+	c.Do("cordon", node)
+	c.T.Cleanup(func() { c.Do("uncordon", node) })
+	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", len(known)+1))
+	var waiting *corev1.Pod
+	c.Await(time.Minute, "another pod waits for a node", func(ctx context.Context) error {
+		return c.Pods.AwaitPods(ctx, stable, 1, func(p *corev1.Pod) bool {
+			if known[p.Name] || p.Spec.NodeName != "" {
+				return false
+			}
+			waiting = p
+			return true
+		})
+	})
+	if waiting.Labels[v1alpha1.InjectedLabel] != "true" {
+		c.T.Fatalf("pod %s has no sidecar", waiting.Name)
+	}
+	return func() string {
+		c.Do("uncordon", node)
+		return c.AwaitPod(waiting.Name, "it is ready", harness.Ready).Status.PodIP
+	}
 }
 
 // shortKinds are requests that are answered at once.
@@ -131,16 +175,26 @@ func unreliableAPIServer(c *harness.Case) {
 		api.Set(proxyfault.Faults{Latency: metav1.Duration{Duration: 2 * time.Second}})
 		return everywhere(c)
 	})
-	if r, local := c.RestartComponents(c.Ctx, "kube-apiserver", "kubelet"); r.Exit != 0 {
+	first := c.Pods.Of(m.candidate)[0]
+	token := faults.Token(c, first)
+	r, local := c.RestartComponents(c.Ctx, "kube-apiserver", "kubelet")
+	if r.Exit != 0 {
 		c.T.Fatal(r)
 	} else if !local {
-		c.T.Log("the API server itself and the kubelet were not restarted: the cluster is not one of e2e/cluster")
+		c.T.Log("the API server itself and the kubelet were not restarted, and tokens not rotated: the cluster is not one of e2e/cluster")
 	}
 	m.requireStableKept(replicas)
 	refusing := proxyfault.Faults{Every: 3, Statuses: refusals}
 	slow := api.Set(refusing)
 	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
 	c.AwaitReady(2*time.Minute, m.stable, replicas+1)
+	if local {
+		c.Await(2*time.Minute, "the candidate's sidecar has another token", func(ctx context.Context) error {
+			return wait.PollUntilContextCancel(ctx, time.Second, true, func(context.Context) (bool, error) {
+				return faults.Token(c, first) != token, nil
+			})
+		})
+	}
 	m.requireStableKept(replicas)
 	promote(c, m.candidate)
 	c.AwaitPhase(time.Minute, v1alpha1.PhasePromoting)
@@ -154,26 +208,42 @@ func unreliableAPIServer(c *harness.Case) {
 	m.requireEnd("v2")
 }
 
-// anotherCA: sidecars were told the old one when their pod was created, and without data nothing is accepted and
-// nothing is held against the candidate.
+// anotherCA: sidecars were told the old one when their pod was created, and find the control plane with it whenever they have
+// to; the API server changes over at a time of its own. Meanwhile there is no Prometheus: without data nothing is accepted
+// and nothing is held against the candidate.
 func anotherCA(c *harness.Case) {
 	m := begin(c, "steps: [{weight: 20, minDuration: 10s}, {weight: 50, minDuration: 5s}]\nmaxDuration: 60s")
+	old := c.Pods.Of(m.stable)[0]
 	back := faults.Away(c, faults.Prometheus)
+	stop := keepUpdating(c)
 	faults.ReplaceCA(c)
-	c.Await(time.Minute, "the webhook is trusted again", func(ctx context.Context) error {
-		return wait.PollUntilContextCancel(ctx, time.Second, true, func(context.Context) (bool, error) {
-			return c.Try("annotate", "--overwrite", "deployment", harness.Name, "team=shop").Exit == 0, nil
-		})
-	})
 	c.Do("scale", "deployment", harness.Name, fmt.Sprintf("--replicas=%d", replicas+1))
 	c.AwaitReady(2*time.Minute, m.stable, replicas+1)
+	faults.Restart(c)
+	for _, refusal := range stop() {
+		c.T.Errorf("an update was refused while the CA was replaced: %v", refusal)
+	}
 	requireBlind(c)
 	m.requireStableKept(replicas)
-	back()
-	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
-	// All sidecars know the new CA now.
+	c.Do("rollout", "undo", "deployment/"+harness.Name)
+	requireOutcome(c, 1, v1alpha1.OutcomeAborted)
 	c.AwaitStable()
-	m.requireThird(2)
+	stopAll(c, m.loads)
+
+	back()
+	m.loads = c.StartLoads(
+		harness.NamedConfig{Name: "service-later", Config: harness.ToService(harness.AllKinds())},
+		harness.NamedConfig{Name: "old", Config: harness.ToPod(old.Status.PodIP, shortKinds())},
+	)
+	c.SetImage("v3")
+	third := c.AwaitWeight(2*time.Minute, 0, 20).Status.Candidate.Hash
+	toOld := m.loads[1]
+	toOld.Await(time.Minute, "a sidecar that was told the old CA hears of the third version", func(now load.Report) bool { return now.Versions["v3"].OK > 0 })
+	requireNoFailure(c.T, "to a pod that was told the old CA", toOld.Stop()) // it is replaced soon
+	m.loads = m.loads[:1]
+	m.requireNeverReady(third)
+	requireOutcome(c, 2, v1alpha1.OutcomePromoted)
+	m.requireEnd("v3")
 }
 
 // requireBlind waits until the Rollout says that there is no data, and checks that nothing was concluded from it.
@@ -204,6 +274,54 @@ func podsGone(c *harness.Case) {
 	c.AwaitPhase(time.Minute, v1alpha1.PhasePromoting)
 	faults.Evict(c, c.Pods.Of(m.candidate)[0])
 	c.Do("delete", "pod", c.Pods.Of(m.stable)[0].Name, "--wait=false")
+	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
+	m.requireEnd("v2")
+}
+
+// servingEnvoyKilled: clients of a stable pod talk to its Envoy, as natively to the app. What that was in the middle of when it was
+// killed is lost, and what comes until it is there again, or the pod is known not to be ready. Nobody else loses anything,
+// however long it takes.
+func servingEnvoyKilled(c *harness.Case) {
+	var pods []*corev1.Pod
+	m := beginUnder(c, slowly, func(c *harness.Case) []*harness.Load {
+		pods = c.Pods.Of(c.AwaitStable().Status.Stable.Hash)
+		return c.StartLoads(
+			harness.NamedConfig{Name: "service", Config: harness.ToService(harness.AllKinds())},
+			harness.NamedConfig{Name: "another", Config: harness.ToPod(pods[1].Status.PodIP, harness.AllKinds())},
+			harness.NamedConfig{Name: "killed", Config: harness.ToPod(pods[0].Status.PodIP, shortKinds())},
+		)
+	})
+	service, another, killed := m.loads[0], m.loads[1], m.loads[2]
+	away := interval{from: time.Now()}
+	faults.Kill(c, faults.Envoy(pods[0]))
+	away.to = time.Now().Add(envoyAway)
+	before := killed.Report()
+	killed.Await(envoyAway, "the pod answers again", func(now load.Report) bool {
+		return now.Versions["v1"].OK > before.Versions["v1"].OK+50 && now.Versions["v2"].OK > before.Versions["v2"].OK
+	})
+	killed.Stop()
+	c.AwaitReady(time.Minute, m.stable, replicas)
+	another.Await(time.Minute, "long requests have ended", func(now load.Report) bool { return now.At.After(away.to) })
+	requireNoFailure(c.T, "to another pod", another.Stop())
+	r := service.Stop()
+	// What comes for one pod of two meanwhile, and what takes long.
+	if most := requestsWithin(1, unreadyWithin) + 13; r.Failed > most {
+		c.T.Errorf("%d requests failed, want at most %d: %v %v", r.Failed, most, r.Classes, r.Versions)
+	}
+	for class := range r.Classes {
+		if strings.HasPrefix(class, "status-") {
+			c.T.Errorf("requests were answered with a failure: %v", r.Classes)
+		}
+	}
+	each(service.Reports(), func(before, now load.Report) {
+		if lost := now.Failed - before.Failed; lost > 0 && !away.overlaps(interval{before.At, now.At}) {
+			c.T.Errorf("%d requests failed at %v, long after an Envoy was killed at %v", lost, now.At, away.from)
+		}
+	})
+	c.T.Logf("%d of %d requests were lost with the Envoy: %v", r.Failed, r.Sent, r.Classes)
+	m.requireStableKept(replicas - 1)
+	m.loads = everywhereAs(c, "later-")
+	promote(c, m.candidate)
 	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
 	m.requireEnd("v2")
 }
@@ -246,7 +364,8 @@ func sidecarsDisconnected(c *harness.Case) {
 	m.requireEnd("v3")
 }
 
-// unreliablePrometheus answers late, then with nothing that is a number, then not at all.
+// unreliablePrometheus answers with nothing that is a number, then late, then not at all, and at last as if every counter had begun
+// again.
 func unreliablePrometheus(c *harness.Case) {
 	prometheus, url := faults.NewPrometheus(c)
 	prometheus.Set(proxyfault.Faults{NaN: true})
@@ -256,7 +375,7 @@ func unreliablePrometheus(c *harness.Case) {
 	prometheus.Set(proxyfault.Faults{AwayFor: metav1.Duration{Duration: time.Hour}})
 	requireBlind(c)
 	m.requireStableKept(replicas)
-	prometheus.Set(proxyfault.Faults{})
+	prometheus.Set(proxyfault.Faults{Reset: true})
 	requireOutcome(c, 1, v1alpha1.OutcomePromoted)
 	m.requireEnd("v2")
 }

@@ -35,12 +35,7 @@ func testUnsplit(t *testing.T, cluster *harness.Cluster) {
 	})
 	t.Run("hostNetwork", func(t *testing.T) {
 		t.Parallel()
-		c := cluster.NewCase(t, harness.Enabled)
-		c.Policy(slowly)
-		// It neither declares nor opens a port: there is one node, and two of its pods must fit there.
-		c.Deploy("replicas=1", "tag=deaf", "probe=none", "ports=false", "pod.hostNetwork=true")
-		c.AwaitStable()
-		atOnce(c, "hostNetwork", "set", "env", "deployment/"+harness.Name, "RELEASE=2")
+		onHostNetwork(cluster.NewCase(t, harness.Enabled))
 	})
 	t.Run("no ports", func(t *testing.T) {
 		t.Parallel()
@@ -68,6 +63,26 @@ func testUnsplit(t *testing.T, cluster *harness.Cluster) {
 		t.Parallel()
 		shortGrace(cluster.NewCase(t, harness.Enabled))
 	})
+}
+
+// onHostNetwork: there is one node, on which two pods can't have one port. So natively, too, nobody serves while one pod
+// replaces the other, and the clients come before and after.
+func onHostNetwork(c *harness.Case) {
+	c.Policy(slowly)
+	c.Deploy("replicas=1", "pod.hostNetwork=true", "strategy.type=RollingUpdate", "strategy.rollingUpdate.maxSurge=0", "strategy.rollingUpdate.maxUnavailable=1")
+	served := func(name, version string) {
+		l := c.StartLoad(name, harness.ToService(shortKinds()))
+		l.Await(time.Minute, "it is served", func(now load.Report) bool { return now.Versions[version].OK > 100 })
+		requireNoFailure(c.T, name, l.Stop())
+	}
+	c.AwaitStable()
+	served("before", "v1")
+	atOnce(c, "maxSurge is 0", setImage("v2")...)
+	served("after", "v2")
+	// With room for another pod, hostNetwork itself is the reason.
+	c.Apply(c.Manifest("replicas=1", "tag=deaf", "probe=none", "ports=false", "pod.hostNetwork=true"))
+	c.AwaitStable()
+	atOnce(c, "hostNetwork", "set", "env", "deployment/"+harness.Name, "RELEASE=2")
 }
 
 // portRenamed gives the port of every version but the first another name, and has the Services target that.
@@ -223,8 +238,12 @@ func baseline(c *harness.Case) {
 func shortGrace(c *harness.Case) {
 	c.Policy(slowly)
 	c.Deploy("replicas=3", "pod.terminationGracePeriodSeconds=3", "env.DRAIN=1s")
-	stable := c.AwaitStable().Status.Stable.Hash
-	c.Pods.Mark(stable)
+	for _, pod := range c.Pods.Of(c.AwaitStable().Status.Stable.Hash) {
+		if got := *pod.Spec.TerminationGracePeriodSeconds; got < 3+5 {
+			c.T.Errorf("pod %s is granted %d s, want the user's 3 and the 5 in which it goes out of traffic", pod.Name, got)
+		}
+	}
+	c.Pods.Mark(harness.AnyRevision)
 	// Nothing that takes longer than the app is granted.
 	brief := map[load.Kind]float64{load.KindHTTP1: 12, load.KindNew: 6, load.KindH2C: 4, load.KindGRPC: 6}
 	loads := c.StartLoads(
@@ -232,5 +251,9 @@ func shortGrace(c *harness.Case) {
 		harness.NamedConfig{Name: "pods", Config: harness.ToPods(brief)},
 	)
 	managed(c, "v2", 0)
+	// The API's default, 25 %, allows 0 of 3 to be away.
+	if least := c.Pods.Least(harness.AnyRevision); least < 3 {
+		c.T.Errorf("only %d pods were ready at some moment, want 3 throughout", least)
+	}
 	stopAll(c, loads)
 }

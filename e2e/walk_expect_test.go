@@ -144,7 +144,7 @@ func (w *walk) mayLackSidecars() bool {
 	}
 	bare := slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return p.Labels[v1alpha1.InjectedLabel] != "true" })
 	_, deaf := w.deafAt(time.Now())
-	return bare || w.anotherCA || deaf || slices.ContainsFunc(w.spares, func(s spare) bool { return s.to.After(time.Now()) })
+	return bare || deaf || slices.ContainsFunc(w.spares, func(s spare) bool { return s.to.After(time.Now()) })
 }
 
 // mayBeEmpty begins a time in which there may be no pods, because the user wants it so.
@@ -251,17 +251,17 @@ func idle(r *v1alpha1.Rollout) bool {
 	return r.Status.Phase == v1alpha1.PhaseIdle && r.Status.Stable.Hash != ""
 }
 
-// requireSidecars makes an update that brings sidecars, where pods came while nobody injected them, or know another CA. Without
-// sidecars it goes out at once, and says so.
+// requireSidecars makes an update that brings sidecars, where pods came while nobody injected them. It goes out at once, and says
+// so.
 func (w *walk) requireSidecars() {
 	stable := w.status().Stable.Hash
 	bare := slices.ContainsFunc(w.Pods.Of(stable), func(p *corev1.Pod) bool { return p.Labels[v1alpha1.InjectedLabel] != "true" })
-	if !bare && !w.anotherCA {
+	if !bare {
 		return
 	}
 	since := time.Now()
 	r := w.Do("set", "env", "deployment/"+harness.Name, "WALK=sidecars")
-	if bare && !strings.Contains(r.Stderr, "this update brings the sidecar") {
+	if !strings.Contains(r.Stderr, "this update brings the sidecar") {
 		w.T.Errorf("pods of stable have no sidecar, and no warning says that the update goes out at once: %s", r)
 	}
 	w.hear(r.Stderr, since)

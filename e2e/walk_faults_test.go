@@ -190,15 +190,15 @@ func (w *walk) certificate(replace func(*harness.Case)) func(string) {
 	}
 }
 
-// replaceCA does so once: sidecars were told the CA when their pod was created.
+// replaceCA does so as often as pods may live through it.
 func (w *walk) replaceCA(what string) {
-	if w.anotherCA || w.suffers(faults.ControlPlane) {
+	const most = 4
+	if w.cas == most || w.suffers(faults.ControlPlane) {
 		return
 	}
-	w.anotherCA = true
+	w.cas++
 	faults.ReplaceCA(w.Case)
 	w.say("%s", what)
-	faults.AwaitReady(w.Case, faults.ControlPlane) // the API server trusts it
 }
 
 // restart kills a component of the cluster, where that is possible.
@@ -265,6 +265,7 @@ func (w *walk) unreliablePrometheus(string) {
 	}
 	how := pick(w.rand, []unreliable{
 		{"Prometheus answers nonsense", proxyfault.Faults{NaN: true}},
+		{"Prometheus' counters begin again", proxyfault.Faults{Reset: true}},
 		{"Prometheus is slow", proxyfault.Faults{Latency: metav1.Duration{Duration: 5 * time.Second}}},
 		{"Prometheus refuses connections", proxyfault.Faults{AwayFor: metav1.Duration{Duration: time.Hour}}},
 	})

@@ -79,9 +79,9 @@ type walk struct {
 	user
 	// broken are the faults that have not been mended, oldest first.
 	broken []fault
-	// anotherCA: it was replaced, which is done once. Pods that are older can't connect again.
-	anotherCA bool
-	seen      *seen
+	// cas is how often the CA was replaced.
+	cas  int
+	seen *seen
 	known
 }
 

@@ -31,6 +31,7 @@ func rows() []row {
 		unmanaged,          // row 1
 		bypassed,           // row 2
 		backToStable,       // row 3
+		undone,             // row 3
 		rejectedAgain,      // row 4
 		earlierStable,      // row 5
 		cannotHold,         // row 6
@@ -147,6 +148,27 @@ func backToStable(r *request) (verdict, bool) {
 		v.action, v.warning = ActionReleaseBack, "back to the stable version: the rollout ends"+r.whenResumed()
 	}
 	return v, r.isStable()
+}
+
+// undone is row 3 too: for a second or two the version that was superseded is the one before in the native history, and `rollout
+// undo` names it. It brings along what that version's ReplicaSet has noted of its own hold; whoever means this version itself, by
+// its image or a manifest, leaves the annotation as it is.
+func undone(r *request) (verdict, bool) {
+	if !r.changed || r.paused || r.hold == nil || r.stable == nil || !r.bringsHoldOfAnother() || slices.ContainsFunc(r.in.ReplicaSets, r.isEarlierStable) {
+		return verdict{}, false
+	}
+	return verdict{
+			row: RowStable, action: ActionReleaseBack, back: true,
+			warning: "back to the stable version, not to the one before that was superseded: the rollout ends",
+			reason:  "an undo to a version that was superseded",
+		}, slices.ContainsFunc(r.in.ReplicaSets, func(rs *appsv1.ReplicaSet) bool {
+			return EqualTemplate(&rs.Spec.Template, &r.in.New.Spec.Template)
+		})
+}
+
+// bringsHoldOfAnother: the new object has the annotation of a hold that was on its template, and not on the old object's.
+func (r *request) bringsHoldOfAnother() bool {
+	return r.arrived != nil && !r.calledAgain() && r.arrived.Template == r.digest() && r.arrived.Template != r.hold.Template
 }
 
 // rejectedAgain is row 4: a tool puts the version that failed back again and again. It is kept, never

@@ -157,6 +157,11 @@ func TestRow3Stable(t *testing.T) {
 	// What an undo brings along: the annotations that stable's ReplicaSet has from its own rollout.
 	undone := replicaSet("v1", 10)
 	undone.Annotations = deployment("v1", heldBy(2, rolling("9", "9", 99))).Annotations
+	superseded := replicaSet("v2", 0)
+	superseded.Annotations = deployment("v2", heldBy(1, rolling("9", "9", 99))).Annotations
+	third := deployment("v3", heldBy(2, rolling("4", "2", 300)))
+	all := owning(replicaSet("v1", 10), superseded, replicaSet("v3", 0))
+	triedAgain := outcome{Row: RowCandidate, Action: ActionHold, Version: "v2", Fields: heldFields(1), K: 1, User: rolling("4", "2", 300), Gate: closed, Warned: 1}
 	checkHold(t, map[string]holdCase{
 		"the stable version applied again aborts the rollout": {
 			in:   update(held, with(held, setTemplate("v1"))),
@@ -165,6 +170,18 @@ func TestRow3Stable(t *testing.T) {
 		"an undo brings old annotations, which count for nothing": {
 			in:   update(held, with(held, setTemplateOf(undone)), owning(undone, replicaSet("v2", 0))),
 			want: outcome{Row: RowStable, Action: ActionReleaseBack, Version: "v1", Fields: rolling("4", "2", 300), Gate: open, Warned: 1},
+		},
+		"an undo that names the version that was superseded a moment ago goes to stable": {
+			in:   update(third, with(third, setTemplateOf(superseded)), all),
+			want: outcome{Row: RowStable, Action: ActionReleaseBack, Version: "v1", Fields: rolling("4", "2", 300), Gate: open, Warned: 1},
+		},
+		"the version that was superseded a moment ago, by its image": {
+			in:   update(third, with(third, setTemplate("v2")), all),
+			want: triedAgain,
+		},
+		"a manifest of the version that was superseded, exported when it was held": {
+			in:   update(third, with(third, setTemplateOf(superseded)), owning(replicaSet("v1", 10), replicaSet("v3", 0))),
+			want: triedAgain,
 		},
 		"the stable version with new fields takes those": {
 			in:   update(held, with(held, setTemplate("v1"), fields(rolling("1", "0", 60)))),

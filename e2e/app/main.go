@@ -24,7 +24,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
-		"load": runLoad, "admit": runAdmit, "proxy": runProxy, "signal": runSignal, "network": runNetwork,
+		"load": runLoad, "admit": runAdmit, "proxy": runProxy, "signal": runSignal, "network": runNetwork, "digest": runDigest,
 	}
 	if len(args) > 0 {
 		command, known := commands[args[0]]

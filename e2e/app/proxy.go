@@ -38,6 +38,8 @@ type faultyProxy struct {
 	writes   atomic.Int64
 	refused  atomic.Int64
 
+	began counters // of the faults that are in force
+
 	// address and tls (nil: none) are where and how it listens.
 	address string
 	tls     *tls.Config
@@ -84,6 +86,7 @@ func runProxy(ctx context.Context, args []string) error {
 // set makes the proxy behave like this from now on.
 func (p *faultyProxy) set(f proxyfault.Faults) error {
 	p.faults.Store(&f)
+	p.began.forget()
 	if f.AwayFor.Duration <= 0 {
 		return p.listen()
 	}
@@ -151,7 +154,8 @@ func (p *faultyProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	p.next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), faultsKey{}, f)))
+	r = r.WithContext(context.WithValue(r.Context(), faultsKey{}, f))
+	p.next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), countersKey{}, &p.began)))
 }
 
 // faultsKey is the key by which a request's context has the faults that were in force when it came.
@@ -177,15 +181,19 @@ func forwarder(to string) (http.Handler, error) {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			if f, ok := r.In.Context().Value(faultsKey{}).(*proxyfault.Faults); ok && f.NaN {
+			if f, ok := r.In.Context().Value(faultsKey{}).(*proxyfault.Faults); ok && (f.NaN || f.Reset) {
 				r.Out.Header.Del("Accept-Encoding") // the transport decompresses only what it asked for itself
 			}
 		},
 		FlushInterval: -1, // watches
 		Transport:     transport,
 		ModifyResponse: func(r *http.Response) error {
-			if f, ok := r.Request.Context().Value(faultsKey{}).(*proxyfault.Faults); ok && f.NaN {
-				return spoil(r)
+			f, ok := r.Request.Context().Value(faultsKey{}).(*proxyfault.Faults)
+			switch {
+			case ok && f.NaN:
+				return changed(r, func(body []byte) []byte { return sample.ReplaceAll(body, []byte(`$1"NaN"`)) })
+			case ok && f.Reset:
+				return restarted(r)
 			}
 			return nil
 		},
@@ -195,14 +203,14 @@ func forwarder(to string) (http.Handler, error) {
 // sample is the value of one in the answer to an instant query: [time, "value"].
 var sample = regexp.MustCompile(`("value":\[[^,\]]*,)"[^"]*"`)
 
-// spoil replaces all samples in an answer.
-func spoil(r *http.Response) error {
+// changed replaces the body of an answer.
+func changed(r *http.Response, change func([]byte) []byte) error {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return fmt.Errorf("reading the server's answer: %w", err)
 	}
 	_ = r.Body.Close()
-	body = sample.ReplaceAll(body, []byte(`$1"NaN"`))
+	body = change(body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	r.Header.Set("Content-Length", strconv.Itoa(len(body)))

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,6 +34,27 @@ func runSignal(_ context.Context, args []string) error {
 			return fmt.Errorf("sending %s to process %d: %w", args[2], pid, err)
 		}
 	}
+	return nil
+}
+
+// runDigest prints the SHA-256 of a file as a container's processes of a name see it: digest CONTAINER-ID PROGRAM PATH. Like
+// runSignal, it must see the node's processes.
+func runDigest(_ context.Context, args []string) error {
+	if len(args) != 3 || len(args[0]) < 12 {
+		return fmt.Errorf("want CONTAINER-ID PROGRAM PATH, got %q", args)
+	}
+	processes, err := findProcesses("/proc", args[0], args[1])
+	if err != nil {
+		return err
+	}
+	if len(processes) == 0 {
+		return fmt.Errorf("container %s has no process %q", args[0], args[1])
+	}
+	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(processes[0]), "root", args[2]))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%x\n", sha256.Sum256(content))
 	return nil
 }
 

@@ -5,9 +5,11 @@
 // it ends.
 //
 //	Kill, Freeze      processes of pods, by a privileged pod on their node
+//	Token             tells whether a sidecar's token was rotated
 //	Evict, Disconnect single pods, and sidecars from the control plane
 //	Shut              sidecars from the pods of the other revision
-//	NewPrometheus     a Prometheus that is slow, answers nonsense or not at all, for the policies that name it
+//	NewPrometheus     a Prometheus that is slow, answers nonsense, begins to count again or does not answer, for the
+//	                  policies that name it
 //	RotateCertificate the certificate that webhooks and xDS share; nobody should notice
 //
 // These are noticed by the whole cluster, so that a case which uses them runs alone:
@@ -15,7 +17,8 @@
 //	Leader, Away      the control plane, and the Prometheus that the chart brings
 //	Hurry             ends the kubelet's back-off when the control plane could not run for a while
 //	NewAPIServer      delays and refuses what the control plane asks of the API server
-//	ReplaceCA         the CA that sidecars and the API server trust
+//	Restart           the control plane, as an update of it does
+//	ReplaceCA         the CA that sidecars and the API server trust; nobody should notice either
 //	ExpireCertificate a certificate that nobody accepts, until there is another one
 //	Refuse, Hang      a webhook that refuses connections, or never answers
 package faults

@@ -111,8 +111,14 @@ func mended(c *harness.Case, mend func()) func() {
 	return once
 }
 
+// Token is a digest of the token by which a pod's sidecar is known to the control plane.
+func Token(c *harness.Case, pod *corev1.Pod) string {
+	c.T.Helper()
+	return strings.TrimSpace(Sidecar(pod).onNode(c, "digest", v1alpha1.TokenMountPath+"/token").Stdout)
+}
+
 // onNode has a pod on the same node, which may see all processes there, do something to this one.
-func (p Process) onNode(c *harness.Case, verb string, args ...string) {
+func (p Process) onNode(c *harness.Case, verb string, args ...string) harness.Result {
 	c.T.Helper()
 	agent := "agent-" + p.Pod.Spec.NodeName
 	root, yes := int64(0), true
@@ -130,7 +136,7 @@ func (p Process) onNode(c *harness.Case, verb string, args ...string) {
 		c.T.Fatalf("creating a pod that breaks others: %v", err)
 	}
 	c.AwaitPod(agent, "it runs", harness.Ready)
-	c.Do(append([]string{"exec", agent, "--", "/app", verb, p.containerID(), p.Program}, args...)...)
+	return c.Do(append([]string{"exec", agent, "--", "/app", verb, p.containerID(), p.Program}, args...)...)
 }
 
 // containerID is the container runtime's name for the container as it ran when the pod was read.

@@ -48,6 +48,13 @@ func Away(c *harness.Case, deployment string) (back func()) {
 	})
 }
 
+// Restart replaces the control plane's pods, one after the other: every sidecar has to open another stream.
+func Restart(c *harness.Case) {
+	c.T.Helper()
+	system(c, "rollout", "restart", "deployment/"+ControlPlane)
+	system(c, "rollout", "status", "deployment/"+ControlPlane, "--timeout=3m")
+}
+
 // AwaitReady waits until all pods that one of these Deployments should have are ready, and the control plane's also are
 // reached by the API server.
 func AwaitReady(c *harness.Case, deployment string) {

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -67,14 +68,28 @@ func expiredNow(secret map[string][]byte) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
-// ReplaceCA takes the CA away, too. Webhook calls may fail in the moment in which the API server changes over to the new one.
+// ReplaceCA takes the CA away, too, and returns when the API server has been told to trust the new one alone. It is meant
+// to disturb nobody.
 func ReplaceCA(c *harness.Case) {
 	c.T.Helper()
-	replaced(c, "ca.crt", `{"data":null}`)
+	ca := replaced(c, "ca.crt", `{"data":null}`)
+	c.Await(patience, "the API server is told the new CA", func(ctx context.Context) error {
+		what := harness.Selected{List: &admissionregistrationv1.MutatingWebhookConfigurationList{}}
+		return harness.Follow(ctx, c.Client, what, func(state map[types.UID]*admissionregistrationv1.MutatingWebhookConfiguration) bool {
+			for _, configuration := range state {
+				for _, w := range configuration.Webhooks {
+					if configuration.Name == webhookConfiguration && !bytes.Equal(w.ClientConfig.CABundle, ca) {
+						return false
+					}
+				}
+			}
+			return true
+		})
+	})
 }
 
 // replaced patches the Secret and waits until this key has a new value, other than it had and than the patch may have set.
-func replaced(c *harness.Case, key, patch string, patched ...byte) {
+func replaced(c *harness.Case, key, patch string, patched ...byte) (now []byte) {
 	c.T.Helper()
 	var before corev1.Secret
 	if err := c.Client.Get(c.Ctx, client.ObjectKey{Namespace: harness.SystemNamespace, Name: secretName}, &before); err != nil {
@@ -85,7 +100,11 @@ func replaced(c *harness.Case, key, patch string, patched ...byte) {
 		what := harness.Selected{List: &corev1.SecretList{}, Options: []client.ListOption{client.InNamespace(harness.SystemNamespace)}}
 		return harness.Follow(ctx, c.Client, what, func(state map[types.UID]*corev1.Secret) bool {
 			s, there := state[before.UID]
-			return there && len(s.Data[key]) > 0 && !bytes.Equal(s.Data[key], before.Data[key]) && !bytes.Equal(s.Data[key], patched)
+			if there {
+				now = s.Data[key]
+			}
+			return len(now) > 0 && !bytes.Equal(now, before.Data[key]) && !bytes.Equal(now, patched)
 		})
 	})
+	return now
 }

@@ -23,6 +23,9 @@ const (
 	PodWebhook        Webhook = "pods.headgate.dev"
 )
 
+// webhookConfiguration has both.
+const webhookConfiguration = "zz-headgate"
+
 // Refuse makes the API server call a webhook where connections are refused, until it is mended or the test ends.
 func Refuse(c *harness.Case, w Webhook) (mend func()) {
 	c.T.Helper()
@@ -55,7 +58,7 @@ func (w Webhook) pointedTo(c *harness.Case, namespace, service string, port int)
 	c.T.Helper()
 	point := func(namespace, service string, port int) {
 		patch := fmt.Sprintf(`{"webhooks":[{"name":%q,"clientConfig":{"service":{"namespace":%q,"name":%q,"port":%d}}}]}`, w, namespace, service, port)
-		system(c, "patch", "mutatingwebhookconfiguration", "zz-headgate", "--type=strategic", "-p", patch)
+		system(c, "patch", "mutatingwebhookconfiguration", webhookConfiguration, "--type=strategic", "-p", patch)
 	}
 	point(namespace, service, port)
 	return mended(c, func() { point(harness.SystemNamespace, harness.SystemName, 443) })

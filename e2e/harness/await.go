@@ -128,6 +128,24 @@ func (c *Case) AwaitNode(name, what string, ok func(*corev1.Node) bool) {
 	})
 }
 
+// AwaitRevision waits until there is a ReplicaSet of the workload's with this version of the sample application, and returns the
+// revision.
+func (c *Case) AwaitRevision(within time.Duration, tag string) (revision string) {
+	c.T.Helper()
+	c.Await(within, "there is a revision of "+tag, func(ctx context.Context) error {
+		opts := append(c.in(), client.MatchingLabels{"app": Name})
+		return Follow(ctx, c.Client, Selected{&appsv1.ReplicaSetList{}, opts}, func(state map[types.UID]*appsv1.ReplicaSet) bool {
+			for _, rs := range state {
+				if rs.Spec.Template.Spec.Containers[0].Image == AppImage+tag {
+					revision = rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+				}
+			}
+			return revision != ""
+		})
+	})
+	return revision
+}
+
 // AwaitForgotten waits until a revision is in the native history no more, so that no undo can reach it.
 func (c *Case) AwaitForgotten(within time.Duration, revision string) {
 	c.T.Helper()

@@ -4,6 +4,10 @@
 // Package certs serves the certificate that webhooks and xDS share, from its Secret, and has it
 // rotated by open-policy-agent/cert-controller (or leaves that to cert-manager).
 //
+// Another CA disturbs nobody: the one before signs its key (cross.go), so that clients which were told either
+// trust what is served, and the API server is told the new one only when every replica serves its certificate
+// (publish.go).
+//
 // The certificate is taken from the Secret by an informer, not from a mounted volume: the kubelet
 // refreshes volumes only about once a minute, which every first install would wait for.
 package certs
@@ -14,7 +18,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -35,6 +38,13 @@ const (
 	renewBefore    = 30 * 24 * time.Hour
 	caValidity     = 10 * 365 * 24 * time.Hour
 	checkEvery     = 12 * time.Hour
+)
+
+// Keys of the Secret beside those of type kubernetes.io/tls.
+const (
+	caCertKey       = "ca.crt"
+	caPrivateKeyKey = "ca.key"
+	crossKey        = "cross.crt"
 )
 
 // MountPath is where the chart mounts the Secret.
@@ -58,20 +68,24 @@ type Keeper struct {
 	registered atomic.Pointer[admissionregistrationv1.MutatingWebhookConfiguration] // nil: there is none
 	trusted    atomic.Bool                                                          // it was trusted once
 
-	choice sync.Mutex           // held while served is chosen
+	choice sync.Mutex           // held while current is taken, or served chosen
 	served atomic.Pointer[pair] // current, or the one before
+
+	changed chan struct{} // has an element when the publisher has something to look at
 }
 
 type pair struct {
-	certificate tls.Certificate
+	certificate tls.Certificate // its chain ends with cross
 	ca          string
-	data        map[string][]byte // as it was in the Secret
+	caKey       []byte              // as PEM; empty where cert-manager keeps it
+	cross       []*x509.Certificate // see crossed
+	since       time.Time           // when the CA was first seen here
 }
 
 // NewKeeper keeps the certificate of a Secret with the keys of type kubernetes.io/tls, and ca.crt besides. The API
 // server is told to trust it by the mutating webhook configuration of the given name.
 func NewKeeper(secret types.NamespacedName, webhookConfiguration string) *Keeper {
-	return &Keeper{secret: secret, configuration: webhookConfiguration}
+	return &Keeper{secret: secret, configuration: webhookConfiguration, changed: make(chan struct{}, 1)}
 }
 
 // Watch follows the Secret and the webhook configuration through the manager's cache; the cache must be
@@ -81,9 +95,9 @@ func (k *Keeper) Watch(ctx context.Context, mgr ctrl.Manager) error {
 		switch {
 		case s.Namespace != k.secret.Namespace || s.Name != k.secret.Name:
 		case deleted:
-			mgr.GetLogger().Error(errGone, "Make it again, empty, before the last of these replicas ends: the leader puts back what it still has", "secret", k.secret)
+			mgr.GetLogger().Error(errGone, "Make it again, empty, before the last of these replicas ends: sidecars that run will trust the new CA by the one of now", "secret", k.secret)
 		default:
-			k.take(s.Data)
+			k.take(s.Data, time.Now())
 		}
 	})
 	if err != nil {
@@ -134,17 +148,23 @@ func follow[T any, P interface {
 }
 
 // take keeps a pair that can be used; a Secret half written is ignored, and the last good one stays.
-func (k *Keeper) take(data map[string][]byte) {
+func (k *Keeper) take(data map[string][]byte, now time.Time) {
 	certificate, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
-	if err != nil || len(data[caCert]) == 0 {
+	if err != nil || len(data[caCertKey]) == 0 {
 		return
 	}
-	k.current.Store(&pair{certificate: certificate, ca: string(data[caCert]), data: maps.Clone(data)})
+	k.choice.Lock()
+	defer k.choice.Unlock()
+	next := &pair{certificate: certificate, ca: string(data[caCertKey]), caKey: data[caPrivateKeyKey], since: now}
+	next.follow(k.current.Load(), data[crossKey])
+	k.current.Store(next)
 	k.choose()
 }
 
 // register notes what the API server trusts; nil: it calls no webhook of ours.
 func (k *Keeper) register(c *admissionregistrationv1.MutatingWebhookConfiguration) {
+	k.choice.Lock()
+	defer k.choice.Unlock()
 	k.registered.Store(c)
 	k.choose()
 }
@@ -152,11 +172,13 @@ func (k *Keeper) register(c *admissionregistrationv1.MutatingWebhookConfiguratio
 // choose has the certificate of another CA wait until the API server trusts it, unless it does not trust the one
 // before either: calls of webhooks would fail until then, and those that may fail would let updates pass.
 func (k *Keeper) choose() {
-	k.choice.Lock()
-	defer k.choice.Unlock()
 	current, served, c := k.current.Load(), k.served.Load(), k.registered.Load()
 	if served == nil || current.trustedByAll(c) || !served.trustedByAll(c) {
 		k.served.Store(current)
+	}
+	select {
+	case k.changed <- struct{}{}:
+	default: // it has yet to look
 	}
 }
 

@@ -120,9 +120,9 @@ func TestTheLastGoodCertificateStays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, want := newKeeper(), newKeeper()
-			k.take(first)
-			k.take(tc.next)
-			want.take(tc.want)
+			k.take(first, time.Now())
+			k.take(tc.next, time.Now())
+			want.take(tc.want, time.Now())
 			if k.CA() != string(tc.want["ca.crt"]) {
 				t.Error("the CA is not the one that belongs to the certificate")
 			}
@@ -172,12 +172,12 @@ func TestAnotherCAIsServedWhenItIsTrusted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newKeeper()
-			k.take(first)
+			k.take(first, time.Now())
 			k.register(tc.before)
-			k.take(second)
+			k.take(second, time.Now())
 			k.register(tc.after)
 			want := newKeeper()
-			want.take(tc.want)
+			want.take(tc.want, time.Now())
 			if err := handshake(t, k, want, serverName); err != nil {
 				t.Errorf("a client that trusts the expected CA: %v", err)
 			}
@@ -190,12 +190,12 @@ func TestAnotherCAIsServedWhenItIsTrusted(t *testing.T) {
 		})
 	}
 	k := newKeeper()
-	k.take(first)
+	k.take(first, time.Now())
 	k.register(trusts(first))
-	k.take(second)
-	k.take(third)
+	k.take(second, time.Now())
+	k.take(third, time.Now())
 	want := newKeeper()
-	want.take(first)
+	want.take(first, time.Now())
 	if err := handshake(t, k, want, serverName); err != nil {
 		t.Errorf("after two more that are not trusted yet: %v", err)
 	}
@@ -227,7 +227,7 @@ func TestReadyWhenTheAPIServerTrustsTheCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newKeeper()
-			k.take(ours)
+			k.take(ours, time.Now())
 			var err error
 			for _, c := range tc.states {
 				k.register(c)
@@ -242,8 +242,8 @@ func TestReadyWhenTheAPIServerTrustsTheCertificate(t *testing.T) {
 
 func TestClientsTrustTheCAAndTheNameAlone(t *testing.T) {
 	k, stranger := newKeeper(), newKeeper()
-	k.take(secretData(t))
-	stranger.take(secretData(t))
+	k.take(secretData(t), time.Now())
+	stranger.take(secretData(t), time.Now())
 	var unknown x509.UnknownAuthorityError
 	if err := handshake(t, stranger, k, serverName); !errors.As(err, &unknown) {
 		t.Errorf("a server with a stranger's certificate: %v", err)

@@ -15,18 +15,13 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/google/go-cmp/cmp"
-	"github.com/open-policy-agent/cert-controller/pkg/rotator"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/headgate/headgate/internal/playedapi"
@@ -109,9 +104,9 @@ func TestTheRotationIsTriedAgainWhereNothingIsLostByIt(t *testing.T) {
 		after  time.Duration
 	}{
 		"it ends as it should":                      {[]error{nil}, nil, 0},
-		"without a Secret, until somebody makes it": {[]error{gone, gone, nil}, nil, 2 * tryAgain},
-		"a Secret that can't be written":            {[]error{wait.ErrorInterrupted(nil), nil}, nil, tryAgain},
-		"what it can't begin again after":           {[]error{gone, other}, other, tryAgain},
+		"without a Secret, until somebody makes it": {[]error{gone, gone, nil}, nil, 2 * rotateAgain},
+		"a Secret that can't be written":            {[]error{wait.ErrorInterrupted(nil), nil}, nil, rotateAgain},
+		"what it can't begin again after":           {[]error{gone, other}, other, rotateAgain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -125,49 +120,6 @@ func TestTheRotationIsTriedAgainWhereNothingIsLostByIt(t *testing.T) {
 					t.Errorf("it returned %v after %s with %d starts to come", err, time.Since(began), len(starts))
 				}
 			})
-		})
-	}
-}
-
-// rotated is what the rotator would write: a CA and a certificate of it.
-func rotated(t *testing.T, valid time.Duration) map[string][]byte {
-	t.Helper()
-	r := rotator.CertRotator{CAName: caName, DNSName: serverName, ExtKeyUsages: nil}
-	ca, err := r.CreateCACert(time.Now().Add(-time.Hour), time.Now().Add(valid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string][]byte{caCert: ca.CertPEM, caKey: ca.KeyPEM, corev1.TLSCertKey: ca.CertPEM, corev1.TLSPrivateKeyKey: ca.KeyPEM}
-}
-
-// Sidecars that run know Headgate by the CA that was there when their pod was created.
-func TestACAThatGotLostIsPutBack(t *testing.T) {
-	known, made := rotated(t, caValidity), rotated(t, caValidity)
-	ending := rotated(t, renewBefore-time.Hour)
-	renewed := map[string][]byte{caCert: known[caCert], caKey: known[caKey], corev1.TLSCertKey: made[corev1.TLSCertKey], corev1.TLSPrivateKeyKey: made[corev1.TLSPrivateKeyKey]}
-	for name, tc := range map[string]struct{ known, written, want map[string][]byte }{
-		"the first one":                      {nil, made, made},
-		"the Secret was made again":          {known, made, known},
-		"another certificate of the same CA": {known, renewed, renewed},
-		"a CA that ends":                     {ending, made, made},
-		"somebody else's, without its key":   {secretData(t), made, made},
-	} {
-		t.Run(name, func(t *testing.T) {
-			k := newKeeper()
-			k.take(tc.known)
-			s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: k.secret.Namespace, Name: k.secret.Name}}
-			c := restoring{Client: fake.NewClientBuilder().WithObjects(s.DeepCopy()).Build(), keeper: k}
-			s.Data = tc.written
-			if err := c.Update(t.Context(), s); err != nil {
-				t.Fatal(err)
-			}
-			var got corev1.Secret
-			if err := c.Get(t.Context(), k.secret, &got); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tc.want, got.Data); diff != "" {
-				t.Errorf("the Secret holds (-want +got)\n%s", diff)
-			}
 		})
 	}
 }

@@ -6,26 +6,21 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
+	"github.com/headgate/headgate/internal/playedsidecar"
 	"github.com/headgate/headgate/internal/quantile"
-	"github.com/headgate/headgate/xds"
 	"github.com/headgate/headgate/xds/internal/envoytest"
 )
 
-// BenchmarkNewWeight measures from a new weight to the last acknowledgement: how long a verdict of Fail
-// is not in force yet. The sidecars acknowledge at once; they have connections of their own, with TLS, over
+// BenchmarkNewWeight measures from a new weight to the last acknowledgement. (What comes before, from the verdict on, is measured
+// by the controller's BenchmarkVerdict.) The sidecars acknowledge at once; they have connections of their own, with TLS, over
 // loopback. The Envoy is a real one, and takes the weight from its own socket, as in a pod.
 func BenchmarkNewWeight(b *testing.B) {
 	b.Run("envoys=1", newWeightsOfEnvoy)
@@ -64,7 +59,7 @@ func newWeights(b *testing.B, sidecars int) {
 	cert, pool := certificate(b)
 	address := listen(b, s, cert)
 	for range sidecars {
-		agree(b, address, pool)
+		playedsidecar.Connect(b, address, &tls.Config{RootCAs: pool, ServerName: serverName}, "", 8080)
 	}
 	inForce(0)
 	measureWeights(b, inForce)
@@ -109,56 +104,4 @@ func listen(b *testing.B, s *Server, cert tls.Certificate) (address string) {
 	go g.Serve(l)
 	b.Cleanup(g.Stop)
 	return l.Addr().String()
-}
-
-// agree connects a sidecar that asks for what Envoy asks for, and acknowledges whatever it gets.
-func agree(b *testing.B, address string, pool *x509.CertPool) {
-	b.Helper()
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: serverName})))
-	if err != nil {
-		b.Fatal(err)
-	}
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- acknowledge(stream) }()
-	b.Cleanup(func() {
-		conn.Close()
-		<-ended // says only that the connection was closed
-	})
-}
-
-func acknowledge(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient) error {
-	ask := func(typ xds.Type, nonce string, names ...string) error {
-		return stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ.URL(), ResponseNonce: nonce, ResourceNamesSubscribe: names})
-	}
-	if err := errors.Join(ask(xds.Clusters, ""), ask(xds.Listeners, "")); err != nil {
-		return err
-	}
-	for {
-		r, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		typ, ok := xds.TypeOf(r.GetTypeUrl())
-		if !ok {
-			return fmt.Errorf("a response of the unknown type %s", r.GetTypeUrl())
-		}
-		if err := ask(typ, r.GetNonce()); err != nil {
-			return err
-		}
-		for _, x := range r.GetResources() {
-			switch {
-			case typ == xds.Clusters && strings.HasPrefix(x.GetName(), "peerconn|"):
-				err = ask(xds.Endpoints, "", x.GetName())
-			case typ == xds.Listeners:
-				err = ask(xds.Routes, "", "capture|8080", "peers")
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
 }

@@ -20,6 +20,9 @@ type Faults struct {
 	Statuses []int `json:"statuses,omitempty"`
 	// NaN: every sample in the answer of a Prometheus is not a number.
 	NaN bool `json:"nan,omitempty"`
+	// Reset: every counter in the answer of a Prometheus counts from its first value since this was set, as one whose process was
+	// started again. What has no name is none, but what a function makes of some.
+	Reset bool `json:"reset,omitempty"`
 }
 
 // Counts of what a proxy has seen since it began.
