@@ -40,7 +40,7 @@ type plane struct {
 }
 
 // within is how long controllers may take to come to rest; they need a tenth of a second.
-const within = 10 * time.Second
+const within = 20 * time.Second
 
 func newPlane(ctx context.Context, c *harness.Cluster, namespace, node string) (*plane, error) {
 	p := &plane{Cluster: c, namespace: namespace, node: node, news: make(chan struct{}, 1)}
