@@ -5,6 +5,7 @@ package simulate
 
 import (
 	"fmt"
+	"slices"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -16,8 +17,8 @@ import (
 
 // walk is the way that a candidate goes through the policy's steps, as far as the oracle has seen it.
 type walk struct {
-	// passed are the weights of the steps whose time has begun.
-	passed map[int32]int32
+	// passed are the steps whose time has begun.
+	passed map[int32]passedStep
 	// approved are the steps that the user has approved.
 	approved map[int32]bool
 	// policy is what counted when the rollout began; nil once another one did, or N was an autoscaler's: then the steps are not
@@ -25,10 +26,18 @@ type walk struct {
 	policy *v1alpha1.RolloutPolicySpec
 }
 
+// passedStep is a step as it was judged.
+type passedStep struct {
+	weight int32
+	// mixed: the deciding process saw a third version that serves, beside which native logic leaves the candidate one pod. It gets
+	// as much of the step's weight as that one can carry.
+	mixed bool
+}
+
 // stepTaken is told each change of the record.
 func (o *oracle) stepTaken(before, after *v1alpha1.RolloutStatus) {
 	if !after.StartedAt.Equal(before.StartedAt) || after.Candidate.Template != before.Candidate.Template {
-		o.walk = walk{passed: map[int32]int32{}, approved: map[int32]bool{}}
+		o.walk = walk{passed: map[int32]passedStep{}, approved: map[int32]bool{}}
 		if o.w.scaler.stored() == nil {
 			o.walk.policy = o.w.currentPolicy()
 		}
@@ -37,9 +46,17 @@ func (o *oracle) stepTaken(before, after *v1alpha1.RolloutStatus) {
 		return
 	}
 	if o.walk.passed != nil {
-		o.walk.passed[after.Step] = after.Weight
+		o.walk.passed[after.Step] = passedStep{after.Weight, o.mixed(after)}
 	}
 	o.stepInForce(after)
+}
+
+// mixed: the process that acts sees ready pods of a version that is neither stable nor the candidate.
+func (o *oracle) mixed(s *v1alpha1.RolloutStatus) bool {
+	return slices.ContainsFunc(o.w.acting.view.memory.all(pods), func(x client.Object) bool {
+		v := hashOf(x)
+		return v != s.Stable.Hash && v != s.Candidate.Hash && isReady(x.(*corev1.Pod))
+	})
 }
 
 // stepInForce: at least one of the sidecars of stable that are connected sends the share that is about to be judged. What they
@@ -74,12 +91,13 @@ func (o *oracle) unwalked() string {
 		return ""
 	}
 	for i, step := range o.walk.policy.EffectiveSteps() {
-		weight, ok := o.walk.passed[int32(i)]
+		passed, ok := o.walk.passed[int32(i)]
+		less := passed.mixed && 0 < passed.weight && passed.weight < step.Weight
 		switch {
 		case !ok:
 			return fmt.Sprintf("step %d was left out", i)
-		case weight != step.Weight:
-			return fmt.Sprintf("step %d was judged at %d %%", i, weight)
+		case passed.weight != step.Weight && !less:
+			return fmt.Sprintf("step %d was judged at %d %%", i, passed.weight)
 		case step.Approval && !o.walk.approved[int32(i)]:
 			return fmt.Sprintf("nobody has approved step %d", i)
 		}
