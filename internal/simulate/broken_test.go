@@ -13,12 +13,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/headgate/headgate/api/v1alpha1"
+	"github.com/headgate/headgate/controller"
 )
 
 // Histories in which the bugs below show.
 const (
 	good          = "replicas 4\ncreate v1\nrun 8s\nverdict v2 Pass\nset-image v2\nrun 40s"
 	bad           = "replicas 4\npolicy cautious\ncreate v1\nrun 8s\nset-image v2\nrun 8s\nverdict v2 Fail\nrun 9s"
+	unknown       = "replicas 4\npolicy cautious\ncreate v1\nrun 8s\nset-image v2\nverdict v2 Inconclusive\nrun 40s"
+	asked         = "replicas 4\npolicy approval\ncreate v1\nrun 8s\nset-image v2\nverdict v2 Pass\nrun 60s"
 	silence       = "replicas 4\ncreate v1\nrun 8s\nset-image v2\nrun 30s"
 	inPause       = "replicas 4\npolicy cautious\ncreate v1\nrun 8s\nset-image v2\nrun 8s\npause\nrun 3s\nresume\nrun 9s"
 	threeVersions = "replicas 4\ncreate v1\nrun 8s\nset-image v2\nrun 8s\nset-image v3\nrun 8s\nverdict v3 Fail\nrun 20s"
@@ -66,6 +69,37 @@ func TestBugsAreFound(t *testing.T) {
 			}
 			return v
 		}), FailMeansZero},
+		"a step that could not be judged counts whatever the policy says": {unknown, hearing(func(v v1alpha1.Verdict) v1alpha1.Verdict {
+			if v.Result == v1alpha1.ResultInconclusive {
+				v.Result = v1alpha1.ResultPass
+			}
+			return v
+		}), OnlyJudgedServes},
+		"nobody is asked for an approval": {asked, recording(func(s *v1alpha1.RolloutStatus) {
+			if s.AwaitingApproval {
+				s.Phase, s.AwaitingApproval = v1alpha1.PhasePromoting, false
+			}
+		}), JudgedInForce},
+		"a step is left out": {good, recording(func(s *v1alpha1.RolloutStatus) {
+			if s.Phase == v1alpha1.PhaseStepping && s.Step == 1 {
+				s.Step = 2
+			}
+		}), JudgedInForce},
+		"a step begins before its weight is in force": {good, recording(func(s *v1alpha1.RolloutStatus) {
+			if s.Phase == v1alpha1.PhaseStepping && s.Weight > 0 && s.StepSince == nil {
+				s.StepSince = s.WeightSince
+			}
+		}), JudgedInForce},
+		"sidecars never send less": {bad, func(w *world) {
+			w.sidecars.tamper = func(version string, ack *controller.Ack) {
+				if version == "v1" && ack.Peer == "v2" {
+					ack.PeerWeight = max(10, ack.PeerWeight)
+				}
+			}
+		}, FailMeansZero},
+		"sidecars of a rejected version keep what they are sent": {bad, func(w *world) {
+			w.sidecars.tamper = func(_ string, ack *controller.Ack) { ack.Over = false }
+		}, FailMeansZero},
 		"a roll back keeps a little weight": {bad, recording(func(s *v1alpha1.RolloutStatus) {
 			if s.Phase == v1alpha1.PhaseRollingBack {
 				s.Weight = max(1, s.Weight)

@@ -554,7 +554,7 @@ func (c *deploymentController) oldPodsRun(newRS *appsv1.ReplicaSet, old []*appsv
 	}
 	return slices.ContainsFunc(c.view.all(pods), func(o client.Object) bool {
 		ref := metav1.GetControllerOf(o)
-		return ref != nil && owners[ref.UID]
+		return ref != nil && owners[ref.UID] && o.(*corev1.Pod).Status.Phase != corev1.PodFailed
 	})
 }
 

@@ -13,6 +13,7 @@
 //	api.go, memory.go, client.go        the API server, caches, and clients whose writes go wrong
 //	deployment.go, conditions.go, replicaset.go, autoscaler.go, kubelet.go, world.go   the native side and the sidecars
 //	native.go   the models compared with other controllers (package fidelity)
+//	alone.go    the models alone, line by line, compared with a control plane (e2e/fidelity)
 //	replica.go  one process of Headgate
 //	user.go     kubectl and its friends
 //

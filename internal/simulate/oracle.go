@@ -32,6 +32,9 @@ const (
 	WeightNeedsPeers Invariant = "no weight without a ready peer"
 	// FailMeansZero: a Fail leads to weight 0 in bounded steps, and there it stays.
 	FailMeansZero Invariant = "a Fail leads to weight 0"
+	// JudgedInForce: a step's weight is what sidecars send when its time begins, and a candidate goes out by verdicts only after
+	// all of the policy's steps, and the approvals that it asks for.
+	JudgedInForce Invariant = "every step is judged at its weight"
 	// FieldsComeBack: the user's fields come back exactly, and N and the template are his.
 	FieldsComeBack Invariant = "the user's fields come back"
 	// ComesToRest: every history ends in Idle or Quarantined once the world is quiet, and nobody writes any more.
@@ -71,7 +74,11 @@ type oracle struct {
 	// sizes are the recent values of N: native controllers act on what they saw a moment ago.
 	sizes []sizeAt
 	// fails are the passes in a row in which the controller was told Fail and did not take it up.
-	fails   int
+	fails int
+	// walk is the candidate's way through the steps; unheard are the rounds in a row in which a sidecar could have heard that it is
+	// over, and had not.
+	walk    walk
+	unheard int
 	ungated map[string]bool // pods made while the webhook for pods did not answer
 	// versions by the digest of their template: a record may not know a revision's hash yet.
 	versions map[string]string
@@ -102,6 +109,7 @@ func (o *oracle) reset() {
 	o.exempt, o.ungated, o.sizes, o.fails = map[string]int{}, map[string]bool{}, nil, 0
 	o.zeros, o.starving, o.forgotten = 0, 0, false
 	o.unreadyTaken, o.unreadyTakenAt = 0, time.Time{}
+	o.walk, o.unheard = walk{}, 0
 }
 
 func (o *oracle) violated(i Invariant, format string, args ...any) {
@@ -135,6 +143,7 @@ func (o *oracle) trust(version, why string) {
 // wrote is told every write.
 func (o *oracle) wrote(by string, before, after client.Object) {
 	o.describe(by, before, after)
+	o.wished(by, orElse(after, before))
 	switch x := orElse(after, before).(type) {
 	case *appsv1.Deployment:
 		if b, ok := before.(*appsv1.Deployment); ok && after != nil && client.ObjectKeyFromObject(x) == webKey {

@@ -18,6 +18,7 @@ func (o *oracle) recordWritten(before, after *v1alpha1.RolloutStatus) {
 	if d == nil || after.DeploymentUID != d.UID {
 		return
 	}
+	o.stepTaken(before, after)
 	if s := after.Stable.Hash; s != "" && s != before.Stable.Hash {
 		o.stableIs(s)
 	}
@@ -106,7 +107,10 @@ func (o *oracle) promoted(s *v1alpha1.RolloutStatus) {
 		return
 	case wishes.Promote != nil && wishes.Promote.Revision == version:
 		o.trust(version, "the user promotes it")
-	case told.Result == v1alpha1.ResultPass, told.Result == v1alpha1.ResultInconclusive:
+	case o.verdictCounts(told.Result):
+		if missing := o.unwalked(); missing != "" {
+			o.violated(JudgedInForce, "%s is promoted, and %s", version, missing)
+		}
 		o.trust(version, "promoted after "+string(told.Result))
 	default:
 		o.violated(OnlyJudgedServes, "%s is promoted with the verdict %q", version, told.Result)
@@ -214,6 +218,7 @@ func rescued(s *v1alpha1.RolloutStatus) bool {
 }
 
 func (o *oracle) roundIsOver() {
+	o.rejectedIsOver()
 	o.sizes = slices.DeleteFunc(o.sizes, func(s sizeAt) bool {
 		return !s.until.IsZero() && o.w.api.now.Sub(s.until) > time.Minute
 	})

@@ -211,7 +211,7 @@ func (g *generator) faultActs() {
 	case 0, 1, 2:
 		g.add("fault %s %s %d", r, g.pick(string(faultRefuse), string(faultConflict), string(faultLose), string(faultLate), string(faultCrashBefore), string(faultCrashAfter)), g.IntN(4))
 	case 3, 4:
-		g.add("stale %s %s %ds", g.pick("a", "b", "native"), g.pick("all", string(deployments), string(replicaSets), string(pods), string(records), string(policies)), 1+g.IntN(8))
+		g.add("stale %s %s %ds", g.pick("a", "b", "native"), g.pick("all", string(deployments), string(replicaSets), string(pods), string(records), string(policies)), g.standstill())
 	case 5:
 		g.add("replica %s down", r)
 		g.time()
@@ -235,6 +235,15 @@ func (g *generator) faultActs() {
 	default:
 		g.faultyData()
 	}
+}
+
+// standstill is for how long a cache stands still, in seconds: a moment, or longer than all that Headgate waits for on the strength
+// of what it has seen (30 s). A watch whose connection is half open is noticed after up to a minute.
+func (g *generator) standstill() int {
+	if g.IntN(3) == 0 {
+		return 20 + g.IntN(40)
+	}
+	return 1 + g.IntN(8)
 }
 
 func (g *generator) faultyData() {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +27,8 @@ type replicaSetController struct {
 	// seen is the version of the API at which there was nothing to do.
 	seen   int64
 	failed bool
+	// due is when the next pod has been ready for minReadySeconds; zero: none is waited for.
+	due time.Time
 }
 
 func newReplicaSetController(a *api) *replicaSetController {
@@ -35,10 +38,11 @@ func newReplicaSetController(a *api) *replicaSetController {
 }
 
 func (c *replicaSetController) sync() {
-	if c.seen == c.api.version && !c.failed {
+	waited := !c.due.IsZero() && !c.api.now.Before(c.due)
+	if c.seen == c.api.version && !c.failed && !waited {
 		return
 	}
-	c.seen, c.failed = c.api.version, false
+	c.seen, c.failed, c.due = c.api.version, false, time.Time{}
 	for _, o := range c.api.all(replicaSets) {
 		if c.pass(o.(*appsv1.ReplicaSet)) != nil {
 			c.failed = true
@@ -46,10 +50,13 @@ func (c *replicaSetController) sync() {
 	}
 }
 
-// podsOf are the pods that a ReplicaSet owns, by name.
+// podsOf are the pods that a ReplicaSet owns, by name, without those that have ended for good.
 func (a *api) podsOf(rs *appsv1.ReplicaSet) (live, ending []*corev1.Pod) {
 	for _, o := range a.all(pods) {
 		if ref := metav1.GetControllerOf(o); ref == nil || ref.UID != rs.UID {
+			continue
+		}
+		if phase := o.(*corev1.Pod).Status.Phase; phase == corev1.PodFailed || phase == corev1.PodSucceeded {
 			continue
 		}
 		if o.GetDeletionTimestamp() != nil {
@@ -167,13 +174,17 @@ func restarts(pod *corev1.Pod) (n int) {
 // writeStatus is calculateStatus and updateReplicaSetStatus.
 func (c *replicaSetController) writeStatus(rs *appsv1.ReplicaSet, live, ending []*corev1.Pod, failed error) error {
 	next := rs.DeepCopy()
-	ready := int32(0)
+	ready, available := int32(0), int32(0)
 	for _, pod := range live {
-		if isReady(pod) {
-			ready++
+		if !isReady(pod) {
+			continue
+		}
+		ready++
+		if c.available(pod, rs.Spec.MinReadySeconds) {
+			available++
 		}
 	}
-	next.Status.Replicas, next.Status.ReadyReplicas, next.Status.AvailableReplicas = int32(len(live)), ready, ready
+	next.Status.Replicas, next.Status.ReadyReplicas, next.Status.AvailableReplicas = int32(len(live)), ready, available
 	next.Status.FullyLabeledReplicas, next.Status.TerminatingReplicas = int32(len(live)), new(int32(len(ending)))
 	next.Status.ObservedGeneration = rs.Generation
 	shown := len(rs.Status.Conditions) > 0
@@ -194,6 +205,21 @@ func (c *replicaSetController) writeStatus(rs *appsv1.ReplicaSet, live, ending [
 		return nil
 	}
 	return c.api.update(c.by, next, true)
+}
+
+// available is IsPodAvailable of a pod that is ready; of one that is not yet it notes when it will be.
+func (c *replicaSetController) available(pod *corev1.Pod, minReadySeconds int32) bool {
+	if minReadySeconds == 0 {
+		return true
+	}
+	at := readySince(pod).Add(time.Duration(minReadySeconds) * time.Second)
+	if !at.After(c.api.now) {
+		return true
+	}
+	if c.due.IsZero() || at.Before(c.due) {
+		c.due = at
+	}
+	return false
 }
 
 // collectGarbage removes what has lost its owner.

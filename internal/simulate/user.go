@@ -53,7 +53,9 @@ func setFields(d *appsv1.Deployment, f v1alpha1.UserFields) {
 	d.Spec.ProgressDeadlineSeconds = f.ProgressDeadlineSeconds
 }
 
-func (u *user) create(version string) error {
+func (u *user) create(version string) error { return u.createAs(u.manifest(version)) }
+
+func (u *user) manifest(version string) *appsv1.Deployment {
 	labels := map[string]string{"app": "web"}
 	d := &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{
@@ -69,11 +71,15 @@ func (u *user) create(version string) error {
 		},
 	}
 	setFields(d, u.fields)
+	return d
+}
+
+func (u *user) createAs(d *appsv1.Deployment) error {
 	if err := u.w.api.create("user", d); err != nil {
 		return err
 	}
-	u.template = version
-	u.w.oracle.created(version)
+	u.template = versionOf(&d.Spec.Template)
+	u.w.oracle.created(u.template)
 	return nil
 }
 

@@ -141,6 +141,8 @@ type sidecars struct {
 	mute map[string]bool // versions whose sidecars do not answer
 	cut  bool            // no sidecar reaches any server
 	acks map[string]controller.Ack
+	// tamper, if set, changes what a sidecar of a version does: a bug that is built in.
+	tamper func(version string, ack *controller.Ack)
 }
 
 func (s *sidecars) sync() {
@@ -153,6 +155,9 @@ func (s *sidecars) sync() {
 		ack := controller.Ack{Pod: pod.Name}
 		if x, ok := r.configs[hashOf(pod)]; ok && x.Split != nil {
 			ack.Peer, ack.PeerWeight, ack.Over = x.Split.Peer, int32(x.Split.PeerWeight), x.Split.Over
+		}
+		if s.tamper != nil {
+			s.tamper(hashOf(pod), &ack)
 		}
 		if s.mute[hashOf(pod)] && s.acks[pod.Name] != ack {
 			ack = controller.Ack{Pod: pod.Name}
