@@ -59,7 +59,7 @@ func (st *State) look(s Settings, l Look) {
 	if first {
 		dt = s.Interval
 	}
-	if first || st.isAnother(l) {
+	if first || st.isAnother(l) || l.isOld() {
 		st.restart()
 		dt = min(dt, s.Interval)
 	}
@@ -83,11 +83,15 @@ func (st *State) look(s Settings, l Look) {
 	}
 	l.Metrics = st.metrics(s, l.Metrics, dt)
 	st.Missing, st.Reason = l.Missing, ""
-	if l.Missing {
+	switch {
+	case l.Missing:
 		st.Reason = bounded(l.Reason, maxMissing)
 		st.Blind = min(st.Blind+dt, maxDuration)
 		st.keep(l)
-	} else {
+	case !st.reach(&l, dt):
+		st.Blind = 0
+		st.keep(l)
+	default:
 		st.Blind = 0
 		st.count(s, l, span)
 	}
@@ -104,7 +108,7 @@ func (st *State) wait(s Settings, l Look, dt time.Duration) {
 
 // wants says that something was missing at the last look without which the step can't be judged.
 func (st *State) wants(s Settings) bool {
-	return st.Missing || st.Latency.Missing || st.silent(s, absent)
+	return st.Missing || st.Unreached.any() || st.Latency.Missing || st.silent(s, absent)
 }
 
 // before takes in a look at weight 0: it is history, as long as no look had a weight.
@@ -298,6 +302,9 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if votes, name := st.votes(s, outside(looksOutside)); votes >= Decisive {
 		return Fail, CauseMetric + name
 	}
+	if st.Unreached.lasts(s) && st.Blind < s.BlindAfter { // what else is missing may be so because of that
+		return Hold, CauseNoSplit
+	}
 	if st.Blind >= s.BlindAfter || st.Latency.Blind >= s.BlindAfter || st.blindMetric(s) {
 		return Hold, CauseBlind
 	}
@@ -331,7 +338,7 @@ func timeUp(s Settings, st *State, e evidence) (Result, string) {
 
 // accepted says that nothing speaks against advancing, and everything that is judged for it.
 func (st *State) accepted(s Settings, e evidence) bool {
-	if st.Missing || st.Latency.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
+	if st.Missing || st.Unreached.any() || st.Latency.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
 		return false
 	}
 	if votes, _ := st.votes(s, func(_ *Criterion, m *Metric) bool { return !m.accepted() }); votes >= Decisive {

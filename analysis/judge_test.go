@@ -334,6 +334,30 @@ func TestAClockThatIsBehindAcceptsNoStep(t *testing.T) {
 }
 
 // A step begins with its pods, and its weight comes when they are ready: its part of the mass is put into play once.
+// Prometheus is told late, so that the first looks of a step are about the one before. In the step itself all requests fail.
+func TestAStepIsNotAcceptedByWhatWasBeforeIt(t *testing.T) {
+	for _, age := range []time.Duration{0, 15 * time.Second, 25 * time.Second, 29 * time.Second} {
+		var st State
+		var v Verdict
+		for i := 1; i < 40; i++ {
+			l := lookAt(i, 25, Counts{Requests: 250}, Counts{Requests: 750})
+			l.Since, l.Age = start, age
+			if i > 20 {
+				l.Step, l.Weight, l.Since = 1, 50, start.Add(101*time.Second)
+			}
+			if l.Time.Add(-age).After(start.Add(103 * time.Second)) { // more than half of what was counted
+				l.Candidate, l.Stable = map[string]Counts{"a": {Requests: 500, Errors: 500}}, map[string]Counts{"a": {Requests: 500}}
+			}
+			if st, v = Judge(Settings{}, st, l); i > 20 && v.Result != Undecided {
+				break
+			}
+		}
+		if v.Result != Fail {
+			t.Errorf("%s old: %s %s", age, v.Result, v.Message)
+		}
+	}
+}
+
 func TestEachStepHasItsMassOnce(t *testing.T) {
 	atOnce := looks(6).then(looks(6, step(1), weight(25))).then(looks(6, step(2), weight(50)))
 	later := looks(6).then(looks(3, step(1))).then(looks(3, step(1), weight(25))).then(looks(3, step(2), weight(25))).then(looks(3, step(2), weight(50)))

@@ -21,6 +21,9 @@ type Look struct {
 	Since time.Time
 	// Paused says that the rollout waits for its user: what is counted is evidence, but the time is none of the step's.
 	Paused bool
+	// Age is how long before Time the newest of the counters were what they are here, as where Prometheus scrapes seldom or is told late.
+	// What is older than Since is not the step's. 0: they were read at Time.
+	Age time.Duration
 	// Missing says that the counters could not be read. Candidate and Stable are then ignored, and the
 	// next look's counts span the gap.
 	Missing bool
@@ -35,11 +38,14 @@ type Look struct {
 	Bounds []float64
 	// CandidateServed and StableServed are the requests of each revision by the pod that answered them.
 	CandidateServed, StableServed map[string]Served
-	// CandidatePods is how many pods of the candidate get requests. Zero: as many as were seen in CandidateServed.
+	// CandidatePods is how many pods of the candidate get requests, and are ready for them. Zero: as many as were seen in CandidateServed.
 	CandidatePods int
 	// Metrics are the current values of the users' metrics. One that is absent counts as missing.
 	Metrics []MetricValue
 }
+
+// isOld says that a look holds nothing of its step: requests from before the step's weight was in force.
+func (l Look) isOld() bool { return !l.Since.IsZero() && l.Time.Add(-l.Age).Before(l.Since) }
 
 // Counts are completed requests of one pod between two looks.
 type Counts struct {
@@ -47,9 +53,12 @@ type Counts struct {
 	Requests uint64
 	// Errors is how many of them failed; more than Requests counts as all of them.
 	Errors uint64
-	// Started is how many were sent to one of the revision's pods, answered or not. It tells a revision
+	// Started is how many this pod has passed on to one of the revision's other pods, answered or not. It tells a revision
 	// that never answers from one that gets no requests; 0 where nobody counts it.
 	Started uint64
+	// Unreached is how many of this pod's connections to the revision's other pods failed. Each counts as an error, though
+	// nobody may have seen one, unless it says nothing about the revision: see Unreached.
+	Unreached uint64
 }
 
 // Served are requests that one pod answered between two looks, by how long it took.

@@ -86,6 +86,9 @@ func (st *State) missing(s Settings) string {
 	if st.Latency.Missing {
 		parts = append(parts, "latencies")
 	}
+	if st.Unreached.any() {
+		parts = append(parts, fmt.Sprintf("connections to %s at port %d", s.Candidate, PeerPort))
+	}
 	for _, m := range st.voters(s, absent) {
 		parts = append(parts, fmt.Sprintf("metric %q (%s)", m.Name, m.Missing))
 	}
@@ -108,6 +111,10 @@ func message(s Settings, st *State, v Verdict) string {
 	case CauseBlind:
 		return fmt.Sprintf("data has been missing for %s or longer: %s", st.blindFor(s), st.missing(s))
 	case CauseNoSplit:
+		if st.Unreached.any() {
+			return fmt.Sprintf("the pods of %s are ready, but can't be reached from those of %s at port %d: a NetworkPolicy that does not let that port in is the likely cause",
+				s.Candidate, s.Stable, PeerPort)
+		}
 		return fmt.Sprintf("%s completed %s of the last %s requests, far below its weight of %d %%: the requests are not split",
 			s.Candidate, count(st.Unsplit.CandidateRequests), count(st.Unsplit.CandidateRequests+st.Unsplit.StableRequests), st.Weight)
 	case CauseNoAnswers:

@@ -100,7 +100,7 @@ func TestDryRun(t *testing.T) {
 		{Name: "a", Range: &Range{Max: &atMost}, DryRun: true},
 		{Name: "orders", Rate: &RateCriterion{}, DryRun: true},
 	}}
-	st, got := looks(20, orders(Counts{100, 90, 0}, Counts{900, 9, 0}), func(l *Look) { l.Metrics = append(l.Metrics, MetricValue{Name: "a", Value: 7}) }).play(s)
+	st, got := looks(20, orders(Counts{Requests: 100, Errors: 90}, Counts{Requests: 900, Errors: 9}), func(l *Look) { l.Metrics = append(l.Metrics, MetricValue{Name: "a", Value: 7}) }).play(s)
 	v := got[len(got)-1]
 	if v.Result != Pass || v.Evidence.Harm > 1 {
 		t.Errorf("what is tried only decides: %s %q, harm %g", v.Result, v.Message, v.Evidence.Harm)
@@ -121,7 +121,7 @@ func TestDryRun(t *testing.T) {
 		t.Errorf("what is tried only has no value, and the evidence does not say why: %s %+v", got[19].Result, got[19].Evidence)
 	}
 	s.NoErrorRate = true
-	if _, got = looks(20, orders(Counts{100, 90, 0}, Counts{900, 9, 0})).play(s); got[19].Evidence.HarmThreshold != 0 {
+	if _, got = looks(20, orders(Counts{Requests: 100, Errors: 90}, Counts{Requests: 900, Errors: 9})).play(s); got[19].Evidence.HarmThreshold != 0 {
 		t.Errorf("nothing is compared, and it says %+v", got[19].Evidence)
 	}
 	if _, err := json.Marshal(st); err != nil {
@@ -189,13 +189,13 @@ func TestRatesOfUsers(t *testing.T) {
 	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}, MaxStepTime: 75 * time.Second}
 	wide := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{Harm: Margin{Ratio: 10, Excess: 0.2}}}}}
 	alone := Settings{NoErrorRate: true, Metrics: s.Metrics}
-	good := orders(Counts{50, 0, 0}, Counts{450, 1, 0})
-	broken := orders(Counts{50, 10, 0}, Counts{450, 1, 0})
-	asStable := orders(Counts{50, 10, 0}, Counts{450, 90, 0})
+	good := orders(Counts{Requests: 50}, Counts{Requests: 450, Errors: 1})
+	broken := orders(Counts{Requests: 50, Errors: 10}, Counts{Requests: 450, Errors: 1})
+	asStable := orders(Counts{Requests: 50, Errors: 10}, Counts{Requests: 450, Errors: 90})
 	checkVerdicts(t, map[string]verdictCase{
-		"a good one is accepted":         {settings: s, looks: looks(14, orders(Counts{100, 0, 0}, Counts{900, 1, 0})), want: Pass, says: "and as much of every other rate is ruled out"},
-		"not if its counts swing":        {settings: s, looks: looks(14, orders(Counts{100, 0, 0}, Counts{900, 1, 0}), swinging(20)), want: Undecided},
-		"nobody knows how much":          {settings: s, looks: looks(14, orders(Counts{100, 0, 0}, Counts{900, 1, 0}), swinging(math.NaN())), want: Pass},
+		"a good one is accepted":         {settings: s, looks: looks(14, orders(Counts{Requests: 100}, Counts{Requests: 900, Errors: 1})), want: Pass, says: "and as much of every other rate is ruled out"},
+		"not if its counts swing":        {settings: s, looks: looks(14, orders(Counts{Requests: 100}, Counts{Requests: 900, Errors: 1}), swinging(20)), want: Undecided},
+		"nobody knows how much":          {settings: s, looks: looks(14, orders(Counts{Requests: 100}, Counts{Requests: 900, Errors: 1}), swinging(math.NaN())), want: Pass},
 		"a bad one fails":                {settings: s, looks: looks(5, broken), want: Fail, cause: "Metric/orders", says: `metric "orders" counted 40 of 200 for the candidate (20 %), 4 of 1,800 for stable (0.22 %); chance of that without harm under 1 %`},
 		"as bad as stable is not":        {settings: s, looks: looks(14, asStable), want: Pass},
 		"what its user tolerates is not": {settings: wide, looks: looks(20, broken), want: Undecided},
@@ -207,12 +207,12 @@ func TestRatesOfUsers(t *testing.T) {
 		},
 		"rates with lines of their own say so": {
 			settings: Settings{NoErrorRate: true, Metrics: []Criterion{s.Metrics[0], {Name: "wide", Rate: &RateCriterion{Acceptance: Margin{Ratio: 8, Excess: 0.2}}}}},
-			looks: looks(20, orders(Counts{100, 0, 0}, Counts{900, 1, 0}), func(l *Look) {
-				l.Metrics = append(l.Metrics, MetricValue{Name: "wide", CandidateCounts: map[string]Counts{"n": {100, 6, 0}}, StableCounts: map[string]Counts{"a": {900, 54, 0}}})
+			looks: looks(20, orders(Counts{Requests: 100}, Counts{Requests: 900, Errors: 1}), func(l *Look) {
+				l.Metrics = append(l.Metrics, MetricValue{Name: "wide", CandidateCounts: map[string]Counts{"n": {Requests: 100, Errors: 6}}, StableCounts: map[string]Counts{"a": {Requests: 900, Errors: 54}}})
 			}),
 			want: Pass, says: "plus 0.75 percentage points is ruled out, and of every other rate its own line (chance of error under 5 %)",
 		},
-		"too few to know": {settings: s, looks: looks(15, orders(Counts{1, 0, 0}, Counts{9, 0, 0})), want: Inconclusive, says: `metric "orders" counted`},
+		"too few to know": {settings: s, looks: looks(15, orders(Counts{Requests: 1}, Counts{Requests: 9})), want: Inconclusive, says: `metric "orders" counted`},
 	})
 }
 
@@ -285,12 +285,12 @@ func TestAUsersRateThatDoesNotFollowTheWeight(t *testing.T) {
 		"none of none says nothing":           {settings: s, looks: rare(61, 0), want: Inconclusive, says: "0 of 0 for the candidate"},
 		"five times stable's is not accepted": {settings: s, looks: rare(1, 20), want: Inconclusive, says: "3 of 60 for the candidate (5 %)"},
 		"one that breaks half is found":       {settings: s, looks: rare(1, 2), want: Fail, cause: "Metric/orders"},
-		"a tenth of stable's is plenty":       {settings: s, looks: looks(40, halves, orders(Counts{50, 0, 0}, stable)), want: Pass},
-		"the arms take turns":                 {settings: s, looks: inTurns(Counts{1000, 10, 0}, Counts{10000, 100, 0}), want: Pass},
-		"and one of them is broken":           {settings: s, looks: inTurns(Counts{1000, 100, 0}, Counts{10000, 100, 0}), want: Fail, cause: "Metric/orders"},
+		"a tenth of stable's is plenty":       {settings: s, looks: looks(40, halves, orders(Counts{Requests: 50}, stable)), want: Pass},
+		"the arms take turns":                 {settings: s, looks: inTurns(Counts{Requests: 1000, Errors: 10}, Counts{Requests: 10000, Errors: 100}), want: Pass},
+		"and one of them is broken":           {settings: s, looks: inTurns(Counts{Requests: 1000, Errors: 100}, Counts{Requests: 10000, Errors: 100}), want: Fail, cause: "Metric/orders"},
 	})
-	suddenly := looks(60, idle, weight(1), orders(Counts{}, Counts{5, 2, 0})).then(looks(60, step(1), halves, orders(Counts{5, 2, 0}, Counts{5, 2, 0})))
-	for name, sc := range map[string]script{"the arms take turns": inTurns(Counts{1000, 10, 0}, Counts{10000, 100, 0}), "suddenly half": suddenly} {
+	suddenly := looks(60, idle, weight(1), orders(Counts{}, Counts{Requests: 5, Errors: 2})).then(looks(60, step(1), halves, orders(Counts{Requests: 5, Errors: 2}, Counts{Requests: 5, Errors: 2})))
+	for name, sc := range map[string]script{"the arms take turns": inTurns(Counts{Requests: 1000, Errors: 10}, Counts{Requests: 10000, Errors: 100}), "suddenly half": suddenly} {
 		_, got := sc.play(s)
 		for i, v := range got {
 			if v.Evidence.Harm > 2 {
@@ -366,7 +366,7 @@ func TestAStratumEnds(t *testing.T) {
 // What a rate counted while the requests' counters were missing is compared when they are back.
 func TestARateIsKeptWhileCountersAreMissing(t *testing.T) {
 	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}}}}
-	broken := orders(Counts{50, 50, 0}, Counts{450, 1, 0})
+	broken := orders(Counts{Requests: 50, Errors: 50}, Counts{Requests: 450, Errors: 1})
 	var all script
 	for range 6 { // the rate is asked for whenever the counters are missing
 		all = all.then(looks(1, broken, notDue)).then(looks(1, broken, missing))
@@ -383,7 +383,7 @@ func TestARateIsKeptWhileCountersAreMissing(t *testing.T) {
 // What a rate counted before it was warm is no evidence, also where it is asked for after that.
 func TestARateWithAnIntervalWarmsUp(t *testing.T) {
 	s := Settings{Metrics: []Criterion{{Name: "orders", Rate: &RateCriterion{}, Interval: time.Minute, WarmUp: time.Minute}}}
-	broken := orders(Counts{50, 50, 0}, Counts{450, 1, 0})
+	broken := orders(Counts{Requests: 50, Errors: 50}, Counts{Requests: 450, Errors: 1})
 	minute := looks(1, broken).then(looks(11, broken, notDue))
 	st, _ := minute.then(minute).play(s)
 	if n := st.rate("Metric/orders").Total.CandidateRequests; n != 0 {

@@ -38,6 +38,9 @@ type State struct {
 	Reason  string        `json:"reason,omitempty"`
 	Blind   time.Duration `json:"blind,omitempty"`
 
+	// Unreached is since when nobody gets through to the candidate's pods.
+	Unreached Unreached `json:"unreached,omitzero"`
+
 	// Total and StepTotal are what was counted since the first look and since the step began.
 	Total     Totals `json:"total"`
 	StepTotal Totals `json:"stepTotal"`
@@ -107,7 +110,7 @@ func (st State) next() State {
 	st.Metrics = slices.Clone(st.Metrics)
 	st.Injected = min(max(finite(st.Injected), 0), 1)
 	st.Looks, st.StepLooks = max(st.Looks, 0), max(st.StepLooks, 0)
-	st.InStep, st.Blind = max(st.InStep, 0), max(st.Blind, 0)
+	st.InStep, st.Blind, st.Unreached.For = max(st.InStep, 0), max(st.Blind, 0), max(st.Unreached.For, 0)
 	st.Total, st.StepTotal, st.Unsplit = st.Total.plus(Totals{}), st.StepTotal.plus(Totals{}), st.Unsplit.plus(Totals{})
 	st.Share.clean()
 	st.Split.clean()

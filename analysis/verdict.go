@@ -32,7 +32,7 @@ const (
 	CauseMetric = "Metric/"
 	// CauseBlind with Hold: data has been missing for longer than Settings.BlindAfter.
 	CauseBlind = "Blind"
-	// CauseNoSplit with Hold: stable completes requests, the candidate far fewer than its weight.
+	// CauseNoSplit with Hold: stable completes requests, the candidate far fewer than its weight; or its pods can't be reached.
 	CauseNoSplit = "NoSplit"
 	// CauseNoAnswers with Hold: requests reach the candidate, and most of them are not answered. It may
 	// be slow ones; the caller decides how long that may go on.

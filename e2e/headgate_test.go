@@ -55,6 +55,7 @@ func TestHeadgate(t *testing.T) {
 		"Unsplit":      testUnsplit,
 		"Autoscaler":   testAutoscaler,
 		"OwnFaults":    testOwnFaults,
+		"Unreached":    testUnreached,
 		"Metrics":      testMetrics,
 	}
 	t.Run("Together", func(t *testing.T) {

@@ -62,7 +62,7 @@ func (p pod) check() error {
 	if p.Requests == nil {
 		return errors.New(`"requests" is missing; expected how many were completed at this look, which may be 0`)
 	}
-	counts := map[string]float64{"requests": *p.Requests, "errors": p.Errors, "started": p.Started, "served": p.served()}
+	counts := map[string]float64{"requests": *p.Requests, "errors": p.Errors, "started": p.Started, "unreached": p.Unreached, "served": p.served()}
 	for bound, n := range p.Slower {
 		counts["slower than "+bound] = n
 	}

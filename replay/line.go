@@ -42,6 +42,8 @@ type pod struct {
 	Requests *float64 `json:"requests"` // nil: it was forgotten, which is not the same as none
 	Errors   float64  `json:"errors"`
 	Started  float64  `json:"started,omitempty"`
+	// Unreached are connections to the revision's other pods that failed. Older lines have them among Errors.
+	Unreached float64 `json:"unreached,omitempty"`
 	// Served is of how many requests Slower counts; absent: of Requests. They differ where a request is counted at the
 	// pod that it came to, and timed at the one that answered it.
 	Served *float64           `json:"served,omitempty"`
@@ -147,7 +149,7 @@ func pods(counts map[string]analysis.Counts, served map[string]analysis.Served, 
 	none := 0.0
 	for name, c := range counts {
 		requests := float64(c.Requests)
-		p := pod{Requests: &requests, Errors: float64(c.Errors), Started: float64(c.Started)}
+		p := pod{Requests: &requests, Errors: float64(c.Errors), Started: float64(c.Started), Unreached: float64(c.Unreached)}
 		if len(bounds) > 0 {
 			p.Served = &none
 		}
@@ -199,7 +201,7 @@ func (p pod) served() float64 {
 
 // count adds what the pod counted; one that only answered has nothing.
 func (p pod) count(into map[string]analysis.Counts, name string) {
-	c := analysis.Counts{Requests: whole(*p.Requests), Errors: whole(p.Errors), Started: whole(p.Started)}
+	c := analysis.Counts{Requests: whole(*p.Requests), Errors: whole(p.Errors), Started: whole(p.Started), Unreached: whole(p.Unreached)}
 	if p.Served == nil || c != (analysis.Counts{}) {
 		into[name] = c
 	}

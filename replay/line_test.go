@@ -30,6 +30,10 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			Candidate: map[string]analysis.Counts{"s": counts(5, 0, 5), "t": counts(4, 0, 4), "n": counts(1, 0, 1)},
 			Stable:    map[string]analysis.Counts{"s": counts(45, 0, 0), "t": counts(36, 0, 0), "n": counts(9, 0, 9)},
 		},
+		"connections that failed": {
+			Time: since.Add(5 * time.Second), Weight: 10, CandidatePods: 1,
+			Candidate: map[string]analysis.Counts{"s": {Requests: 10, Unreached: 5}}, Stable: map[string]analysis.Counts{"s": counts(90, 0, 0)},
+		},
 		"timed at other pods than those that split": {
 			Time: since.Add(5500 * time.Millisecond), Weight: 10, Bounds: []float64{0.01, 0.25},
 			Candidate: map[string]analysis.Counts{"s": counts(10, 0, 10)}, Stable: map[string]analysis.Counts{"s": counts(90, 0, 90)},

@@ -461,12 +461,12 @@ func (p *pass) failed() bool {
 	return false
 }
 
-// tellWaiting says once that a step does not go on, and why; noteBlind does where nothing is known.
+// tellWaiting says once that a step does not go on, and why, unless it is over in this pass; noteBlind does where nothing is known.
 func (p *pass) tellWaiting(v, before v1alpha1.Verdict) {
 	switch {
 	case p.waitsForSomebody(v) && !p.waitsForSomebody(before):
 		p.event(true, "StepInconclusive", fmt.Sprintf("Step %d ended without a verdict, and the policy says hold: promote it (the Rollout's spec.promote), or kubectl rollout undo; %s", p.s.Step, v.Message))
-	case p.onHold(v) && !p.onHold(before):
+	case p.onHold(v) && !p.onHold(before) && !p.heldTooLong(v.Cause):
 		p.event(true, "StepHeld", fmt.Sprintf("Step %d is on hold (%s), and rolled back if it stays so: %s", p.s.Step, v.Cause, v.Message))
 	}
 }

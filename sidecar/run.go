@@ -31,7 +31,7 @@ const (
 	farewell = xds.LeastEjection / 2
 	// lastWords is what Envoy gets to answer whom it has taken in before its doors closed. What it answers itself, for an
 	// app that has ended, counts as no active request. With farewell it is less than the two seconds that the kubelet grants
-	// a sidecar whose app has used up the grace period.
+	// a sidecar whose app has used up the grace period; slowReaders comes after both, and may be cut short then.
 	lastWords = 500 * time.Millisecond
 	// slowReaders is how long Envoy may go on sending what it has of answers (up to 1 MiB of each) to clients that read slowly.
 	slowReaders = 1500 * time.Millisecond

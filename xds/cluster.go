@@ -42,6 +42,13 @@ const (
 	// connection of which 1000 streams, and 33 more in each second, were reset, and all clients that give up early share it.
 	peerRequests = 900
 
+	// A connection to a peer is asked whether it is alive every aliveInterval, and closed when nothing at all has come by it for
+	// aliveTimeout. So long requests over HTTP/2 hang when a peer's node is lost; without it, until somebody takes its pods out,
+	// which Kubernetes does after some 50 s. A second would do on a quiet network. Three are what a peer takes whose packets are all
+	// lost for more than a second (they are sent again after 0.2, 0.6, 1.4 and 3 s), or whose sidecar gets a hundredth of a CPU.
+	aliveInterval = time.Second
+	aliveTimeout  = 3 * time.Second
+
 	// unlimited stands for "no circuit breaker": the sidecar must not refuse what the app would take.
 	unlimited = 1 << 30
 
@@ -56,6 +63,9 @@ func clusters(w *Workload) []*clusterv3.Cluster {
 	out := []*clusterv3.Cluster{originalDestination(passthroughCluster)}
 	for _, p := range w.Ports {
 		out = append(out, local(w, p), in(w, p), inOnce(w, p))
+		if p.Protocol != TCP {
+			out = append(out, direct(w, p))
+		}
 		if splits(w, p) {
 			out = append(out, peerConn(w, p), peer(w, p))
 		}
@@ -83,6 +93,14 @@ func local(w *Workload, p Port) *clusterv3.Cluster {
 	c := originalDestination(localCluster(p.Number))
 	c.AltStatName = w.statName(p.Number, HopLocal, w.Revision)
 	c.TypedExtensionProtocolOptions = httpOptions(localIdleTimeout)
+	return c
+}
+
+// direct is local for requests that mean this very pod (see addressLiteral): scrapes, health checks. Each pod gets as many,
+// whatever the weight, so they would dilute the errors of the revision with more pods.
+func direct(w *Workload, p Port) *clusterv3.Cluster {
+	c := local(w, p)
+	c.Name, c.AltStatName = directCluster(p.Number), w.statName(p.Number, HopDirect, w.Revision)
 	return c
 }
 
@@ -120,7 +138,7 @@ func peerConn(w *Workload, p Port) *clusterv3.Cluster {
 		CircuitBreakers:               noBreakers(),
 		OutlierDetection:              ejectUnreachable(),
 		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}},
-		TypedExtensionProtocolOptions: httpOptions(peerIdleTimeout, unreachedIsAnError, soMany(peerRequests)),
+		TypedExtensionProtocolOptions: httpOptions(peerIdleTimeout, unreachedIsAnError, soMany(peerRequests), askedForLife),
 	}
 }
 
@@ -168,23 +186,34 @@ func endpoints(w *Workload, p Port) *endpointv3.ClusterLoadAssignment {
 	return out
 }
 
-// ejectUnreachable leaves out, for a while, peers that can't be connected to, so that not every request
-// pays the connect timeout, and those that say that they are ending, before they have closed their doors. What the
-// app answers never ejects: that is the analysis' business.
+// ejectUnreachable leaves out, for a while, peers that can't be connected to, so that not every request pays the connect
+// timeout, and those that say that they are ending, before they have closed their doors. What the app answers never ejects:
+// that is the analysis' business.
+//
+// To Envoy an answer that breaks off is a failure of the same kind as a connection that can't be made. But before it
+// there was a connection, which is a success, so it takes a second with failures alone; five of them, because a few long
+// answers may break off in a second in which nothing begins. Failures in a row, whatever their number, leave out a version
+// that breaks off its answers to many clients at once: others' answers are counted as its own then.
 func ejectUnreachable() *clusterv3.OutlierDetection {
 	return &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors:         true,
-		ConsecutiveLocalOriginFailure:          number(5),
-		EnforcingConsecutiveLocalOriginFailure: number(100),
+		EnforcingConsecutiveLocalOriginFailure: number(0),
 		EnforcingLocalOriginSuccessRate:        number(0),
-		Consecutive_5Xx:                        number(1),
-		EnforcingConsecutive_5Xx:               number(100),
-		EnforcingConsecutiveGatewayFailure:     number(0),
-		EnforcingSuccessRate:                   number(0),
-		Interval:                               duration(time.Second),
-		BaseEjectionTime:                       duration(LeastEjection),
-		MaxEjectionTime:                        duration(10 * time.Second),
-		MaxEjectionPercent:                     number(100),
+
+		EnforcingFailurePercentageLocalOrigin: number(100),
+		FailurePercentageThreshold:            number(100),
+		FailurePercentageMinimumHosts:         number(1),
+		FailurePercentageRequestVolume:        number(5),
+
+		Consecutive_5Xx:                    number(1),
+		EnforcingConsecutive_5Xx:           number(100),
+		EnforcingConsecutiveGatewayFailure: number(0),
+		EnforcingSuccessRate:               number(0),
+
+		Interval:           duration(time.Second),
+		BaseEjectionTime:   duration(LeastEjection),
+		MaxEjectionTime:    duration(10 * time.Second),
+		MaxEjectionPercent: number(100),
 	}
 }
 
@@ -202,6 +231,14 @@ func onceOnly(o *upstreamsv3.HttpProtocolOptions) { soMany(1)(o) }
 func soMany(n uint32) func(*upstreamsv3.HttpProtocolOptions) {
 	return func(o *upstreamsv3.HttpProtocolOptions) {
 		o.CommonHttpProtocolOptions.MaxRequestsPerConnection = number(n)
+	}
+}
+
+// askedForLife finds out that a peer is lost while its connections are open. Over HTTP/1 only a request can: the one that is
+// under way, which then hangs, as natively.
+func askedForLife(o *upstreamsv3.HttpProtocolOptions) {
+	o.GetUseDownstreamProtocolConfig().Http2ProtocolOptions.ConnectionKeepalive = &corev3.KeepaliveSettings{
+		Interval: duration(aliveInterval), Timeout: duration(aliveTimeout),
 	}
 }
 

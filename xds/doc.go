@@ -8,7 +8,7 @@
 //
 //	client ──> pod:8080 ──nftables──> :15600, chain of destination 8080
 //	                                     │ HTTP: routes "capture|8080"        │ other bytes
-//	                                     ├── authority is an address ─────────┤
+//	                                     ├── authority is an address ─────────┤ (direct|8080)
 //	                                     ├── 100-w of 100 ────────────────────┤
 //	                                     │ w of 100                           │
 //	                                peer|8080|<rev>   composite:              v
@@ -24,8 +24,8 @@
 //	                          in|8080 (inonce|8080 while that pod ends) ──> that pod's own address, port 8080
 //	                          peerconn|8080|<stable> where that revision is over ──> a pod of stable, in|8080
 //
-// Vocabulary. A hop is the role of a cluster: local, peer, peerconn, in. At rest a workload has only
-// local and in, and its configuration holds no address at all. The weight of a peer is in its routes, its
+// Vocabulary. A hop is the role of a cluster: local, direct, peer, peerconn, in. At rest a workload has only
+// local, direct and in, and its configuration holds no address at all. The weight of a peer is in its routes, its
 // pods are in its endpoints; nothing that varies during a rollout is in the listener, because a changed
 // filter chain closes its connections.
 //

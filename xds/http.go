@@ -66,7 +66,7 @@ type origin struct {
 }
 
 func fromClients(port uint32) origin {
-	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader, forHeader}, silence: silence}
+	return origin{statPrefix: captureRoutes(port), routes: captureRoutes(port), stripped: []string{PortHeader, forHeader, handedOnHeader}, silence: silence}
 }
 
 func fromPeers() origin {
@@ -152,11 +152,12 @@ func httpManager(from origin) *listenerv3.Filter {
 }
 
 // earlyMutation runs before Envoy looks at the request. It puts the client's x-forwarded-proto where
-// Envoy does not overwrite it.
+// Envoy does not overwrite it, nor stumbles on an empty one (404).
 func earlyMutation(stripped []string) *corev3.TypedExtensionConfig {
 	m := &earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
 		removeHeader(forwardedProtoHeader),
 		appendHeader(forwardedProtoHeader, "%REQ(x-forwarded-proto)%"),
+		removeHeader("x-forwarded-proto"),
 	}}
 	for _, h := range append(obeyedHeaders(), stripped...) {
 		m.Mutations = append(m.Mutations, removeHeader(h))
@@ -256,7 +257,9 @@ func http1() *corev3.Http1ProtocolOptions {
 	}
 }
 
-// The requests of many clients share a connection, to the app and to each peer, where natively each client has his own. So what is
+// The requests of many clients share a connection, to the app and to each peer, where natively each client has his own. (One for each
+// client's is what Envoy could do, connection_pool_per_downstream_connection. But then each new connection of a client takes
+// one of the pod's 28,232 local ports for a minute, TIME_WAIT: from 470 a second on requests fail.) So what is
 // not read by one of them must not use up what the connection may have under way (RFC 9113 §5.2): the window is each stream's,
 // and all the connection's is as large as the protocol lets it be.
 const (

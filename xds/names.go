@@ -30,6 +30,10 @@ const PortHeader = "x-headgate-port"
 // configuration from before this header says nothing, and is answered.
 const forHeader = "x-headgate-for"
 
+// handedOnHeader says that a sidecar has handed the request on (see handsOn), so that nobody does so again. Added and removed
+// as PortHeader is.
+const handedOnHeader = "x-headgate-handed-on"
+
 // unreachedHeader tells the sidecar of the other revision that its request has reached nobody, because the pod is
 // ending and its app has ended already, because nobody was there to hand it on to, or because it was meant for another: it
 // may be answered elsewhere.
@@ -71,6 +75,9 @@ type Hop string
 const (
 	// HopLocal counts requests answered by this pod's app.
 	HopLocal Hop = "local"
+	// HopDirect counts requests for an IP address, which are answered by this pod's app and never split. They are not the
+	// revision's share: nobody judges by them.
+	HopDirect Hop = "direct"
 	// HopIn counts requests that came from a peer. They were counted at the sidecar that sent them.
 	HopIn Hop = "in"
 	// HopPeer counts requests meant for the other revision, also those that went local in the end.
@@ -80,6 +87,8 @@ const (
 )
 
 func localCluster(port uint32) string { return fmt.Sprintf("local|%d", port) }
+
+func directCluster(port uint32) string { return fmt.Sprintf("direct|%d", port) }
 
 func inCluster(port uint32) string { return fmt.Sprintf("in|%d", port) }
 

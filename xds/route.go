@@ -28,13 +28,18 @@ const fullWeight = 100
 // captureRouteConfig decides about requests that clients sent to p. The first route that matches wins.
 func captureRouteConfig(w *Workload, p Port) *routev3.RouteConfiguration {
 	return routeConfig(captureRoutes(p.Number),
-		&routev3.Route{Name: "address-literal", Match: authorityIsAddress(), Action: forward(toLocal(p))},
+		&routev3.Route{
+			Name: "address-literal", Match: authorityIsAddress(), Action: forward(to(directCluster(p.Number))),
+			RequestBodyBufferLimit: wrapperspb.UInt64(keptBodyHere),
+		},
 		splitRoute(w, p),
 	)
 }
 
 func splitRoute(w *Workload, p Port) *routev3.Route {
-	r := &routev3.Route{Name: "split", Match: everything(), Action: forward(toLocal(p))}
+	r := &routev3.Route{
+		Name: "split", Match: everything(), Action: forward(to(localCluster(p.Number))), RequestBodyBufferLimit: wrapperspb.UInt64(keptBodyHere),
+	}
 	if !splits(w, p) || w.Split.PeerWeight == 0 {
 		return r
 	}
@@ -67,6 +72,10 @@ func splitRoute(w *Workload, p Port) *routev3.Route {
 // own defaults are 1 MiB for HTTP/1, and 16 MiB for HTTP/2.
 const keptBody = 5 << 20
 
+// keptBodyHere is the same where only this pod's app can answer. Another connection to it is made at once or never, so little has
+// come by then; and what is kept, an app of a thousand uploads that are answered at their end pays a thousand times.
+const keptBodyHere = 64 << 10
+
 // Where the candidate's own app must not answer, another stable pod is tried onlyPeersRetries times, and one that has been
 // tried is not chosen again, if one of so many choices is another.
 const (
@@ -93,18 +102,12 @@ func onlyPeers(s *Split) bool {
 }
 
 // peerRouteConfig takes requests from sidecars of the other revision. Only captured ports can be meant;
-// anything else is 404. There is no split here, so a request makes one hop at most; or two, where what arrives is handed
-// on to stable, whose sidecars do not hand on.
+// anything else is 404. There is no split here, so a request makes one hop at most; or two, where what arrives is handed on.
 func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 	routes := []*routev3.Route{notHere(w)}
 	for _, p := range w.Ports {
 		if handsOn(w, p) {
-			// The request keeps the header that names the port: unreached knows by it what was handed on.
-			routes = append(routes, &routev3.Route{
-				Name: peerConnCluster(p.Number, w.Split.Peer), Match: meantFor(p),
-				Action: forward(toOneOfPeers(peerConnCluster(p.Number, w.Split.Peer))),
-			})
-			continue
+			routes = append(routes, handOn(w, p))
 		}
 		ending := meantFor(p)
 		ending.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{}, RuntimeKey: LeavingKey}
@@ -112,7 +115,8 @@ func peerRouteConfig(w *Workload) *routev3.RouteConfiguration {
 			{Name: inOnceCluster(p.Number), Match: ending, Action: forward(to(inOnceCluster(p.Number)))},
 			{Name: inCluster(p.Number), Match: meantFor(p), Action: forward(to(inCluster(p.Number)))},
 		} {
-			r.RequestHeadersToRemove = []string{PortHeader, forHeader}
+			r.RequestHeadersToRemove = []string{PortHeader, forHeader, handedOnHeader}
+			r.RequestBodyBufferLimit = wrapperspb.UInt64(keptBodyHere)
 			r.ResponseHeadersToRemove = []string{unreachedHeader} // the app may not say that; what Envoy answers itself keeps it
 			routes = append(routes, r)
 		}
@@ -137,6 +141,22 @@ func notHere(w *Workload) *routev3.Route {
 // is only this one.
 func handsOn(w *Workload, p Port) bool {
 	return splits(w, p) && w.Split.Over && onlyPeers(w.Split)
+}
+
+// handOn takes what nobody has handed on yet. What was stable when this sidecar last heard may be over itself by now, and its
+// stable be this revision: two that are cut off would send a request to and fro for ever. So the second one answers it.
+func handOn(w *Workload, p Port) *routev3.Route {
+	m, handedOn := meantFor(p), present(handedOnHeader)
+	handedOn.InvertMatch = true
+	m.Headers = append(m.Headers, handedOn)
+	return &routev3.Route{
+		Name: peerConnCluster(p.Number, w.Split.Peer), Match: m, Action: forward(toOneOfPeers(peerConnCluster(p.Number, w.Split.Peer))),
+		// The request keeps the header that names the port: unreached knows by it what was handed on.
+		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
+			Header: &corev3.HeaderValue{Key: handedOnHeader, Value: "true"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		}},
+		RequestBodyBufferLimit: wrapperspb.UInt64(keptBody),
+	}
 }
 
 // toPeer tries somebody else, too, when the peer says that its app has seen nothing of the request.
@@ -187,8 +207,6 @@ func header(name string, value *matcherv3.StringMatcher) *routev3.HeaderMatcher 
 }
 
 func forward(a *routev3.RouteAction) *routev3.Route_Route { return &routev3.Route_Route{Route: a} }
-
-func toLocal(p Port) *routev3.RouteAction { return to(localCluster(p.Number)) }
 
 // to has no timeouts (the app's and the client's hold) and one more attempt, but only for a request of
 // which the target has certainly seen nothing: connection refused or timed out, reset before the request's

@@ -52,7 +52,7 @@ func matches(t *testing.T, m *routev3.RouteMatch, q request) bool {
 	for _, h := range m.GetHeaders() {
 		value, present := q.headers[h.GetName()]
 		if h.GetPresentMatch() {
-			if !present {
+			if present == h.GetInvertMatch() {
 				return false
 			}
 			continue
@@ -121,10 +121,10 @@ func TestWhereRequestsGo(t *testing.T) {
 		"without peers the composite falls back":          {web(100), "capture|8080", request{host("web"), 0}, "peer|8080|7f9c6d5b4"},
 		"a port that the peer lacks is not split":         {web(100, "10.0.0.1"), "capture|9102", request{host("web"), 0}, "local|9102"},
 		"a port for bytes has no routes":                  {split, "capture|9000", request{host("web"), 0}, "no routes"},
-		"an IPv4 address with port means this pod":        {split, "capture|8080", request{host("10.0.0.9:8080"), 0}, "local|8080"},
-		"an IPv4 address means this pod":                  {split, "capture|8080", request{host("10.0.0.9"), 0}, "local|8080"},
-		"an IPv6 address means this pod":                  {split, "capture|8080", request{host("[fd00::9]:8080"), 0}, "local|8080"},
-		"a Host that HTTP/1.0 lacked means this pod":      {split, "capture|8080", request{host(hostlessHost), 0}, "local|8080"},
+		"an IPv4 address with port means this pod":        {split, "capture|8080", request{host("10.0.0.9:8080"), 0}, "direct|8080"},
+		"an IPv4 address means this pod":                  {split, "capture|8080", request{host("10.0.0.9"), 0}, "direct|8080"},
+		"an IPv6 address means this pod":                  {split, "capture|8080", request{host("[fd00::9]:8080"), 0}, "direct|8080"},
+		"a Host that HTTP/1.0 lacked means this pod":      {split, "capture|8080", request{host(hostlessHost), 0}, "direct|8080"},
 		"a name that begins with an address is a name":    {split, "capture|8080", request{host("10.0.0.9.nip.example"), 0}, "peer|8080|7f9c6d5b4"},
 		"a name that ends with an address is a name":      {split, "capture|8080", request{host("x10.0.0.9"), 0}, "peer|8080|7f9c6d5b4"},
 		"from a peer, a captured port":                    {split, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
@@ -137,6 +137,7 @@ func TestWhereRequestsGo(t *testing.T) {
 		"to a candidate of weight 0 that is judged":       {unjudged, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"to one that is over":                             {over, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "peerconn|8080|7f9c6d5b4"},
 		"to one that is over, while its pod ends":         {over, "peers", request{map[string]string{PortHeader: "8080", LeavingKey: "100"}, 0}, "peerconn|8080|7f9c6d5b4"},
+		"to one that is over, by one that was over":       {over, "peers", request{map[string]string{PortHeader: "8080", handedOnHeader: "true"}, 0}, "in|8080"},
 		"to one that is over, a port that stable lacks":   {over, "peers", request{map[string]string{PortHeader: "9102"}, 0}, "in|9102"},
 		"to one that is over, without any stable pod":     {overAlone, "peers", request{map[string]string{PortHeader: "8080"}, 0}, "in|8080"},
 		"from a peer, any other port":                     {split, "peers", request{map[string]string{PortHeader: "22"}, 0}, "404"},

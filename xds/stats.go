@@ -10,7 +10,7 @@ import (
 )
 
 // statsConfig turns the clusters' alt_stat_name (see statName) into labels and keeps the series that
-// somebody reads: about 30 per cluster, half of them histogram buckets.
+// somebody reads: about 30 per cluster, half of them histogram buckets, and hardly any of those of HopDirect.
 func statsConfig() *metricsv3.StatsConfig {
 	return &metricsv3.StatsConfig{
 		UseAllDefaultTags: wrapperspb.Bool(false),
@@ -40,8 +40,13 @@ func statsConfig() *metricsv3.StatsConfig {
 // request twice.
 func inclusions() []*matcherv3.StringMatcher {
 	return []*matcherv3.StringMatcher{
-		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|[^|]*\|[^|.]*\.` +
-			`(upstream_rq_(101|[1-5]xx|time|timeout|rx_reset|retry|total)|upstream_cx_(connect_fail|total)|grpc\.-?[0-9]+)`)},
+		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|(in|local|peer|peerconn)\|[^|.]*\.` +
+			`(upstream_rq_(101|[1-5]xx|time|timeout|retry|total)|upstream_cx_(connect_fail|total)|grpc\.-?[0-9]+)`)},
+		// Answers that broke off: each is counted where the answer came from, in one of these.
+		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|(local|peerconn)\|[^|.]*\.(upstream_rq_rx_reset|upstream_cx_protocol_error)`)},
+		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|local\|[^|.]*\.upstream_rq_pending_failure_eject`)},
+		// Whoever misses requests finds them. There are no counters of a class before its first answer.
+		{MatchPattern: regex(`cluster\.hg\|[^|]*\|[^|]*\|[^|]*\|` + string(HopDirect) + `\|[^|.]*\.upstream_rq_[1-5]xx`)},
 		exactly("control_plane.connected_state"),
 		exactly("cluster_manager.warming_clusters"),
 		exactly("cluster_manager.cds.update_rejected"),

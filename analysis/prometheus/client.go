@@ -59,7 +59,7 @@ const (
 )
 
 // MaxNamedCounters is MaxCounters for an address that a policy names: whoever may write a policy decides
-// what answers there, and many such addresses are asked at once. 1 MiB is about 3,000 series, which is 80 pods
+// what answers there, and many such addresses are asked at once. 1 MiB is about 3,000 series, which is 70 pods
 // with one port, or 200 whose latency is not judged.
 const MaxNamedCounters = 1 << 20
 

@@ -98,7 +98,9 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 		capErrors(out[i].Stable)
 		times[i].put(&out[i])
 		out[i].Reason = whyMissing(a, t, present[i], splits[i], known[i], stale)
-		out[i].Missing = out[i].Reason != ""
+		if out[i].Missing = out[i].Reason != ""; !out[i].Missing {
+			out[i].Age = time.Duration(a.age[t.key()] * float64(time.Second))
+		}
 	}
 	return out
 }
@@ -120,36 +122,46 @@ func whyMissing(a answer, t Target, present, splits, known bool, stale time.Dura
 	return ""
 }
 
-// reply is how many answers of a sidecar were of class 5, and how many had gRPC's status for that.
-type reply struct{ class5, unavailable uint64 }
+// reply is how many answers of a sidecar were of class 5, how many had gRPC's status for that, and how many broke off.
+type reply struct{ class5, unavailable, brokeOff uint64 }
 
 // replies are by pod, hop, port and revision; the series have no name and no code.
 type replies map[series]reply
 
-// note takes in an increment of one of the two.
+// note takes in an increment of one of the three.
 func (own replies) note(inc increment) {
 	of := inc.series
 	of.Name, of.Code = "", ""
+	if of.Hop == hopPeerConn {
+		of.Hop = hopPeer // where its requests are in a class
+	}
 	r := own[of]
 	switch _, failed := inc.counts(); {
 	case failed && inc.Name == requestsName:
 		r.class5 += inc.count()
 	case failed && inc.Name == grpcName && inc.Code == grpcUnavailable:
 		r.unavailable += inc.count()
+	case inc.brokeOff():
+		r.brokeOff += inc.count()
 	default:
 		return
 	}
 	own[of] = r
 }
 
-// settle takes what was counted as both from the errors: what a sidecar answers itself to a gRPC call (the app has reset it, or can't
-// be reached) is UNAVAILABLE with the class of a 503. Where a port has both kinds of requests, some of the one may be taken for the
-// other's.
+// settle makes one error of what was counted in two ways: what a sidecar answers itself to a gRPC call (the app has reset it, or can't
+// be reached) is UNAVAILABLE with the class of a 503, and an answer that broke off before its headers is in class 5. Where a port has
+// both kinds, some of the one may be taken for the other's: then there are fewer errors, in both arms alike.
 func (own replies) settle(counts func(of series) map[string]analysis.Counts) {
 	for of, r := range own {
 		arm := counts(of)
-		if c, ok := arm[of.Pod]; ok {
-			c.Errors -= min(c.Errors, r.class5, r.unavailable)
+		if arm == nil {
+			continue
+		}
+		c := arm[of.Pod]
+		c.Errors -= min(c.Errors, r.class5, r.unavailable)
+		c.Errors += r.brokeOff - min(r.brokeOff, r.class5)
+		if c != (analysis.Counts{}) {
 			arm[of.Pod] = c
 		}
 	}
@@ -173,7 +185,7 @@ func add(l *analysis.Look, t Target, inc increment) {
 	if arm == nil {
 		return
 	}
-	if !requests && !errors && !inc.started() {
+	if !requests && !errors && !inc.started() && !inc.unreached() {
 		return
 	}
 	n := inc.count()
@@ -187,11 +199,14 @@ func add(l *analysis.Look, t Target, inc increment) {
 	if inc.started() {
 		c.Started += n
 	}
+	if inc.unreached() {
+		c.Unreached += n
+	}
 	arm[inc.Pod] = c
 }
 
 // capErrors makes sure that no pod has more errors than requests: a request may be an error in more
-// than one way, and a connection may fail before its request is counted.
+// than one way.
 func capErrors(pods map[string]analysis.Counts) {
 	for pod, c := range pods {
 		c.Errors = min(c.Errors, c.Requests)

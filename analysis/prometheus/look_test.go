@@ -45,6 +45,14 @@ func connects(pod, revision string) string {
 	return connectName + "{" + labels + pod + ",hg_hop=peerconn,hg_revision=" + revision + "}"
 }
 
+func started(pod, hop, revision string) string {
+	return startedName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + "}"
+}
+
+func brokeOff(name, pod, hop, revision string) string {
+	return name + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + "}"
+}
+
 func bucket(pod, hop, revision, bound string) string {
 	return latencyName + "{" + labels + pod + ",hg_hop=" + hop + ",hg_revision=" + revision + ",le=" + bound + "}"
 }
@@ -80,6 +88,16 @@ func TestLooks(t *testing.T) {
 				requests("a", "peer", "new", "2"): 20, requests("a", "peer", "new", "5"): 3, grpc("a", "peer", "new", "14"): 5, grpc("a", "peer", "new", "13"): 1},
 			candidate: arm{"a": {Requests: 23, Errors: 6}}, stable: arm{"a": {Requests: 100, Errors: 10}},
 		},
+		"answers that break off are errors, once each": {
+			answer: map[string]float64{requests("a", "local", "old", "2"): 95, requests("a", "local", "old", "5"): 5, // 3 of them broke off before, 9 after their headers
+				brokeOff(resetName, "a", "local", "old"): 2, brokeOff(brokenName, "a", "local", "old"): 6, brokeOff(lostName, "a", "local", "old"): 4,
+				requests("a", "peer", "new", "2"): 20, brokeOff(resetName, "a", "peerconn", "new"): 3, brokeOff(brokenName, "a", "peerconn", "new"): 1},
+			candidate: arm{"a": {Requests: 20, Errors: 4}}, stable: arm{"a": {Requests: 100, Errors: 12}},
+		},
+		"connections to a peer that were lost or could not be had, and what arrived from one": {
+			answer:    map[string]float64{requests("a", "peer", "new", "2"): 20, brokeOff(lostName, "a", "peerconn", "new"): 7, brokeOff(resetName, "a", "in", "old"): 7},
+			candidate: arm{"a": {Requests: 20}}, stable: arm{},
+		},
 		"hop in would count twice": {
 			answer:    map[string]float64{requests("c", "in", "new", "2"): 25, requests("a", "local", "old", "2"): 1},
 			candidate: arm{}, stable: arm{"a": {Requests: 1}},
@@ -92,10 +110,15 @@ func TestLooks(t *testing.T) {
 		},
 		"a peer that can't be reached, answered locally": {
 			answer:    map[string]float64{requests("a", "peer", "new", "2"): 10, connects("a", "new"): 4},
-			candidate: arm{"a": {Requests: 10, Errors: 4}}, stable: arm{},
+			candidate: arm{"a": {Requests: 10, Unreached: 4}}, stable: arm{},
+		},
+		"requests that reach a peer, and connections of another protocol to the own app": {
+			answer: map[string]float64{requests("a", "peer", "new", "2"): 9, started("a", "peer", "new"): 12, started("a", "peerconn", "new"): 10,
+				started("c", "local", "new"): 50},
+			candidate: arm{"a": {Requests: 9, Started: 10}}, stable: arm{},
 		},
 		"not more errors than requests": {
-			answer:    map[string]float64{requests("a", "peer", "new", "5"): 10, connects("a", "new"): 30},
+			answer:    map[string]float64{requests("a", "peer", "new", "5"): 10, grpc("a", "peer", "new", "13"): 7},
 			candidate: arm{"a": {Requests: 10, Errors: 10}}, stable: arm{},
 		},
 		"another revision is not part of this rollout": {
@@ -130,7 +153,11 @@ func TestLooks(t *testing.T) {
 			a := parse(now)
 			_, incs := m.advance(start.Add(5*time.Second), a.samples, about([]Target{target}))
 			got := looks(start, []Target{target}, a, m, incs, 30*time.Second)
-			want := []analysis.Look{{Time: start, Step: 1, Weight: 25, Candidate: tc.candidate, Stable: tc.stable, Missing: tc.missing != "", Reason: tc.missing}}
+			var age time.Duration
+			if last, ok := tc.answer[scraped]; ok && tc.missing == "" {
+				age = time.Duration(1000-last) * time.Second
+			}
+			want := []analysis.Look{{Time: start, Age: age, Step: 1, Weight: 25, Candidate: tc.candidate, Stable: tc.stable, Missing: tc.missing != "", Reason: tc.missing}}
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("looks (-want +got):\n%s", diff)
 			}

@@ -333,7 +333,7 @@ func convertedLook() analysis.Look {
 func exponentialLook() analysis.Look {
 	return analysis.Look{
 		Time: start.Add(5 * time.Second), Weight: 10, Bounds: exponentialBounds(),
-		Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{"a": {Started: 11}},
+		Candidate: map[string]analysis.Counts{}, Stable: map[string]analysis.Counts{},
 		CandidateServed: map[string]analysis.Served{},
 		StableServed:    map[string]analysis.Served{"a": {Requests: 11, Slower: []uint64{8, 6, 5, 4, 4, 3, 3, 2, 2, 1}}},
 	}

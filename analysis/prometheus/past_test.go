@@ -74,7 +74,11 @@ func TestPastIsLookAfterLook(t *testing.T) {
 	}
 	none := map[string]analysis.Counts{}
 	look := func(second int64, why string, pods int, stable map[string]analysis.Counts) analysis.Look {
-		return analysis.Look{Time: time.Unix(second, 0), Weight: 10, Missing: why != "", Reason: why, Candidate: none, Stable: stable, CandidatePods: pods}
+		l := analysis.Look{Time: time.Unix(second, 0), Weight: 10, Missing: why != "", Reason: why, Candidate: none, Stable: stable, CandidatePods: pods}
+		if !l.Missing {
+			l.Age = time.Second
+		}
+		return l
 	}
 	want := []analysis.Look{
 		look(1000, "first look at these counters", 0, none),

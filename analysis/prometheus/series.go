@@ -21,6 +21,9 @@ const (
 	grpcName     = "envoy_cluster_grpc"
 	connectName  = "envoy_cluster_upstream_cx_connect_fail"
 	startedName  = "envoy_cluster_upstream_rq_total"
+	resetName    = "envoy_cluster_upstream_rq_rx_reset"              // streams of HTTP/2 that the other end has reset
+	brokenName   = "envoy_cluster_upstream_cx_protocol_error"        // connections of HTTP/1 that ended in the middle of an answer
+	lostName     = "envoy_cluster_upstream_rq_pending_failure_eject" // streams of HTTP/2 whose connection ended, or was not to be had
 	latencyName  = "envoy_cluster_upstream_rq_time_bucket"
 	nativeName   = "envoy_cluster_upstream_rq_time" // the same histogram as a single series
 
@@ -51,7 +54,7 @@ const all = "+Inf"
 
 // Requests and errors are counted by the series of these names, for these hops.
 var (
-	countedNames = []string{requestsName, statusName, grpcName, connectName, startedName}
+	countedNames = []string{requestsName, statusName, grpcName, connectName, startedName, resetName, brokenName, lostName}
 	countedHops  = []string{hopLocal, hopPeer, hopPeerConn}
 )
 
@@ -217,17 +220,32 @@ func (s series) counts() (requests, errors bool) {
 	case s.Name == grpcName && split:
 		// The same request is in a class too, as a 2xx.
 		return false, grpcFailure(s.Code)
-	case s.Name == connectName && s.Hop == hopPeerConn:
-		// The app of the pod that split answered instead: in a class, too.
-		return false, true
 	}
 	return false, false
 }
 
-// started says that one more of a series is a request that reached a pod of the revision. The composite
-// cluster's own (hop peer) counts attempts, wherever they went.
-func (s series) started() bool {
-	return s.Name == startedName && (s.Hop == hopLocal || s.Hop == hopPeerConn)
+// started says that one more of a series is a request that reached a pod of the revision from another pod. The composite
+// cluster's own (hop peer) counts attempts, wherever they went, and a pod's own app (hop local) also gets connections of other
+// protocols, which are counted there as requests are.
+func (s series) started() bool { return s.Name == startedName && s.Hop == hopPeerConn }
+
+// unreached says that one more of a series is a connection to another pod that failed. The app of the pod that split
+// answered instead: its request is in a class, too.
+func (s series) unreached() bool { return s.Name == connectName && s.Hop == hopPeerConn }
+
+// brokeOff says that one more of a series is an answer that broke off; if that was before its headers, the sidecar has answered
+// instead, and it is in class 5, too. What the client breaks off is in none of these, nor is a stream that the other end resets
+// after a whole answer, because it does not want the rest of the request. A connection that is lost is counted at the own app only:
+// where a peer is asked, it is lost between that and its app, and then the peer's sidecar resets the stream. (Lost on the way there are
+// also those that could not be had, which the own app then answered.)
+func (s series) brokeOff() bool {
+	switch s.Name {
+	case resetName, brokenName:
+		return s.Hop == hopLocal || s.Hop == hopPeerConn
+	case lostName:
+		return s.Hop == hopLocal
+	}
+	return false
 }
 
 // grpcFailure says that a gRPC status is the server's fault: one that Envoy maps to an HTTP code of 500

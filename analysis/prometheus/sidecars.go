@@ -28,7 +28,7 @@ import (
 const (
 	// exposedPath is where a sidecar exposes its counters, here those of requests only: no histogram, and nothing about itself.
 	exposedPath   = "/stats/prometheus"
-	exposedFilter = `^cluster\.hg\|.*\.(upstream_rq_(101|[1-5]xx|total)|upstream_cx_connect_fail|grpc\.-?[0-9]+)$`
+	exposedFilter = `^cluster\.hg\|.*\.(upstream_rq_(101|[1-5]xx|total|rx_reset|pending_failure_eject)|upstream_cx_(connect_fail|protocol_error)|grpc\.-?[0-9]+)$`
 	// maxExposed is how many bytes that may have. A sidecar with 100 ports, in a split, exposes half of it.
 	maxExposed = 1 << 20
 

@@ -66,7 +66,7 @@ func TestSidecarsAreCountedAsAScrapeWouldCountThem(t *testing.T) {
 	want := analysis.Look{
 		Time: start.Add(5 * time.Second), Step: 1, Weight: 25,
 		Stable:    map[string]analysis.Counts{"a": {Requests: 92, Errors: 2}, "b": {Requests: 5}},
-		Candidate: map[string]analysis.Counts{"a": {Requests: 31, Errors: 5, Started: 25}},
+		Candidate: map[string]analysis.Counts{"a": {Requests: 31, Errors: 4, Started: 25, Unreached: 1}},
 	}
 	if diff := cmp.Diff(want, looks[0]); diff != "" {
 		t.Errorf("the look (-want +got):\n%s", diff)

@@ -6,6 +6,7 @@
 //
 //	Kill, Freeze      processes of pods, by a privileged pod on their node
 //	Evict, Disconnect single pods, and sidecars from the control plane
+//	Shut              sidecars from the pods of the other revision
 //	NewPrometheus     a Prometheus that is slow, answers nonsense or not at all, for the policies that name it
 //	RotateCertificate the certificate that webhooks and xDS share; nobody should notice
 //

@@ -74,13 +74,28 @@ const (
 // xdsPort of the control plane's Service.
 const xdsPort = 15610
 
+// peerPort of pods, at which the other revision's sidecars deliver.
+const peerPort = 15601
+
 // Disconnect breaks a sidecar's connection to the control plane, in the pod's own network, until it is mended
 // or the test ends. Nobody else notices.
 func Disconnect(c *harness.Case, pod *corev1.Pod, how Network) (mend func()) {
 	c.T.Helper()
-	port := strconv.Itoa(xdsPort)
-	Envoy(pod).onNode(c, "network", port, string(how))
-	return mended(c, func() { Envoy(pod).onNode(c, "network", port, "well") })
+	return breakPort(c, pod, xdsPort, how)
+}
+
+// Shut loses what a pod's sidecar sends to the other revision's pods, as where a NetworkPolicy does not let in their peer port,
+// until it is mended or the test ends. The cluster that the tests bring enforces no NetworkPolicy.
+func Shut(c *harness.Case, pod *corev1.Pod) (mend func()) {
+	c.T.Helper()
+	return breakPort(c, pod, peerPort, HalfOpen)
+}
+
+// breakPort breaks what a pod sends to a port. A pod has one such fault at a time.
+func breakPort(c *harness.Case, pod *corev1.Pod, port int, how Network) (mend func()) {
+	c.T.Helper()
+	Envoy(pod).onNode(c, "network", strconv.Itoa(port), string(how))
+	return mended(c, func() { Envoy(pod).onNode(c, "network", strconv.Itoa(port), "well") })
 }
 
 // mended is mend that is called once: by the case, or when the test ends. The pod may be gone then.

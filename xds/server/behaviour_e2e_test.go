@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -223,6 +224,7 @@ func TestWhatTheAppReads(t *testing.T) {
 		"X-Before: 1\r\nContent-Type: a/b; c=\"d, e\"\r\nX-After: 1\r\n": "",
 		"Content-TYPE: application/json\r\nX-After: 1\r\n":               "",
 		"Content-Type: \r\nX-After: 1\r\n":                               "",
+		"X-Before: 1\r\nX-Forwarded-Proto: \r\nX-After: 1\r\n":           "X-Before: 1\r\nX-After: 1\r\n",
 		"coNtent-TYPE: application/grpc\r\nX-After: 1\r\n":               "X-After: 1\r\ncoNtent-TYPE: application/grpc\r\n",
 		"Content-Type: a/b\r\nX-Between: 1\r\nContent-Type: c/d\r\n":     "Content-Type: a/b,c/d\r\nX-Between: 1\r\n",
 	} {
@@ -596,6 +598,62 @@ func TestAVersionThatFailsIsAskedOn(t *testing.T) {
 			t.Errorf("%s: left out %t, %d of 60 requests were answered by the other version", name, p.leftOut(), n)
 		}
 	}
+}
+
+// Many clients at once get headers, and then nothing more. Others are served.
+func TestAVersionWhoseAnswersBreakOffIsAskedOn(t *testing.T) {
+	const clients = 20
+	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			p.weight(100)
+			waiting, broken := make(chan struct{}, clients), make(chan struct{})
+			p.appB.handle = func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("X-Break") == "" {
+					fmt.Fprint(w, "b")
+					return
+				}
+				w.Header().Set("Content-Length", "1000000")
+				_ = http.NewResponseController(w).Flush()
+				waiting <- struct{}{}
+				<-broken
+				panic(http.ErrAbortHandler)
+			}
+			var all sync.WaitGroup
+			for range clients {
+				all.Go(func() { do(p.client(h2), request(t, "http://"+p.a.IP+":8080/", "X-Break", "yes")) })
+			}
+			for len(waiting) < clients {
+				time.Sleep(time.Millisecond)
+			}
+			served, once := p.client(h2), sync.Once{}
+			for start := time.Now(); time.Since(start) < 2500*time.Millisecond; { // the sidecar thinks about it every second
+				if got := p.get(served, http.MethodPost); got != "b" {
+					t.Fatalf("%q after %s, want b; left out: %t", got, time.Since(start), p.leftOut())
+				}
+				once.Do(func() { close(broken) })
+			}
+			all.Wait()
+		})
+	}
+}
+
+// A peer that does not answer is tried for a second, and not again for two.
+func TestAPeerThatIsSilentIsLeftOut(t *testing.T) {
+	p := newPair(t)
+	const silent = "10.213.0.99"
+	set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 100, Endpoints: []string{silent}}))
+	p.ads.settled(t, webKey, 100)
+	start := time.Now()
+	for !p.leavesOut(silent) {
+		if got := p.many(8, false); got["a"] != 8 {
+			t.Fatalf("%v, want all from the local app", got)
+		}
+		if time.Since(start) > patience {
+			t.Fatal("a peer that is silent is tried again and again")
+		}
+	}
+	t.Logf("left out after %s", time.Since(start))
 }
 
 // leftOut says whether the sidecar of a leaves its peer out.

@@ -8,6 +8,7 @@ package server
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -160,6 +161,28 @@ func TestRequestsAreReadFromTheSidecar(t *testing.T) {
 	}
 }
 
+// Scrapes and health checks are for this very pod. They are seen, but not taken for the revision's share.
+func TestRequestsForAnAddressAreNotRead(t *testing.T) {
+	p := newPair(t)
+	p.weight(100)
+	reader := prometheus.NewSidecars(p.n.Dial)
+	p.read(t, reader, 0)
+	p.appA.handle = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "a", http.StatusInternalServerError) }
+	for _, host := range []string{p.a.IP, p.a.IP + ":8080"} {
+		r := request(t, "http://"+p.a.IP+":8080/metrics")
+		r.Host = host
+		if got := do(p.client(false), r); got != "500 a\n" {
+			t.Fatalf("Host %s: %q, want an error of a", host, got)
+		}
+	}
+	if got := p.read(t, reader, 5); got.Stable["a"].Requests != 0 || got.Candidate["a"].Requests != 0 {
+		t.Errorf("read from the sidecar: %+v", got)
+	}
+	if got := p.stat("upstream_rq_xx", "direct"); got != "2" {
+		t.Errorf("%q requests of hop direct, want 2", got)
+	}
+}
+
 // An upgrade that is accepted is a request that succeeded, and one that is refused is one that failed: of a service of WebSockets
 // nothing else is known. What comes before a request's status (100 Continue) is no request.
 func TestUpgradesAreCounted(t *testing.T) {
@@ -202,5 +225,152 @@ func TestUpgradesAreCounted(t *testing.T) {
 	}
 	if got := p.read(t, reader, 10).Stable["a"]; got.Requests != 10 {
 		t.Errorf("%+v of 10 requests to which another answer came before", got)
+	}
+}
+
+// halfAnAnswer ends the connection, or the stream, in the middle of an answer.
+func halfAnAnswer(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Length", "1000")
+	fmt.Fprint(w, "half")
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// tooLong answers, and goes on until the client gives up.
+func tooLong(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprint(w, "first")
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
+// An answer that breaks off is an error, once, wherever it does; what the client breaks off is none.
+func TestAnswersThatBreakOffAreErrorsOnce(t *testing.T) {
+	p := newPair(t)
+	reader := prometheus.NewSidecars(p.n.Dial)
+	at := 0
+	p.read(t, reader, at)
+	for name, tc := range map[string]struct {
+		handle http.HandlerFunc
+		wait   time.Duration // of the client
+		failed uint64        // of three
+	}{
+		"whole":               {nil, patience, 0},
+		"before the headers":  {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, patience, 3},
+		"after the headers":   {halfAnAnswer, patience, 3},
+		"the client gives up": {tooLong, 200 * time.Millisecond, 0},
+		"a 503 of the app's":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, patience, 3},
+		"a 200 without length": {func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "b")
+			_ = http.NewResponseController(w).Flush()
+		}, patience, 0},
+	} {
+		for _, weight := range []uint32{0, 100} {
+			p.weight(weight)
+			for _, h2 := range []bool{false, true} {
+				p.bothAnswer(tc.handle)
+				for range 3 {
+					c := p.client(h2)
+					c.Timeout = tc.wait
+					p.get(c, http.MethodPost)
+					c.CloseIdleConnections()
+				}
+				p.bothAnswer(nil)
+				p.get(p.client(h2), http.MethodPost) // what breaks off five times in a row is left out
+				at += 5
+				look := p.read(t, reader, at)
+				got := look.Stable["a"]
+				if weight > 0 {
+					got = look.Candidate["a"]
+				}
+				if got.Requests != 4 || got.Errors != tc.failed || got.Unreached != 0 {
+					t.Errorf("%s, weight %d, HTTP/2 %t: %+v of 4 requests, want %d errors", name, weight, h2, got, tc.failed)
+				}
+			}
+		}
+	}
+}
+
+// bothAnswer: both apps answer so from now on.
+func (p *pair) bothAnswer(handle http.HandlerFunc) {
+	for _, a := range []*app{p.appA, p.appB} {
+		a.mu.Lock()
+		a.handle = handle
+		a.mu.Unlock()
+	}
+}
+
+// A server of gRPC that does not want the rest of a call resets the stream after its answer.
+func TestACallThatEndsBeforeItsRequestIsNoError(t *testing.T) {
+	p := newPair(t)
+	early := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		fmt.Fprint(w, "message")
+		w.Header().Set(http.TrailerPrefix+"grpc-status", "0")
+	})
+	p.serverB.Handler = early
+	p.weight(100)
+	reader := prometheus.NewSidecars(p.n.Dial)
+	p.read(t, reader, 0)
+	for range 3 {
+		more, request := io.Pipe()
+		req, _ := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":8080/shop.Web/Buy", more)
+		req.Host = "web"
+		req.Header.Set("Content-Type", "application/grpc")
+		go fmt.Fprint(request, "message")
+		if got := do(p.client(true), req); got != "message" {
+			t.Errorf("%q, want message", got)
+		}
+		request.Close()
+	}
+	if got := p.read(t, reader, 5).Candidate["a"]; got.Requests != 3 || got.Errors != 0 {
+		t.Errorf("%+v of 3 calls that succeeded", got)
+	}
+}
+
+// Where the peer port is not let in, all requests are answered by the own app, and the judge knows that it knows nothing. A version
+// whose sidecar takes connections is judged.
+func TestAPeerThatCantBeReachedIsHeld(t *testing.T) {
+	p := newPair(t)
+	for what, peer := range map[string]string{"refuses": p.n.Pod().IP, "is silent": "10.213.0.99"} {
+		t.Run(what, func(t *testing.T) {
+			// Another revision each time: nobody knows yet that it can't be reached.
+			reach := func(ip string) {
+				set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerWeight: 50, Endpoints: []string{ip}}))
+				p.ads.settled(t, webKey, 50)
+			}
+			p.rest()
+			reach(peer)
+			reader, at := prometheus.NewSidecars(p.n.Dial), 0
+			p.read(t, reader, at)
+			var state analysis.State
+			look := func() (v analysis.Verdict) {
+				for answer, n := range p.many(40, false) {
+					if answer != "a" && answer != "b" {
+						t.Fatalf("%d requests failed: %s", n, answer)
+					}
+				}
+				at += 5
+				l := p.read(t, reader, at)
+				l.Weight, l.CandidatePods = 50, 1
+				state, v = analysis.Judge(analysis.Settings{Candidate: "b", Stable: "a"}, state, l)
+				if v.Result == analysis.Fail {
+					t.Fatalf("after %d s: %s %s", at, v.Result, v.Message)
+				}
+				return v
+			}
+			until := func(result analysis.Result) (v analysis.Verdict) {
+				for end := time.Now().Add(patience); v.Result != result; v = look() {
+					if time.Now().After(end) {
+						t.Fatalf("after %d s: %s %s", at, v.Result, v.Message)
+					}
+				}
+				return v
+			}
+			if v := until(analysis.Hold); v.Cause != analysis.CauseNoSplit || !strings.Contains(v.Message, "at port 15601") {
+				t.Errorf("%s: %s", v.Cause, v.Message)
+			}
+			reach(p.b.IP)
+			until(analysis.Pass)
+		})
 	}
 }

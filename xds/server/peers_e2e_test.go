@@ -89,6 +89,27 @@ func TestCallsThatAreCancelledCostNoOthers(t *testing.T) {
 	}
 }
 
+// Everything that a sidecar has to say to a peer goes over connections that are open, on which nothing fails when the node is lost.
+func TestALostNodeCostsTheRequestsUnderWay(t *testing.T) {
+	p := newPair(t)
+	p.weight(100)
+	c := p.client(true)
+	if got := p.get(c, http.MethodPost); got != "b" {
+		t.Fatalf("%q, want b", got)
+	}
+	p.b.Lose()
+	start := time.Now()
+	lost := p.get(c, http.MethodPost)
+	if d := time.Since(start); !strings.HasPrefix(lost, "503") || d > 6*time.Second {
+		t.Errorf("the request under way: %q after %s, want 503 after about 4s", lost, d)
+	}
+	for range 5 {
+		if got := p.get(c, http.MethodPost); got != "a" {
+			t.Errorf("%q after the loss was noticed, want the local app's", got)
+		}
+	}
+}
+
 // The second attempt needs the body, so the sidecar keeps it until a peer has taken the request. A peer that doesn't answer is
 // waited for, and a client doesn't wait meanwhile.
 func TestAnUploadSurvivesAPeerThatCantBeReached(t *testing.T) {

@@ -258,3 +258,25 @@ func TestWhatCantBeHandedOnIsAnsweredByItsSender(t *testing.T) {
 		})
 	}
 }
+
+// Each of two sidecars has last heard that its version is over and the other one stable.
+func TestWhatWasHandedOnIsHandedOnNoFurther(t *testing.T) {
+	p := newPair(t)
+	p.candidateB(true, p.a.IP)
+	set(t, p.ads.Server, revisionA(&xds.Split{Peer: "b", PeerIsStable: true, PeerWeight: 100, Over: true, Endpoints: []string{p.b.IP}}))
+	p.ads.settled(t, webKey, 100)
+	for _, h2 := range []bool{false, true} {
+		r := request(t, "http://"+p.a.IP+":15601/", "X-Headgate-Port", "8080", "X-Headgate-For", "shop/web/a")
+		if got := do(p.client(h2), r); got != "b" {
+			t.Errorf("HTTP/2 %t: %q, want b, whom a hands it on to", h2, got)
+		}
+		// What only sidecars may say is not believed of a client.
+		r = request(t, "http://"+p.a.IP+":8080/", "X-Headgate-Handed-On", "true")
+		if got := do(p.client(h2), r); got != "a" {
+			t.Errorf("HTTP/2 %t: a client's request: %q, want a, whom b hands it on to", h2, got)
+		}
+	}
+	for _, r := range append(p.appA.taken(), p.appB.taken()...) {
+		checkNothingOfOurs(t, r)
+	}
+}

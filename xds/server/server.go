@@ -52,7 +52,8 @@ type Config struct {
 
 // DefaultLinger is far more than what it must outlast:
 //   - requests that were on their way to a peer when the weight became 0, and go local when it can't be
-//     reached: connect timeout and back-off, some 0.3 s. Without the cluster they would fail (503).
+//     reached: connect timeout and back-off, some 0.3 s, or four times that where only peers may answer. Without the cluster
+//     they would fail (503).
 //   - Envoy's workers, which learn of a cluster later than its main thread confirms it. Removing a composite
 //     cluster that a busy worker has not made yet crashes Envoy 1.40: its factory keeps a reference to
 //     what the main thread has deleted. Seen within seconds when splits come and go as fast as they are

@@ -7,6 +7,7 @@ package server
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -183,4 +184,55 @@ func (a *rawApp) connection(c net.Conn) {
 			}
 		}
 	}
+}
+
+// Uploads that are answered at their end, as streams are. Where nobody else can answer them, what has been passed on is not kept.
+func TestUploadsAreNotKept(t *testing.T) {
+	const clients, size = 40, 1 << 20
+	p := newPair(t)
+	p.weight(0)
+	var read sync.WaitGroup
+	read.Add(clients)
+	answer := make(chan struct{})
+	// Not the app of the pair: that reads requests to their end first.
+	p.a.Serve(9001, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.CopyN(io.Discard, r.Body, size)
+		read.Done()
+		<-answer
+	}))
+	before := p.allocated()
+	var all sync.WaitGroup
+	for i := range clients {
+		body, more := io.Pipe()
+		r, err := http.NewRequest(http.MethodPost, "http://"+p.a.IP+":9001/", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "web"
+		all.Go(func() { do(p.client(i%2 == 1), r) })
+		all.Go(func() {
+			_, _ = io.CopyN(more, zeros{}, size)
+			<-answer
+			more.Close()
+		})
+	}
+	read.Wait()
+	if used := p.allocated() - before; used > clients*size/4 {
+		t.Errorf("%d uploads of %d bytes: %d bytes kept", clients, size, used)
+	}
+	close(answer)
+	all.Wait()
+}
+
+// allocated is the memory in use by the sidecar of a.
+func (p *pair) allocated() int64 {
+	p.t.Helper()
+	_, body := p.a.Admin(http.MethodGet, "/memory")
+	var memory struct {
+		Allocated int64 `json:"allocated,string"`
+	}
+	if err := json.Unmarshal([]byte(body), &memory); err != nil {
+		p.t.Fatal(err)
+	}
+	return memory.Allocated
 }

@@ -31,6 +31,7 @@ type Pod struct {
 	n         *Network
 	ns        string
 	IP, IPv6  string
+	link      string // the end of it that is outside
 	log       bytes.Buffer
 	socket    string
 	server    *grpc.Server
@@ -47,16 +48,22 @@ func (n *Network) Pod(captured ...int) *Pod {
 	p := &Pod{
 		t: n.t, n: n, ns: fmt.Sprintf("%s-%d", n.ns, n.pods),
 		IP: fmt.Sprintf("10.213.0.%d", 10+n.pods), IPv6: fmt.Sprintf("fd13::%d", 10+n.pods),
+		link: fmt.Sprintf("veth%d", n.pods),
 	}
 	n.namespace(p.ns)
-	link := fmt.Sprintf("veth%d", n.pods)
-	n.run("ip", "link", "add", link, "netns", n.ns, "type", "veth", "peer", "name", "eth0", "netns", p.ns)
-	n.run("ip", "-n", n.ns, "link", "set", link, "master", "br0", "up")
+	n.run("ip", "link", "add", p.link, "netns", n.ns, "type", "veth", "peer", "name", "eth0", "netns", p.ns)
+	n.run("ip", "-n", n.ns, "link", "set", p.link, "master", "br0", "up")
 	n.run("ip", "-n", p.ns, "link", "set", "eth0", "up")
 	n.run("ip", "-n", p.ns, "addr", "add", p.IP+"/24", "dev", "eth0")
 	n.run("ip", "-n", p.ns, "addr", "add", p.IPv6+"/64", "dev", "eth0", "nodad")
 	p.capture(captured)
 	return p
+}
+
+// Lose cuts the pod off, without a word to anybody, as the end of its node does.
+func (p *Pod) Lose() {
+	p.t.Helper()
+	p.n.run("ip", "-n", p.n.ns, "link", "set", p.link, "down")
 }
 
 func (p *Pod) capture(ports []int) {
