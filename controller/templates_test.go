@@ -164,7 +164,7 @@ func TestARolloutBeginsWithItsTemplates(t *testing.T) {
 	policy.Spec.Analysis.Metrics = []v1alpha1.Metric{using(v1alpha1.KindMetricTemplate, "failures", "job=api")}
 	c := cluster(t, append(templates(), namespace("shop", true), policy)...).Build()
 	w := &workload{deployment: workloadIn("shop", "web")}
-	r := &Reconciler{Client: c}
+	r := reconciler(c)
 	if err := r.gatherPolicy(t.Context(), w); err != nil {
 		t.Fatal(err)
 	}

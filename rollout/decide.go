@@ -383,23 +383,25 @@ func (p *pass) hasAcknowledged(sc Sidecar) bool {
 // to be otherwise. (That a sidecar is not connected at another time means nothing: it has
 // what it was told. Nor does it in a quarantine that one is silent for a moment, because it has just come back.)
 func (p *pass) leftOut(silent []string, falls bool) (names []string) {
-	named := func(pod string) bool {
-		return slices.Contains(p.s.Unacknowledged, pod) || len(p.s.Unacknowledged) >= maxUnacknowledged
-	}
 	for _, pod := range silent {
-		if p.s.Phase != v1alpha1.PhaseQuarantined || p.sinceWeight() < 2*silentUp || named(pod) {
+		if p.s.Phase != v1alpha1.PhaseQuarantined || p.sinceWeight() < 2*silentUp || p.mayBeNamed(pod) {
 			names = append(names, pod)
 		}
 	}
 	falls = falls || p.s.Phase == v1alpha1.PhaseRollingBack
 	for _, sc := range p.o.Sidecars {
 		serves := func(pod Pod) bool { return pod.Name == sc.Pod && pod.Ready }
-		if !sc.Connected && slices.ContainsFunc(p.stable.Pods, serves) && (falls || named(sc.Pod)) {
+		if !sc.Connected && slices.ContainsFunc(p.stable.Pods, serves) && (falls || p.mayBeNamed(sc.Pod)) {
 			names = append(names, sc.Pod)
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// mayBeNamed: the record names the pod, or has no room to name all.
+func (p *pass) mayBeNamed(pod string) bool {
+	return slices.Contains(p.s.Unacknowledged, pod) || len(p.s.Unacknowledged) >= maxUnacknowledged
 }
 
 func (p *pass) sinceWeight() time.Duration {

@@ -518,12 +518,7 @@ func (p *pass) paused() {
 		p.because(fmt.Sprintf("step %d: %s", p.s.Step, p.notYet(p.weightOf(p.currentStep()))))
 		return
 	}
-	if p.s.AwaitingApproval && !p.o.Deployment.Paused {
-		p.s.CandidateReplicas = p.kNow() // N may change while somebody makes up his mind
-	}
-	if weight := p.weightOf(p.currentStep()); weight < p.s.Weight {
-		p.setWeight(weight) // what was accepted, or is judged, stays so
-	}
+	p.followN()
 	switch {
 	case p.o.Deployment.Paused:
 		p.because("paused by the user")
@@ -539,6 +534,16 @@ func (p *pass) paused() {
 		p.leavePause()
 		p.event(false, "RolloutResumed", "Resumed by the user")
 		p.because("resumed")
+	}
+}
+
+// followN: N may change while the user has paused, or somebody makes up his mind. What was accepted, or is judged, stays so.
+func (p *pass) followN() {
+	if p.s.AwaitingApproval && !p.o.Deployment.Paused {
+		p.s.CandidateReplicas = p.kNow()
+	}
+	if weight := p.weightOf(p.currentStep()); weight < p.s.Weight {
+		p.setWeight(weight)
 	}
 }
 
