@@ -20,10 +20,10 @@ const (
 	maxPodStreams = 2
 
 	// maxNames is what one stream may name over its whole life, half an hour: subscriptions, and what the
-	// client has from an earlier stream. A sidecar with 100 captured ports, in a split, has 603 resources and
-	// subscribes to 201 of them by name; each further candidate is 100 endpoints more, so that 2,000 are
+	// client has from an earlier stream. A sidecar with 100 captured ports, in a split, has 803 resources and
+	// subscribes to 201 of them by name; each further candidate is 100 endpoints more, so that 2,200 are
 	// 11 candidates in half an hour. Who needs more reconnects, and is sent nothing again.
-	maxNames = 2000
+	maxNames = 2200
 	// namesPerResource is for those with more ports: at rest there are 3 resources for each port, the opening
 	// of a stream names at most 8 (4 clusters, 2 times the endpoints and the route), each candidate one. So 18 per
 	// port have room for 10 candidates.

@@ -37,7 +37,7 @@ func set(t testing.TB, s *Server, w xds.Workload) {
 }
 
 var (
-	restClusters = []string{"inonce|8080", "in|8080", "local|8080", "passthrough"}
+	restClusters = []string{"direct|8080", "inonce|8080", "in|8080", "local|8080", "passthrough"}
 	peerClusters = []string{"peerconn|8080|b", "peer|8080|b"}
 )
 
