@@ -45,7 +45,7 @@ func TestUnreached(t *testing.T) {
 		"for as long as it is so":                         {settings: short, looks: looks(500, unreached(40)), want: Hold, cause: CauseNoSplit},
 		"before that it is waited for":                    {settings: short, looks: looks(11, unreached(40)), want: Undecided, says: "connections to v2 at port 15601"},
 		"also at looks at which it is left out":           {settings: short, looks: looks(1, unreached(40)).then(looks(200, leftOut)), want: Hold, cause: CauseNoSplit, from: 12},
-		"counters that are missing now are told first":   {settings: short, looks: looks(50, unreached(40)).then(looks(12, missing)), want: Hold, cause: CauseBlind},
+		"counters that are missing now are told first":    {settings: short, looks: looks(50, unreached(40)).then(looks(12, missing)), want: Hold, cause: CauseBlind},
 		"what stable answers meanwhile accepts nothing":   {looks: looks(1, unreached(1)).then(looks(200, leftOut)), want: Undecided},
 		"a few connections that failed are not told":      {looks: looks(60, unreached(0)).then(looks(1, unreached(9))).then(looks(30, leftOut)), want: Undecided},
 		"when requests get through it is judged":          {settings: short, looks: looks(100, unreached(40)).then(looks(20, through)), want: Pass},

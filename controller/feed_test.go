@@ -16,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/headgate/headgate/analysis"
 	"github.com/headgate/headgate/api/v1alpha1"
 	"github.com/headgate/headgate/xds"
 )
@@ -481,5 +482,12 @@ func TestFeederTellsTheOthersWhenOneIsRefused(t *testing.T) {
 		if got := s.revisions(); len(got) != 1 || got[0] == refused {
 			t.Errorf("with %s refused, %v were told", refused, got)
 		}
+	}
+}
+
+// The judge names the port that a NetworkPolicy must let in.
+func TestTheJudgeKnowsThePeerPort(t *testing.T) {
+	if analysis.PeerPort != xds.PeerPort {
+		t.Errorf("the judge speaks of port %d, peers are reached at %d", analysis.PeerPort, xds.PeerPort)
 	}
 }

@@ -70,8 +70,14 @@ func (l line) checkPods() error {
 			}
 		}
 	}
+	if math.Abs(l.Age) > maxAge {
+		return fmt.Errorf(`"age" is %g; expected how many seconds before "time" the counts were taken, to %g`, l.Age, float64(maxAge))
+	}
 	return nil
 }
+
+// maxAge is how many seconds old counts may be.
+const maxAge = 1e6
 
 // wholeUpTo says that v is a whole number from 0 to most.
 func wholeUpTo(most, v float64) bool {

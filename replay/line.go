@@ -44,9 +44,11 @@ type line struct {
 	Rollout *Rollout `json:"rollout,omitempty"`
 	// CandidatePods is how many of the candidate's pods get requests; 0: as many as answered. nil: those of Candidate or, where a pod's Served
 	// says that they are others than those that answered, as many as answered.
-	CandidatePods *float64       `json:"candidatePods,omitempty"`
-	Candidate     map[string]pod `json:"candidate,omitzero"`
-	Stable        map[string]pod `json:"stable,omitzero"`
+	CandidatePods *float64 `json:"candidatePods,omitempty"`
+	// Age is how many seconds before Time the newest counts were taken.
+	Age       float64        `json:"age,omitempty"`
+	Candidate map[string]pod `json:"candidate,omitzero"`
+	Stable    map[string]pod `json:"stable,omitzero"`
 }
 
 // Rollout is what looks are of, as far as the judge has to know it. The zero value says nothing.
@@ -149,6 +151,7 @@ func (l line) look() (analysis.Look, error) {
 		p.serve(look.StableServed, name, look.Bounds)
 	}
 	look.CandidatePods = l.candidatePods()
+	look.Age = time.Duration(l.Age * float64(time.Second))
 	return look, nil
 }
 
@@ -185,6 +188,7 @@ func Write(w io.Writer, l Recorded, since time.Time) error {
 		// Pods are those whose sidecars counted, which also stable's do for the candidate, so this does not go without saying.
 		candidatePods := float64(l.CandidatePods)
 		out.CandidatePods = &candidatePods
+		out.Age = l.Age.Seconds()
 		out.Candidate = pods(l.Candidate, l.CandidateServed, l.Bounds)
 		out.Stable = pods(l.Stable, l.StableServed, l.Bounds)
 	}

@@ -31,7 +31,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			Stable:    map[string]analysis.Counts{"s": counts(45, 0, 0), "t": counts(36, 0, 0), "n": counts(9, 0, 9)},
 		},
 		"connections that failed": {
-			Time: since.Add(5 * time.Second), Weight: 10, CandidatePods: 1,
+			Time: since.Add(5 * time.Second), Weight: 10, CandidatePods: 1, Age: 1500 * time.Millisecond,
 			Candidate: map[string]analysis.Counts{"s": {Requests: 10, Unreached: 5}}, Stable: map[string]analysis.Counts{"s": counts(90, 0, 0)},
 		},
 		"timed at other pods than those that split": {

@@ -5,6 +5,8 @@ package prometheus
 
 import (
 	"errors"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -297,5 +299,23 @@ func TestOverHowManySeriesCountsAreSplitChangesNothing(t *testing.T) {
 	}
 	if want, got := look(one), look(many); want.Missing || len(many) <= len(one) || !cmp.Equal(want, got) {
 		t.Errorf("%d series instead of %d gave another look (-few +many):\n%s", len(many), len(one), cmp.Diff(want, got))
+	}
+}
+
+// The scrapes of the chart, and of what takes its PodMonitor, leave out what nobody counts by.
+func TestTheChartKeepsWhatIsCounted(t *testing.T) {
+	template, err := os.ReadFile("../../charts/headgate/templates/prometheus.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := regexp.MustCompile(`(?m)^  regex: (envoy_cluster_.*)$`).FindSubmatch(template)
+	if kept == nil {
+		t.Fatal("the chart does not say which series are kept")
+	}
+	keeps := regexp.MustCompile("^(?:" + string(kept[1]) + ")$")
+	for _, name := range append([]string{latencyName, nativeName}, countedNames...) {
+		if !keeps.MatchString(name + ";local") {
+			t.Errorf("%s is not kept", name)
+		}
 	}
 }
