@@ -39,7 +39,7 @@ header. and a header's name, as header.X-Scope-OrgID.`,
   headgate replay rollout.jsonl --explain
   headgate export web -n shop --back 1 --prometheus https://prometheus.example | headgate replay - --policy stricter.yaml
   headgate export web -n shop --prometheus https://mimir.example/prometheus --prometheus-secret shop/mimir`,
-		Args: cobra.ExactArgs(1),
+		Args: one("a Deployment"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, c, err := connect()
 			if err != nil {

@@ -53,7 +53,7 @@ part of looks.`,
   headgate replay incident.jsonl --explain
   headgate replay incident.jsonl --policy policy.yaml | jq -c 'select(.verdict != "Undecided")'
   simulator | headgate replay -`,
-		Args: cobra.ExactArgs(1),
+		Args: one("a file with looks, or - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if policy != "" {
 				text, err := os.ReadFile(policy)
