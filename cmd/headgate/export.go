@@ -41,12 +41,7 @@ through the API server, which takes the right to get services/proxy.`,
   headgate replay rollout.jsonl --explain
   headgate export web -n shop --back 1 --prometheus https://prometheus.example | headgate replay - --policy stricter.yaml
   headgate export web -n shop --prometheus https://mimir.example/prometheus --prometheus-secret shop/mimir`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return nil
-			}
-			return fmt.Errorf("say the name of one DEPLOYMENT, not %d, as in: headgate export web -n shop > rollout.jsonl", len(args))
-		},
+		Args: one("a Deployment"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config, c, err := connect()
 			if err != nil {

@@ -50,6 +50,16 @@ chart runs: the control plane ("controller"), the two commands inside pods
 	return root
 }
 
+// one is for commands with one argument: its error says which.
+func one(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("give %s; %q has more", what, cmd.CommandPath()+" --help")
+		}
+		return nil
+	}
+}
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",

@@ -38,7 +38,7 @@ The cluster is that of the kubeconfig's current context (KUBECONFIG, as for
 kubectl); inside a pod, the pod's.`,
 		Example: `  headgate release --all
   headgate release --all --namespace delivery`,
-		Args:    cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !all {
 				return fmt.Errorf("say --all: this ends every rollout in the cluster and removes Headgate's webhooks")

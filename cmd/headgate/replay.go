@@ -65,12 +65,7 @@ error: a line for each mistake. Users' metrics are not part of looks.`,
   headgate replay incident.jsonl --explain
   headgate replay incident.jsonl --policy policy.yaml | jq -c 'select(.verdict != "Undecided")'
   simulator | headgate replay -`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return nil
-			}
-			return fmt.Errorf("say one FILE with looks, or - for standard input, not %d; headgate export writes them, headgate replay --help says what they are", len(args))
-		},
+		Args: one("a file with looks, or - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if policy != "" {
 				text, err := os.ReadFile(policy)
