@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -288,4 +290,29 @@ func (l *lived) compare(t *testing.T) {
 	if warnings.Len() > 0 {
 		t.Errorf("warned of %s", &warnings)
 	}
+}
+
+// Whoever leads looks at the same moments, so that export finds them.
+func TestLooksAreMadeByTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		past := &keeping{rng: rand.New(rand.NewPCG(1, 2)), kept: map[int64]analysis.Look{}, rate: func(time.Time) (int, float64, float64) { return 90, 0, 0 }}
+		l, _ := watching(t, past, record())
+		time.Sleep(2400 * time.Millisecond)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		from := time.Now()
+		go func() { done <- l.Start(ctx) }()
+		time.Sleep(13 * time.Second)
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		var after []int64
+		for _, second := range slices.Sorted(maps.Keys(past.kept)) {
+			after = append(after, second-from.Truncate(LookInterval).Unix())
+		}
+		if diff := cmp.Diff([]int64{5, 10, 15}, after); diff != "" {
+			t.Errorf("looked so many seconds after a multiple of five (-want +got):\n%s", diff)
+		}
+	})
 }

@@ -70,21 +70,26 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	known := false
-	for i, look := range append(before, during...) {
+	known, err := r.write(o.Out, append(before, during...))
+	if err == nil && !known {
+		return fmt.Errorf("nothing is known to Prometheus of the rollout from %s to %s at %s: it may keep less, or not be the one that scrapes the sidecars", r.from, r.to, r.began.Format(time.RFC3339))
+	}
+	return err
+}
+
+// write writes the looks, and says whether anything was counted in the rollout.
+func (r rollout) write(out io.Writer, looks []analysis.Look) (known bool, err error) {
+	for i, look := range looks {
 		recorded := r.recorded(look)
 		if i == 0 {
 			recorded.Rollout = &r.of
 		}
 		known = known || (recorded.Weight > 0 && !look.Missing)
-		if err := replay.Write(o.Out, recorded, r.began); err != nil {
-			return err
+		if err := replay.Write(out, recorded, r.began); err != nil {
+			return known, err
 		}
 	}
-	if !known {
-		return fmt.Errorf("nothing is known to Prometheus of the rollout from %s to %s at %s: it may keep less, or not be the one that scrapes the sidecars", r.from, r.to, r.began.Format(time.RFC3339))
-	}
-	return nil
+	return known, nil
 }
 
 // past are the looks of some time. An error of the API server's says all that is to be said.

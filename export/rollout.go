@@ -122,7 +122,7 @@ func (r rollout) recorded(look analysis.Look) replay.Recorded {
 		switch {
 		case w.Waiting:
 			out.Since = time.Time{}
-		case i == 0 || begins(before, w):
+		case i == 0 || before.Waiting || before.Step != w.Step: // the step began, or began again
 			out.Since = w.Since.Time
 		}
 		out.Step, out.Weight, out.Waiting, out.Paused, out.JudgedFor = int(w.Step), int(w.Weight), w.Waiting, w.Paused, 0
@@ -132,9 +132,4 @@ func (r rollout) recorded(look analysis.Look) replay.Recorded {
 		before = w
 	}
 	return out
-}
-
-// begins says that a step began, or began again, with the second of two records.
-func begins(a, b v1alpha1.WeightRecord) bool {
-	return a.Waiting || a.Step != b.Step || a.Weight == b.Weight && a.Paused == b.Paused
 }

@@ -325,7 +325,7 @@ func (p *pass) noteWeight() {
 	if n := len(kept); n > 0 && kept[n-1].Since.Equal(&now.Since) {
 		kept = kept[:n-1]
 	}
-	if n := len(kept); n == 0 || !sameWeight(kept[n-1], now) || p.s.StepSince != nil && p.s.StepSince.After(kept[n-1].Since.Time) {
+	if n := len(kept); n == 0 || !sameWeight(kept[n-1], now) {
 		kept = append(firstN(kept, maxWeights-1), now)
 	}
 	p.s.Weights = kept

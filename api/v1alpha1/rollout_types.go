@@ -210,8 +210,7 @@ type RolloutStatus struct {
 
 // WeightRecord says since when the analysis has been told this: a weight of a step has been in force.
 type WeightRecord struct {
-	// Since is when every connected sidecar had acknowledged it, or when what is said below became so. Two in a row that say
-	// the same: the step began again.
+	// Since is when every connected sidecar had acknowledged it, or when what is said below became so.
 	Since metav1.MicroTime `json:"since"`
 	// Step is counted from 0.
 	Step int32 `json:"step"`
