@@ -181,6 +181,9 @@ func (s *stand) Acks(_ types.NamespacedName, revision string) []Ack {
 	return out
 }
 
+// Unheard implements Sidecars.
+func (s *stand) Unheard() string { return "" }
+
 // Verdict implements Analysis.
 func (s *stand) Verdict(types.NamespacedName, *v1alpha1.RolloutStatus) (v1alpha1.Verdict, string) {
 	if s.failing.Load() {
