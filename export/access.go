@@ -94,8 +94,8 @@ func (p proxied) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	resp.Header.Del("Content-Length")
-	var status metav1.Status
-	if json.Unmarshal(body, &status) != nil || status.Kind != "Status" {
+	status := statusIn(body)
+	if status.Kind != "Status" {
 		return resp, nil // it is Prometheus that says so
 	}
 	name := p.namespace + "/" + p.service
@@ -113,6 +113,14 @@ func (p proxied) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, refusalError{fmt.Sprintf("Service %s has no pod that is ready, or not that port (%s); name another with --prometheus", name, status.Message)}
 	}
 	return nil, refusalError{fmt.Sprintf("the API server can't reach Service %s: %s", name, status.Message)}
+}
+
+// statusIn is what the API server says in an answer; the zero value where it is none of its own.
+func statusIn(body []byte) (status metav1.Status) {
+	if json.Unmarshal(body, &status) != nil {
+		return metav1.Status{}
+	}
+	return status
 }
 
 // Secret are the credentials in a Secret of the cluster, NAMESPACE/NAME, with the keys that docs/analysis.md lists.
