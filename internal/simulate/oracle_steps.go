@@ -24,6 +24,8 @@ type walk struct {
 	// policy is what counted when the rollout began; nil once another one did, or N was an autoscaler's: then the steps are not
 	// known here.
 	policy *v1alpha1.RolloutPolicySpec
+	// began is the policy that the process saw which began the rollout; it counts until the end. Nil: none, or not known.
+	began *v1alpha1.RolloutPolicySpec
 }
 
 // passedStep is a step as it was judged.
@@ -38,6 +40,9 @@ type passedStep struct {
 func (o *oracle) stepTaken(before, after *v1alpha1.RolloutStatus) {
 	if !after.StartedAt.Equal(before.StartedAt) || after.Candidate.Template != before.Candidate.Template {
 		o.walk = walk{passed: map[int32]passedStep{}, approved: map[int32]bool{}}
+		if p, ok := o.w.acting.view.memory[policies][webKey].(*v1alpha1.RolloutPolicy); ok && !p.Spec.Suspend {
+			o.walk.began = &p.Spec
+		}
 		if o.w.scaler.stored() == nil {
 			o.walk.policy = o.w.currentPolicy()
 		}
@@ -105,13 +110,10 @@ func (o *oracle) unwalked() string {
 	return ""
 }
 
-// verdictCounts: the verdict lets a version out. What could not be judged does where the policy says so that the deciding process
-// knows; none: the one that the rollout began with, if that is known.
+// verdictCounts: the verdict lets a version out. What could not be judged does where the policy that the rollout began with says
+// so, or where the oracle doesn't know that one.
 func (o *oracle) verdictCounts(told v1alpha1.Result) bool {
-	policy := o.walk.policy
-	if p, ok := o.w.acting.view.memory[policies][webKey].(*v1alpha1.RolloutPolicy); ok && !p.Spec.Suspend {
-		policy = &p.Spec
-	}
+	policy := o.walk.began
 	switch told {
 	case v1alpha1.ResultPass:
 		return true
