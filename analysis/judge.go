@@ -82,6 +82,12 @@ func (st *State) look(s Settings, l Look) {
 		return
 	}
 	l.Metrics = st.metrics(s, l.Metrics, dt)
+	st.take(s, l, dt, span)
+	st.wait(s, l, dt)
+}
+
+// take takes in the counts of a look dt after the one before, that covers span, where there are any and they are evidence.
+func (st *State) take(s Settings, l Look, dt, span time.Duration) {
 	st.Missing, st.Reason = l.Missing, ""
 	switch {
 	case l.Missing:
@@ -95,7 +101,6 @@ func (st *State) look(s Settings, l Look) {
 		st.Blind = 0
 		st.count(s, l, span)
 	}
-	st.wait(s, l, dt)
 }
 
 // wait takes a look at which the step could not be judged out of the step's time. That the next counts span it does not help:
@@ -302,14 +307,8 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 	if votes, name := st.votes(s, outside(looksOutside)); votes >= Decisive {
 		return Fail, CauseMetric + name
 	}
-	if st.Unreached.lasts(s) && st.Blind < s.BlindAfter { // what else is missing may be so because of that
-		return Hold, CauseNoSplit
-	}
-	if st.Blind >= s.BlindAfter || st.Latency.Blind >= s.BlindAfter || st.blindMetric(s) {
-		return Hold, CauseBlind
-	}
-	if st.Split.broken() {
-		return Hold, st.whyNoSplit()
+	if cause := st.unusable(s); cause != "" {
+		return Hold, cause
 	}
 	if st.accepted(s, e) {
 		return Pass, CauseAccepted
@@ -320,6 +319,19 @@ func decide(s Settings, st *State, e evidence) (Result, string) {
 		return Undecided, ""
 	}
 	return timeUp(s, st, e)
+}
+
+// unusable is why what is counted can't be judged; empty where it can.
+func (st *State) unusable(s Settings) string {
+	switch {
+	case st.Unreached.lasts(s) && st.Blind < s.BlindAfter: // what else is missing may be so because of that
+		return CauseNoSplit
+	case st.Blind >= s.BlindAfter || st.Latency.Blind >= s.BlindAfter || st.blindMetric(s):
+		return CauseBlind
+	case st.Split.broken():
+		return st.whyNoSplit()
+	}
+	return ""
 }
 
 // timeUp is what a step is that was not accepted in time.

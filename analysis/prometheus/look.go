@@ -97,12 +97,16 @@ func looks(at time.Time, targets []Target, a answer, before memory, increments [
 		capErrors(out[i].Candidate)
 		capErrors(out[i].Stable)
 		times[i].put(&out[i])
-		out[i].Reason = whyMissing(a, t, present[i], splits[i], known[i], stale)
-		if out[i].Missing = out[i].Reason != ""; !out[i].Missing {
-			out[i].Age = time.Duration(a.age[t.key()] * float64(time.Second))
-		}
+		conclude(&out[i], whyMissing(a, t, present[i], splits[i], known[i], stale), a.age[t.key()])
 	}
 	return out
+}
+
+// conclude notes that a look is worth nothing, and why, or how many seconds old its counts are.
+func conclude(l *analysis.Look, why string, age float64) {
+	if l.Reason, l.Missing = why, why != ""; !l.Missing {
+		l.Age = time.Duration(age * float64(time.Second))
+	}
 }
 
 // whyMissing says why a target's counts are worth nothing; empty where they are not. Stable's sidecars count both arms of what they
