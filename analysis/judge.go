@@ -113,7 +113,7 @@ func (st *State) wait(s Settings, l Look, dt time.Duration) {
 
 // wants says that something was missing at the last look without which the step can't be judged.
 func (st *State) wants(s Settings) bool {
-	return st.Missing || st.Unreached.any() || st.Latency.Missing || st.silent(s, absent)
+	return st.misses() || st.silent(s, absent)
 }
 
 // before takes in a look at weight 0: it is history, as long as no look had a weight.
@@ -350,7 +350,7 @@ func timeUp(s Settings, st *State, e evidence) (Result, string) {
 
 // accepted says that nothing speaks against advancing, and everything that is judged for it.
 func (st *State) accepted(s Settings, e evidence) bool {
-	if st.Missing || st.Unreached.any() || st.Latency.Missing || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
+	if st.misses() || e.suspicion || st.StepLooks < int64(s.MinLooks) || st.InStep < s.MinStepTime {
 		return false
 	}
 	if votes, _ := st.votes(s, func(_ *Criterion, m *Metric) bool { return !m.accepted() }); votes >= Decisive {
@@ -361,6 +361,11 @@ func (st *State) accepted(s Settings, e evidence) bool {
 	}
 	bothServed := st.StepTotal.CandidateRequests > 0 && st.StepTotal.StableRequests > 0 || !st.comparesRequests()
 	return bothServed && e.accepted >= 1/s.Beta
+}
+
+// misses says that the last look did not tell all that is judged by.
+func (st *State) misses() bool {
+	return st.Missing || st.Unreached.any() || st.Latency.Missing
 }
 
 // hangEnough is how many requests must have reached the candidate to say that it does not answer them.

@@ -111,12 +111,7 @@ func message(s Settings, st *State, v Verdict) string {
 	case CauseBlind:
 		return fmt.Sprintf("data has been missing for %s or longer: %s", st.blindFor(s), st.missing(s))
 	case CauseNoSplit:
-		if st.Unreached.any() {
-			return fmt.Sprintf("the pods of %s are ready, but can't be reached from those of %s at port %d: a NetworkPolicy that does not let that port in is the likely cause",
-				s.Candidate, s.Stable, PeerPort)
-		}
-		return fmt.Sprintf("%s completed %s of the last %s requests, far below its weight of %d %%: the requests are not split",
-			s.Candidate, count(st.Unsplit.CandidateRequests), count(st.Unsplit.CandidateRequests+st.Unsplit.StableRequests), st.Weight)
+		return noSplit(s, st)
 	case CauseNoAnswers:
 		return fmt.Sprintf("%s answered %s of the last %s requests that it got, while %s answers", s.Candidate,
 			count(st.Unsplit.CandidateRequests), count(st.Unsplit.CandidateStarted), s.Stable)
@@ -132,6 +127,15 @@ func message(s Settings, st *State, v Verdict) string {
 		return accepted(s, st)
 	}
 	return undecided(s, st)
+}
+
+func noSplit(s Settings, st *State) string {
+	if st.Unreached.any() {
+		return fmt.Sprintf("the pods of %s are ready, but can't be reached from those of %s at port %d: a NetworkPolicy that does not let that port in is the likely cause",
+			s.Candidate, s.Stable, PeerPort)
+	}
+	return fmt.Sprintf("%s completed %s of the last %s requests, far below its weight of %d %%: the requests are not split",
+		s.Candidate, count(st.Unsplit.CandidateRequests), count(st.Unsplit.CandidateRequests+st.Unsplit.StableRequests), st.Weight)
 }
 
 func tooLittle(s Settings, st *State) string {

@@ -152,7 +152,7 @@ func typical(b *testing.B) func(*corev1.Pod) {
 
 // onePod is a policy whose candidates have one pod, however large stable is.
 func onePod() *v1alpha1.RolloutPolicySpec {
-	return &v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{{Weight: 10, Replicas: ptr(v1alpha1.IntOrPercent(intstr.FromInt32(1)))}}}
+	return &v1alpha1.RolloutPolicySpec{Steps: []v1alpha1.Step{{Weight: 10, Replicas: ptr(intstr.FromInt32(1))}}}
 }
 
 // atRest is the namespace shop with the workload web, whose stable revision serves with so many pods.

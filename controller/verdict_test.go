@@ -147,7 +147,7 @@ func (s *stand) connect(b *testing.B) {
 	}
 	g := grpc.NewServer(xdsserver.Options(&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil }})...)
 	s.server.Register(g)
-	go g.Serve(l) //nolint:errcheck // it ends when the server is stopped
+	go g.Serve(l) // it ends when the server is stopped
 	b.Cleanup(g.Stop)
 	pods := []string{"c0"}
 	for i := range s.sidecars {

@@ -88,7 +88,7 @@ func (o *Options) locate(ctx context.Context) error {
 	}
 	key := types.NamespacedName{Namespace: o.Namespace, Name: o.Deployment}
 	if err := o.Client.Get(ctx, key, &appsv1.Deployment{}); !apierrors.IsNotFound(err) {
-		return nil //nolint:nilerr // it is there; or nobody knows now, and who asks it says why
+		return nil // it is there; or nobody knows now, and who asks it says why
 	}
 	var list appsv1.DeploymentList
 	if err := o.Client.List(ctx, &list, client.MatchingLabels(labels())); err != nil {

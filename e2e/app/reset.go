@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"sync"
@@ -59,8 +60,8 @@ func (c *counters) restart(body []byte) ([]byte, error) {
 	var answer map[string]json.RawMessage
 	var data map[string]json.RawMessage
 	var samples []map[string]json.RawMessage
-	if json.Unmarshal(body, &answer) != nil || json.Unmarshal(answer["data"], &data) != nil || json.Unmarshal(data["result"], &samples) != nil {
-		return body, nil // no samples
+	if err := errors.Join(json.Unmarshal(body, &answer), json.Unmarshal(answer["data"], &data), json.Unmarshal(data["result"], &samples)); err != nil {
+		return body, nil //nolint:nilerr // it has no samples
 	}
 	for _, s := range samples {
 		var value []any

@@ -161,15 +161,12 @@ func (p *plane) follow(ctx context.Context, line string, done bool, model *simul
 		objects := p.objects()
 		return simulate.AtRest(objects) && simulate.Describe(objects) == simulate.Describe(model.Objects())
 	}
-	switch err := p.await(ctx, same); {
-	case ctx.Err() != nil:
-		return "", ctx.Err()
-	case err != nil:
-		objects := p.objects()
-		return fmt.Sprintf("(- model, + cluster, which is at rest: %t)\n%s", simulate.AtRest(objects),
-			cmp.Diff(strings.Split(simulate.Describe(model.Objects()), "\n"), strings.Split(simulate.Describe(objects), "\n"))), nil
+	if p.await(ctx, same) == nil {
+		return "", nil
 	}
-	return "", nil
+	objects := p.objects()
+	return fmt.Sprintf("(- model, + cluster, which is at rest: %t)\n%s", simulate.AtRest(objects),
+		cmp.Diff(strings.Split(simulate.Describe(model.Objects()), "\n"), strings.Split(simulate.Describe(objects), "\n"))), ctx.Err()
 }
 
 // happens lets a line happen. What could not happen to the model is left out, but kubectl has to refuse it too.

@@ -295,5 +295,10 @@ func AtRest(objects []client.Object) bool {
 			replicas, available = replicas+o.Status.Replicas, available+o.Status.AvailableReplicas
 		}
 	}
-	return d != nil && d.Status.ObservedGeneration == d.Generation && d.Status.Replicas == replicas && d.Status.AvailableReplicas == available
+	return d != nil && tells(d, replicas, available)
+}
+
+func tells(d *appsv1.Deployment, replicas, available int32) bool {
+	s := &d.Status
+	return s.ObservedGeneration == d.Generation && s.Replicas == replicas && s.AvailableReplicas == available
 }
