@@ -238,7 +238,7 @@ func TestRealPrometheus(t *testing.T) {
 	e.show(t, pods{"a": {peer5: "4", local5: "1"}})
 	look("first errors", analysis.Counts{Requests: 4, Errors: 4}, analysis.Counts{Requests: 1, Errors: 1})
 	e.show(t, pods{"a": {peer2: "80", exposedConnects("new"): "8", exposedGRPC("peer", "new", "14"): "2", exposedGRPC("peer", "new", "0"): "9"}})
-	look("unreachable peer and gRPC", analysis.Counts{Requests: 20, Errors: 7}, analysis.Counts{})
+	look("unreachable peer and gRPC", analysis.Counts{Requests: 20, Errors: 2, Unreached: 5}, analysis.Counts{})
 	e.show(t, pods{"a": {local2: "5", peer2: "2", peer5: "", local5: ""}})
 	look("the sidecar of a restarts", analysis.Counts{Requests: 2}, analysis.Counts{Requests: 5})
 
@@ -351,6 +351,7 @@ func total(pods map[string]analysis.Counts) analysis.Counts {
 	for _, c := range pods {
 		sum.Requests += c.Requests
 		sum.Errors += c.Errors
+		sum.Unreached += c.Unreached
 	}
 	return sum
 }
