@@ -56,4 +56,4 @@ fi
 # One package after the other, because they share the cluster. In this order: webhooks are tried before the
 # chart is installed.
 PACKAGES='./api/v1alpha1 ./webhook ./xds/... ./e2e/...' hack/gotest.sh e2e -tags e2e -count=1 -p 1 \
-  -timeout "${E2E_TIMEOUT:-60m}" -run "${RUN:-.}" -- .
+  -timeout "${E2E_TIMEOUT:-80m}" -run "${RUN:-.}" -- .
