@@ -5,14 +5,8 @@ package controller
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -140,7 +134,7 @@ func (s *stand) feed(b *testing.B, f *Feeder) {
 // connect serves all sidecars, those of stable and the candidate's.
 func (s *stand) connect(b *testing.B) {
 	b.Helper()
-	certificate, trusted := ownCertificate(b)
+	certificate, trusted := playedsidecar.Certificate(b, "test")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -244,28 +238,4 @@ func (s *stand) await(b *testing.B, weight uint32) {
 			b.Fatalf("of %d sidecars %d have acknowledged weight %d; the record says %+v", s.sidecars, reached, weight, stored(b, s.client, record()).Status)
 		}
 	}
-}
-
-// ownCertificate is its own authority.
-func ownCertificate(b *testing.B) (tls.Certificate, *x509.CertPool) {
-	b.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		b.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		b.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, pool
 }

@@ -83,40 +83,26 @@ func (g *generator) strategy() {
 // happens adds something of the kinds below, by their weight.
 func (g *generator) happens() {
 	v := g.pick("v1", "v1", "v2", "v2", "v3", "v4")
-	kinds := []struct {
-		weight int
-		adds   func()
-	}{
-		{30, func() { g.ready(3) }},
-		{8, func() { g.ready(8) }},
-		{14, g.update},
-		{6, func() { g.add("undo") }},
-		{16, func() { g.add("scale %d", g.IntN(10)) }},
-		{6, func() { g.add("pause") }},
-		{9, func() { g.add("resume") }},
-		{8, g.strategy},
-		{4, func() { g.add("history %d", g.IntN(4)) }},
-		{5, func() { g.add("min-ready %d", 500*g.IntN(2)) }},
-		{3, func() { g.add("annotate %d", g.IntN(100)) }},
-		{6, func() { g.add("unready %s", v) }},
-		{3, func() { g.add("evict %s", v) }},
-		{4, func() { g.add("kill %s", v) }},
-		{4, func() { g.add("kill-unready %s", v) }},
-		{8, func() {
+	simulate.AddOne(g.Rand, []simulate.Kind{
+		{Weight: 30, Adds: func() { g.ready(3) }},
+		{Weight: 8, Adds: func() { g.ready(8) }},
+		{Weight: 14, Adds: g.update},
+		{Weight: 6, Adds: func() { g.add("undo") }},
+		{Weight: 16, Adds: func() { g.add("scale %d", g.IntN(10)) }},
+		{Weight: 6, Adds: func() { g.add("pause") }},
+		{Weight: 9, Adds: func() { g.add("resume") }},
+		{Weight: 8, Adds: g.strategy},
+		{Weight: 4, Adds: func() { g.add("history %d", g.IntN(4)) }},
+		{Weight: 5, Adds: func() { g.add("min-ready %d", 500*g.IntN(2)) }},
+		{Weight: 3, Adds: func() { g.add("annotate %d", g.IntN(100)) }},
+		{Weight: 6, Adds: func() { g.add("unready %s", v) }},
+		{Weight: 3, Adds: func() { g.add("evict %s", v) }},
+		{Weight: 4, Adds: func() { g.add("kill %s", v) }},
+		{Weight: 4, Adds: func() { g.add("kill-unready %s", v) }},
+		{Weight: 8, Adds: func() {
 			for range 1 + g.IntN(4) {
 				g.add("end %s", v)
 			}
 		}},
-	}
-	total := 0
-	for _, k := range kinds {
-		total += k.weight
-	}
-	n := g.IntN(total)
-	for _, k := range kinds {
-		if n -= k.weight; n < 0 {
-			k.adds()
-			return
-		}
-	}
+	})
 }

@@ -83,25 +83,34 @@ func (g *generator) time() {
 	}
 }
 
-// happens adds something of the kinds below, by their weight, and then lets time pass.
-func (g *generator) happens() {
-	kinds := []struct {
-		weight int
-		adds   func()
-	}{
-		{30, g.userActs}, {8, g.strategyActs}, {12, g.podsAct}, {12, g.verdictActs}, {6, g.policyActs}, {8, g.oddThings}, {14, g.faultActs}, {6, g.scalerActs},
-	}
+// Kind is something that a history may go on with.
+type Kind struct {
+	// Weight is how often it comes, among others: above 0.
+	Weight int
+	// Adds appends its lines.
+	Adds func()
+}
+
+// AddOne adds one of the kinds, by their weights.
+func AddOne(r *rand.Rand, kinds []Kind) {
 	total := 0
 	for _, k := range kinds {
-		total += k.weight
+		total += k.Weight
 	}
-	n := g.IntN(total)
+	n := r.IntN(total)
 	for _, k := range kinds {
-		if n -= k.weight; n < 0 {
-			k.adds()
-			break
+		if n -= k.Weight; n < 0 {
+			k.Adds()
+			return
 		}
 	}
+}
+
+// happens adds something of the kinds below, by their weight, and then lets time pass.
+func (g *generator) happens() {
+	AddOne(g.Rand, []Kind{
+		{30, g.userActs}, {8, g.strategyActs}, {12, g.podsAct}, {12, g.verdictActs}, {6, g.policyActs}, {8, g.oddThings}, {14, g.faultActs}, {6, g.scalerActs},
+	})
 	g.time()
 }
 

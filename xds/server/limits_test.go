@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/headgate/headgate/internal/playedsidecar"
 	"github.com/headgate/headgate/xds"
 )
 
@@ -109,7 +110,7 @@ func TestStreamsOfThePodItselfAreNotCounted(t *testing.T) {
 // dial connects to a server with the options of the real one.
 func dial(t *testing.T) discoveryv3.AggregatedDiscoveryServiceClient {
 	t.Helper()
-	cert, pool := certificate(t)
+	cert, pool := playedsidecar.Certificate(t, serverName)
 	g := grpc.NewServer(Options(&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }})...)
 	New(t.Context(), Config{Identify: Anyone(webKey)}).Register(g)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

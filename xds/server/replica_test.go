@@ -4,14 +4,9 @@
 package server
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
-	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -19,34 +14,11 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/headgate/headgate/internal/playedsidecar"
 	"github.com/headgate/headgate/xds"
 )
 
 const serverName = "headgate.headgate-system.svc"
-
-// certificate is self-signed, for serverName.
-func certificate(t testing.TB) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{serverName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
-}
 
 // other is another replica, on loopback, with TLS, and its own sidecars.
 type other struct {
@@ -100,7 +72,7 @@ func untilReplicas(t *testing.T, r *Replicas, changed chan Key, wanted func([]Ac
 }
 
 func TestTheLeaderHearsOfOtherReplicasSidecars(t *testing.T) {
-	cert, pool := certificate(t)
+	cert, pool := playedsidecar.Certificate(t, serverName)
 	o := otherReplica(t, cert)
 	set(t, o.Server, split(10, "10.0.0.1"))
 	first := o.connect(t, "")
@@ -123,7 +95,7 @@ func TestTheLeaderHearsOfOtherReplicasSidecars(t *testing.T) {
 }
 
 func TestAFailedReplicaIsUnknownAndNotSilent(t *testing.T) {
-	cert, pool := certificate(t)
+	cert, pool := playedsidecar.Certificate(t, serverName)
 	lives, dies := otherReplica(t, cert), otherReplica(t, cert)
 	for _, o := range []*other{lives, dies} {
 		set(t, o.Server, atRest())
@@ -146,7 +118,7 @@ func TestAFailedReplicaIsUnknownAndNotSilent(t *testing.T) {
 // the worse for it.
 func TestRefusalsOfOneWorkloadLeaveOthersKnown(t *testing.T) {
 	const pods = 16000 // more than 4 MiB, what gRPC takes by default, even without a reason; with all of them 96 MiB
-	cert, pool := certificate(t)
+	cert, pool := playedsidecar.Certificate(t, serverName)
 	o := otherReplica(t, cert)
 	loud := Key{Namespace: "loud", Name: "web", Revision: "a"}
 	for i := range pods {
@@ -177,8 +149,8 @@ func TestRefusalsOfOneWorkloadLeaveOthersKnown(t *testing.T) {
 }
 
 func TestAReplicaAnswersOnlyReplicas(t *testing.T) {
-	cert, pool := certificate(t)
-	_, stranger := certificate(t)
+	cert, pool := playedsidecar.Certificate(t, serverName)
+	_, stranger := playedsidecar.Certificate(t, serverName)
 	for name, tc := range map[string]struct {
 		pool  *x509.CertPool
 		token string

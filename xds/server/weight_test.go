@@ -56,7 +56,7 @@ func newWeights(b *testing.B, sidecars int) {
 			}
 		}
 	}
-	cert, pool := certificate(b)
+	cert, pool := playedsidecar.Certificate(b, serverName)
 	address := listen(b, s, cert)
 	for range sidecars {
 		playedsidecar.Connect(b, address, &tls.Config{RootCAs: pool, ServerName: serverName}, "", 8080)
